@@ -1,0 +1,30 @@
+# `make figures` and `make test` do the whole set-up on a fresh machine, then their job.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+
+.PHONY: figures test lint clean
+
+figures: $(STAMP)
+	$(PY) -m figures all
+
+test: lint
+	OMP_NUM_THREADS=2 $(PY) -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright
+	$(VENV)/bin/lint-imports
+
+# Written last, so that an interrupted installation is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: no '$(PYTHON)' found; install Python >= 3.11 or name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old, Python >= 3.11 is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,parquet]'
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) figures/out

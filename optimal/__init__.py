@@ -1,0 +1,18 @@
+"""The exact optimum of diffusion models on data.
+
+    from optimal import OptimalDenoiser
+    from optimal.datasets import load
+
+    D = OptimalDenoiser(load("digits"))
+    x0_hat = D(x, sigma)                  # E[x0 | x], Eq. 43
+"""
+
+from .border import Border as Border
+from .border import effective_counts as effective_counts
+from .border import seeking_refining_border as seeking_refining_border
+from .datasets import Dataset as Dataset
+from .datasets import load as load
+from .denoiser import Denoiser as Denoiser
+from .denoiser import OptimalDenoiser as OptimalDenoiser
+from .denoiser import Posterior as Posterior
+from .schedule import karras as karras

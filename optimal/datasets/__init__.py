@@ -1,0 +1,107 @@
+"""Empirical distributions by name or path: toy, embedded images, and the user's own files.
+
+    >>> from optimal.datasets import load
+    >>> data = load("five-deltas")
+    >>> data.event, data.points.flatten().tolist()[:1]
+    ((1,), [-2.0])
+
+Images are decoded once into the user's cache folder (`OPTIMAL_CACHE` overrides which) and memory-mapped afterwards.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import embedded, files, patches, toy
+from .dataset import Dataset as Dataset
+from .dataset import fingerprint as fingerprint
+from .dataset import to_float as to_float
+from .dataset import to_uint8 as to_uint8
+from .derive import derive as _derive
+
+__all__ = ["Dataset", "fingerprint", "load", "names", "to_float", "to_uint8"]
+
+_EMBEDDED: dict[str, Callable[..., Dataset]] = {
+    "five-deltas": toy.five_deltas,
+    "two-points": toy.two_points,
+    "ring": toy.ring,
+    "spiral": toy.spiral,
+    "grid": toy.grid,
+    "digits": embedded.digits,
+    "faces": embedded.faces,
+    "emoji": embedded.emoji,
+    "patches": patches.patches,
+}
+
+
+def names() -> list[str]:
+    """The data sets that are always there, the toys first."""
+    return list(_EMBEDDED)
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    n: int | None = None,
+    xflip: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> Dataset:
+    """A data set by its name, or from the user's files, recognised by their path.
+
+    A name goes before a path: a folder called `digits` is `./digits`. Which files are understood, and with which
+    options, stands in `optimal.datasets.files`. The whole source is decoded once, whatever `n` and `xflip` are.
+
+    Args:
+        name_or_path: one of `names()`, or the path of a file or folder.
+        n: how many points: of `ring`, `spiral`, `grid` and `patches` so many are made; of all others so many are kept,
+            spread evenly over the data in its order. None means the default, or all.
+        xflip: whether the mirror image of every image is appended, which doubles N.
+        progress: whether a progress bar is drawn on stderr while decoding; nothing else is ever printed.
+        **options: those of the data set, e.g. `positions=(-1.0, 0.0, 2.0)` or `resolution=64`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: for an unknown name or option, and for data that breaks a rule; the sentence says which.
+
+    Example:
+        >>> load("ring", n=4).event
+        (2,)
+    """
+    text = os.fspath(name_or_path)
+    if isinstance(name_or_path, str) and text in _EMBEDDED:
+        make, given = _EMBEDDED[text], options
+    else:
+        path = Path(text).expanduser()
+        if not path.exists():
+            raise ValueError(_unknown(text))
+        make, given = files.reader(path), {"path": path, **options}
+    known = inspect.signature(make).parameters
+    _check_options(text, known, options)
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
+    if "n" in known and n is not None:
+        given, n = {**given, "n": n}, None
+    if "progress" in known:
+        given = {**given, "progress": progress}
+    return _derive(make(**given), n=n, xflip=xflip, progress=progress)
+
+
+def _check_options(name: str, known: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> None:
+    allowed = [key for key in known if key not in ("path", "progress", "n")]
+    for option in options:
+        if option not in allowed:
+            raise ValueError(f"{name} has no option {option!r}; its options are {', '.join(['n', 'xflip', *allowed])}")
+
+
+def _unknown(text: str) -> str:
+    near = difflib.get_close_matches(text, _EMBEDDED, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown data set {text!r}, and no file or folder has this path; {hint}known are {', '.join(_EMBEDDED)}"

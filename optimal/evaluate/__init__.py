@@ -1,0 +1,113 @@
+"""How the sums over the data are reduced: one method a file, each with `moments` and `tilt` of the same meaning.
+
+    dense   blocked matrix products, float32 with float64 where float32 would be wrong
+    keops   KeOps reductions in float64, compiled for each event size
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from . import dense, keops
+from .moments import Moments
+from .points import Points
+
+__all__ = ["METHODS", "Evaluator", "Moments", "Points"]
+
+METHODS = ("auto", "dense", "keops")
+
+
+class Evaluator:
+    """Sums over the data for any number of queries, within a memory budget.
+
+    Queries come as z = x − c, (B, D) float64, and sigma, (B,) float64; `single` allows float32 products, whose rounding the
+    method must then repair.
+
+    Raises:
+        ValueError: unknown method, keops without a C++ compiler, a budget of no bytes.
+    """
+
+    def __init__(self, points: Points, method: str, memory: int):
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        if memory <= 0:
+            raise ValueError(f"memory must be a positive number of bytes, got {memory}")
+        if method == "keops":
+            keops.require()
+        self.points, self.method, self.memory = points, method, memory
+
+    def choose(self, z: Tensor) -> ModuleType:
+        """The module that does the sums for the queries z.
+
+        "auto" on the CPU, measured on 2 cores (bench/methods.py): per call keops is 3 to 6 times faster than dense for D = 1 and 2, 2
+        times for D = 4, no faster from D = 8 on and 10 times slower at D = 64. It compiles for about 6 s once, so it is taken for
+        D <= 4 and at least 10⁹ pairs of query and point, where dense needs about 15 s. On a GPU, where no run was measured, it is taken
+        for D <= 64, the range in which a (B, N) matrix rather than the products is the cost.
+        """
+        if self.method != "auto":
+            return {"dense": dense, "keops": keops}[self.method]
+        if z.device.type == "cuda":
+            worthwhile = self.points.dim <= 64
+        else:
+            worthwhile = self.points.dim <= 4 and len(z) * self.points.size >= 10**9
+        return keops if worthwhile and keops.available() else dense
+
+    def moments(self, z: Tensor, sigma: Tensor, *, single: bool) -> Moments:
+        """The running sums of every query."""
+        method = self.choose(z)
+        parts = [
+            method.moments(self.points, z[part], sigma[part], single=single, memory=self.memory)
+            for part in self._parts(len(z))
+        ]
+        return parts[0] if len(parts) == 1 else Moments.cat(parts)
+
+    def tilt(
+        self, z: Tensor, sigma: Tensor, sums: Moments, direction: Tensor, a: Tensor, b: Tensor, *, single: bool
+    ) -> Tensor:
+        """Σ_j w_j c_j (y_j − D) with c_j = ⟨direction, y_j − D⟩ + a log w_j + b ‖y_j − D‖², (B, D)."""
+        method = self.choose(z)
+        log_total, mean = sums.log_total, sums.mean / sums.total[:, None]
+        parts = [
+            method.tilt(
+                self.points,
+                z[part],
+                sigma[part],
+                log_total=log_total[part],
+                mean=mean[part],
+                direction=direction[part],
+                by_log_weight=a[part],
+                by_distance=b[part],
+                single=single,
+                memory=self.memory,
+            )
+            for part in self._parts(len(z))
+        ]
+        return torch.cat(parts)
+
+    def weights(self, z: Tensor, sigma: Tensor, *, single: bool) -> Tensor:
+        """Every posterior weight, (B, N) float64; 0 for points more than 32 nats below the leader.
+
+        Raises:
+            ValueError: the result does not fit the budget.
+        """
+        need = 3 * 8 * len(z) * self.points.size
+        if need > self.memory:
+            raise ValueError(
+                f"weights of {len(z)} queries over {self.points.size} points need {need:,} bytes, over the budget of "
+                f"{self.memory:,}: raise memory=, take fewer queries, or use posterior()"
+            )
+        scores = torch.full((len(z), self.points.size), -torch.inf, dtype=torch.float64, device=z.device)
+        for rows, index, part, _, _ in dense.logits(self.points, z, sigma, single=single, memory=self.memory):
+            if rows is None:
+                scores[:, index] = part
+            else:
+                scores[rows[:, None], index] = part
+        return scores.softmax(1)
+
+    def _parts(self, batch: int) -> list[slice]:
+        """The queries in groups whose float64 temporaries take at most a quarter of the budget."""
+        size = max(1, self.memory // (4 * 6 * 8 * self.points.dim))
+        return [slice(start, start + size) for start in range(0, max(batch, 1), size)]

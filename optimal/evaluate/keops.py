@@ -1,0 +1,131 @@
+"""The sums over the data by KeOps reductions: no (B, N) matrix exists, on CPU or GPU.
+
+Charlier, Feydy, Glaunès, Collin, Durif 2021, "Kernel Operations on the GPU, with Autodiff, without Memory Overflows". Each of the three
+formulas below is compiled once for each D (about 5 s, then kept on disk), and all arithmetic is in float64.
+The logits are those of `dense`: l_j = (z·(y_j − c) − h_j)/σ².
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .moments import Moments
+from .points import Points
+
+__all__ = ["available", "moments", "require", "tilt"]
+
+_LOGIT = "p * ((z | y) - h)"
+
+
+def available() -> bool:
+    """Whether a C++ compiler is there, without which KeOps cannot run."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
+
+
+def require() -> None:
+    """Raise the one clear sentence when KeOps cannot run.
+
+    Raises:
+        ValueError: there is no C++ compiler.
+    """
+    if not available():
+        raise ValueError(
+            "method='keops' needs a C++ compiler (g++ or clang++ on the path): install one or use method='dense'"
+        )
+
+
+def moments(points: Points, z: Tensor, sigma: Tensor, *, memory: int, **_: object) -> Moments:
+    """The running sums of `Moments`, for z (B, D) and sigma (B,), float64: first the leader, then sums relative to it."""
+    sums = Moments(len(z), points.dim, z.device)
+    precision = 1 / sigma.square()[:, None]
+    find_leader = _reduction("Max_ArgMax", _LOGIT, points.dim)
+    add_up = _reduction("Sum", f"Exp({_LOGIT} - m) * Concat(v, {_LOGIT} - m)", points.dim)
+    for start, block, half_norms in _blocks(points, z, memory):
+        top, leader = find_leader(z, block, half_norms, precision)
+        values = torch.cat([torch.ones_like(half_norms), 2 * half_norms, block], 1)
+        summed = add_up(z, block, half_norms, precision, top, values)
+        sums.merge(
+            None,
+            top=top.squeeze(1),
+            total=summed[:, 0],
+            energy=summed[:, -1],
+            mean=summed[:, 2:-1],
+            square=summed[:, 1],
+            index=leader.squeeze(1).long() + start,
+        )
+    return sums
+
+
+def tilt(
+    points: Points,
+    z: Tensor,
+    sigma: Tensor,
+    *,
+    log_total: Tensor,
+    mean: Tensor,
+    direction: Tensor,
+    by_log_weight: Tensor,
+    by_distance: Tensor,
+    memory: int,
+    **_: object,
+) -> Tensor:
+    """Σ_j w_j c_j (y_j − D); the arguments are those of `dense.tilt`."""
+    precision = 1 / sigma.square()[:, None]
+    log_weight = f"({_LOGIT} - t)"
+    distance = "(IntCst(2) * (h - (m | y)) + (m | m))"
+    formula = f"Exp({log_weight}) * ((d | (y - m)) + a * {log_weight} + b * {distance}) * (y - m)"
+    reduce = _reduction("Sum", formula, points.dim)
+    out = torch.zeros_like(z)
+    for _start, block, half_norms in _blocks(points, z, memory):
+        coefficients = (by_log_weight[:, None], by_distance[:, None])
+        out += reduce(z, block, half_norms, precision, log_total[:, None], mean, direction, *coefficients)
+    return out
+
+
+def _blocks(points: Points, z: Tensor, memory: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(start, y − c, h), large enough that the cost of a call does not show."""
+    rows = max(1, memory // (4 * 3 * 8 * points.dim))
+    half_norms = points.half_norms.to(z.device)
+    for start, block in points.blocks(rows, torch.float64, z.device):
+        yield start, block, half_norms[start : start + len(block), None].contiguous()
+
+
+@functools.lru_cache(maxsize=64)
+def _reduction(kind: str, formula: str, dim: int) -> Callable[..., Any]:
+    """A compiled reduction over the data of `formula`, with only the variables that it names."""
+    variables = {"z": f"Vi({dim})", "y": f"Vj({dim})", "h": "Vj(1)", "p": "Vi(1)"}
+    if "t)" in formula:
+        variables |= {"t": "Vi(1)", "m": f"Vi({dim})", "d": f"Vi({dim})", "a": "Vi(1)", "b": "Vi(1)"}
+    elif "m" in formula:
+        variables |= {"m": "Vi(1)", "v": f"Vj({dim + 2})"}
+    aliases = [f"{name} = {shape}" for name, shape in variables.items()]
+    return _genred()(formula, aliases, reduction_op=kind, axis=1)
+
+
+@functools.lru_cache(maxsize=1)
+def _genred() -> Callable[..., Any]:
+    """KeOps' entry point, imported on first use: the import itself looks for compilers and writes to a cache folder."""
+    require()
+    os.environ.setdefault("PYKEOPS_VERBOSE", "0")
+    if not os.environ.get("KEOPS_CACHE_FOLDER") and not _writable(Path.home() / ".cache"):
+        os.environ["KEOPS_CACHE_FOLDER"] = tempfile.mkdtemp(prefix="keops-")
+        warnings.warn("the home folder cannot be written, KeOps compiles into a temporary folder", stacklevel=2)
+    from pykeops.torch import Genred
+
+    return Genred
+
+
+def _writable(folder: Path) -> bool:
+    while not folder.exists():
+        folder = folder.parent
+    return os.access(folder, os.W_OK)

@@ -1,0 +1,76 @@
+"""Running sums over the data, each relative to the largest logit seen so far.
+
+With l_j = log w_j up to a constant and m = max_j l_j, one pass over the data collects
+
+    total  = Σ e^{l_j − m}              mean   = Σ e^{l_j − m} (y_j − c)
+    energy = Σ e^{l_j − m} (l_j − m)    square = Σ e^{l_j − m} ‖y_j − c‖²
+
+and the posterior mean, density, entropy, variance and leader follow. Sums of two parts of the data merge exactly, so blocks,
+devices and machines can each take a part (the running log-sum-exp of Milakov and Gimelshein 2018, "Online normalizer
+calculation for softmax").
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["Moments"]
+
+
+class Moments:
+    """Sums for B queries, empty at first; all float64, `index` int64. The leader among equals is the first in the data."""
+
+    def __init__(self, batch: int, dim: int, device: torch.device):
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64, device=device)
+
+        self.top = torch.full((batch,), -torch.inf, dtype=torch.float64, device=device)
+        self.total, self.energy, self.square = zeros(batch), zeros(batch), zeros(batch)
+        self.mean = zeros(batch, dim)
+        self.index = torch.zeros(batch, dtype=torch.int64, device=device)
+
+    def merge(
+        self,
+        rows: Tensor | None,
+        *,
+        top: Tensor,
+        total: Tensor,
+        energy: Tensor,
+        mean: Tensor,
+        square: Tensor,
+        index: Tensor,
+        tie: Tensor | float = 0.0,
+    ) -> None:
+        """Add another part's sums, for the queries `rows` (None: all of them). Parts must come in the order of the data.
+
+        A later part takes the lead only by more than `tie` nats.
+        """
+        at = slice(None) if rows is None else rows
+        old = self.top[at]
+        new = torch.maximum(old, top)
+        # Rescaling e^{l − m} to e^{l − m'} also moves the energy, by (m − m') for each unit of weight; an empty side has none.
+        ours, theirs = torch.exp(old - new), torch.exp(top - new)
+        shift = torch.where(self.total[at] > 0, old - new, 0.0)
+        self.energy[at] = ours * (self.energy[at] + shift * self.total[at]) + theirs * (energy + (top - new) * total)
+        self.total[at] = ours * self.total[at] + theirs * total
+        self.square[at] = ours * self.square[at] + theirs * square
+        self.index[at] = torch.where(top > old + tie, index, self.index[at])
+        self.top[at] = new
+        if rows is None:
+            self.mean.mul_(ours[:, None]).addcmul_(theirs[:, None], mean.double())
+        else:
+            self.mean[rows] = self.mean[rows] * ours[:, None] + theirs[:, None] * mean
+
+    @classmethod
+    def cat(cls, parts: list[Moments]) -> Moments:
+        """The sums of several groups of queries, one after another."""
+        out = cls(0, parts[0].mean.shape[1], parts[0].mean.device)
+        for name in ("top", "total", "energy", "square", "mean", "index"):
+            setattr(out, name, torch.cat([getattr(part, name) for part in parts]))
+        return out
+
+    @property
+    def log_total(self) -> Tensor:
+        """log Σ_j e^{l_j}, (B,)."""
+        return self.top + self.total.log()

@@ -61,7 +61,9 @@ def read(path: Path, **options):
 
 
 @pytest.mark.parametrize("zip64", [False, True])
-def test_edm_zip(tmp_path: Path, zip64: bool) -> None:
+@pytest.mark.parametrize("block", [1 << 22, 300])
+def test_edm_zip(tmp_path: Path, zip64: bool, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimal.datasets.pictures._BLOCK", block)
     path = edm_zip(tmp_path / "ffhq.zip", zip64=zip64)
     if zip64:
         assert struct.pack("<HH", 1, 16) in path.read_bytes()  # the ZIP64 extra field, so that the case is the real one

@@ -84,6 +84,22 @@ def test_interrupted_build_leaves_nothing(cache: Path, error: BaseException) -> 
     assert_whole(build())
 
 
+def test_interrupted_at_the_rename(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+
+    def interrupted(source, target) -> None:
+        if Path(target).suffix != ".json":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build()
+    assert list(cache.iterdir()) == []
+    assert_whole(build())
+
+
 def test_killed_build_is_rebuilt_and_cleaned_up(cache: Path, tmp_path: Path) -> None:
     source = tmp_path / "images"
     source.mkdir()

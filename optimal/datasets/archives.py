@@ -17,7 +17,7 @@ from .dataset import Dataset
 from .pictures import LARGEST_FILE, Encoded, check_resolution, decode_images, is_picture, read_labels
 from .store import Decoding
 
-__all__ = ["list_folder", "read_folder", "read_zip"]
+__all__ = ["list_folder", "open_zip", "read_folder", "read_zip"]
 
 OWN = "the user's own data, terms unknown"
 _LABELS = "dataset.json"
@@ -41,7 +41,7 @@ def read_zip(path: Path, *, resolution: int | None = None, progress: bool = True
     check_resolution(resolution)
 
     def decode() -> Decoding:
-        with _zip(path) as archive:
+        with open_zip(path) as archive:
             members = {info.filename: info for info in archive.infolist()}
             names = sorted(name for name in members if is_picture(name))
             labels = None
@@ -51,7 +51,7 @@ def read_zip(path: Path, *, resolution: int | None = None, progress: bool = True
             raise ValueError(f"{path} holds no images")
 
         def items() -> Iterator[Encoded]:
-            with _zip(path) as archive:
+            with open_zip(path) as archive:
                 for name in names:
                     yield Encoded(name, _member(archive, members[name], path, LARGEST_FILE))
 
@@ -105,11 +105,12 @@ def list_folder(path: Path) -> list[str]:
     )
 
 
-def _zip(path: Path) -> zipfile.ZipFile:
+def open_zip(path: Path, kind: str = "zip") -> zipfile.ZipFile:
+    """A zip file opened for reading; ValueError, with what `kind` of file was expected, if it is none."""
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{path} is not a readable zip file, perhaps truncated: {error}") from error
+        raise ValueError(f"{path} is not a readable {kind} file, perhaps truncated: {error}") from error
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, largest: int) -> bytes:

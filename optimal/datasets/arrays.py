@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from . import store
-from .archives import OWN
+from .archives import OWN, open_zip
 from .dataset import Dataset, fingerprint
 from .store import Block, Decoding
 
@@ -123,7 +123,7 @@ def read_npz(
 
     def decode() -> Decoding:
         chosen, member = _member(path, key)
-        with _zip(path) as archive, archive.open(member) as file:
+        with open_zip(path, "npz") as archive, archive.open(member) as file:
             header = _header(file, f"{chosen} in {path}", member.file_size)
         plan = _plan(f"{chosen} in {path.name}", header, layout, value_range)
         return Decoding(_npz_blocks(path, member, header, plan, value_range), header.shape[0])
@@ -257,15 +257,8 @@ def _slices(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield start, np.asarray(array[start : start + rows])
 
 
-def _zip(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{path} is not a readable npz file, perhaps truncated: {error}") from error
-
-
 def _member(path: Path, key: str | None) -> tuple[str, zipfile.ZipInfo]:
-    with _zip(path) as archive:
+    with open_zip(path, "npz") as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if not members:
         raise ValueError(f"{path} holds no arrays")
@@ -283,7 +276,7 @@ def _npz_blocks(
     """Stream the array out of the zip: it need not fit into memory, unless it is stored in Fortran order."""
     count, row = header.shape[0], math.prod(header.shape[1:])
     rows = count if header.fortran else max(1, _BLOCK // (row * header.dtype.itemsize))
-    with _zip(path) as archive:
+    with open_zip(path, "npz") as archive:
         try:
             with archive.open(member) as file:
                 file.read(header.offset)

@@ -1,7 +1,7 @@
 """How the sums over the data are reduced: one method a file, each with `moments` and `tilt` of the same meaning.
 
-    dense   blocked matrix products, float32 with float64 where float32 would be wrong
-    keops   KeOps reductions in float64, compiled for each event size
+dense   blocked matrix products, float32 with float64 where float32 would be wrong
+keops   KeOps reductions in float64, compiled for each event size
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ _TOLERANCE = 1e-3
 _ROUNDING = {torch.float32: 48 * 2.0**-24, torch.float64: 256 * 2.0**-53}
 """Rounding of a product in units of |z·y| + 4‖z‖‖y‖/√D. Largest measured at D = 12,288, for 1 to 300 queries, blocks of 1 to
 2,000 points, σ from 0.05 to 20, on photographs, drawings and constant images (bench/rounding.py): 40 and 135."""
+_READ_BYTES = 12 * 2**20
+"""Points are read, and multiplied while they are in cache, in pieces of this size in float32."""
 _SMALL = 64
 """Up to this many values in an event, float64 costs nothing: exponentials dominate."""
 
@@ -58,9 +60,16 @@ def logits(
     spread = 4 * z.norm(dim=1) * points.radius / points.dim**0.5
     best = torch.full_like(sigma, -torch.inf)
     rows_per_block = points.block_rows(len(z), memory, 4 if single else 8)
-    for start, block in points.blocks(rows_per_block, dtype, z.device):
-        index = torch.arange(start, start + len(block), device=z.device)
-        product = query @ block.T
+    step = max(1, _READ_BYTES // (4 * points.dim))
+    buffer = torch.empty(rows_per_block, points.dim, dtype=dtype, device=z.device)
+    products = torch.empty(len(z), rows_per_block, dtype=dtype, device=z.device)
+    for start in range(0, points.size, rows_per_block):
+        index = torch.arange(start, min(start + rows_per_block, points.size), device=z.device)
+        block, product = buffer[: len(index)], products[:, : len(index)]
+        for first in range(0, len(index), step):
+            rows = slice(start + first, start + min(first + step, len(index)))
+            part = points.read(rows, block[first:])
+            product[:, first : first + len(part)] = query @ part.T
         scores = (product.double() - half_norms[index]) * precision[:, None]
         top = scores.amax(1)
         size = (product.abs().amax(1).double() + spread) * precision
@@ -82,7 +91,7 @@ def logits(
                 continue
             floor = (best - error - _WINDOW)[at, None]
             candidates = index[(part >= floor).any(0)]
-            for first, exact in points.blocks(points.few_rows, torch.float64, z.device, candidates):
+            for first, exact in points.blocks(points.few_rows, z.device, candidates):
                 few = candidates[first : first + len(exact)]
                 part = (z[at] @ exact.T - half_norms[few]) * precision[at, None]
                 best[at] = torch.maximum(best[at], part.amax(1))

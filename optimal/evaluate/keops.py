@@ -96,7 +96,7 @@ def _blocks(points: Points, z: Tensor, memory: int) -> Iterator[tuple[int, Tenso
     """(start, y − c, h), large enough that the cost of a call does not show."""
     rows = max(1, memory // (4 * 3 * 8 * points.dim))
     half_norms = points.half_norms.to(z.device)
-    for start, block in points.blocks(rows, torch.float64, z.device):
+    for start, block in points.blocks(rows, z.device):
         yield start, block, half_norms[start : start + len(block), None].contiguous()
 
 

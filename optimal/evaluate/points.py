@@ -54,10 +54,12 @@ class Points:
         self._rows = tensor.reshape(self.size, self.dim)
         self.centre = self._mean_of_some().float().double()
         self.half_norms = torch.cat(
-            [block.square_().sum(1).mul_(0.5) for _, block in self.blocks(self.few_rows, torch.float64)]
+            [block.square_().sum(1).mul_(0.5) for _, block in self.blocks(self.few_rows, self.device)]
         )
         if not torch.isfinite(self.half_norms).all():
-            raise ValueError(f"data must be finite, point {int((~torch.isfinite(self.half_norms)).nonzero()[0])} is not")
+            raise ValueError(
+                f"data must be finite, point {int((~torch.isfinite(self.half_norms)).nonzero()[0])} is not"
+            )
         self.radius = math.sqrt(2 * float(self.half_norms.max()))
 
     @property
@@ -75,26 +77,23 @@ class Points:
         in_budget = memory // (4 * 8 * 6 * max(batch, 1))
         return max(1, min(in_cache, in_budget, memory // (4 * itemsize * self.dim), self.size))
 
-    def blocks(
-        self, rows: int, dtype: torch.dtype, device: torch.device | None = None, index: Tensor | None = None
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Yield (start, y[start : start + rows] − c) in `dtype`, over all points or over y[index].
+    def read(self, where: slice | Tensor, out: Tensor) -> Tensor:
+        """Write y[where] − c into the rows of `out`, in its dtype, and return those rows."""
+        block = self._rows[where].to(out.device)
+        out = out[: len(block)]
+        if block.dtype == torch.uint8:
+            # `to_float` without new tensors: in place, all of this stays in cache.
+            single = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
+            block = single.copy_(block).div_(127.5).sub_(1)
+        return (out if block is out else out.copy_(block)).sub_(self.centre.to(out))
 
-        The tensor is one buffer, overwritten by the next block.
-        """
+    def blocks(self, rows: int, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Yield (start, y[start : start + rows] − c), float64, over all points or over y[index]; one buffer serves all."""
         count = self.size if index is None else len(index)
-        buffer = torch.empty(min(rows, count), self.dim, dtype=dtype, device=device or self.device)
-        images = self._rows.dtype == torch.uint8
-        single = torch.empty_like(buffer, dtype=torch.float32) if images and dtype != torch.float32 else buffer
-        centre = self.centre.to(buffer)
+        buffer = torch.empty(min(rows, count), self.dim, dtype=torch.float64, device=device)
         for start in range(0, count, rows):
             part = slice(start, start + rows)
-            block = self._rows[part if index is None else index[part].to(self.device)].to(buffer.device)
-            out = buffer[: len(block)]
-            if images:
-                # `to_float` without new tensors: in place, all of this stays in cache.
-                block = single[: len(block)].copy_(block).div_(127.5).sub_(1)
-            yield start, (out if block is out else out.copy_(block)).sub_(centre)
+            yield start, self.read(part if index is None else index[part].to(self.device), buffer)
 
     def take(self, index: Tensor) -> Tensor:
         """y[index], (len(index), *event), in the data's own precision; images as float32."""

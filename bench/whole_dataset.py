@@ -2,9 +2,9 @@
 
     .venv/bin/python bench/whole_dataset.py [--n 70000] [--batch 64]
 
-Ours reads a memory-mapped uint8 store. The plain products, `x @ Y.T`, softmax, `w @ Y`, have the data in float32 memory already and are
-what any exact evaluation costs. Both are timed in turn in one process, the median of pairwise ratios is printed; peak memory is that of a
-second process that does ours alone.
+Ours reads a memory-mapped uint8 store. The plain products, `x @ Y.T`, softmax, `w @ Y`, have the data in float32
+memory already and are what any exact evaluation costs. Both are timed in turn in one process, the median of pairwise
+ratios is printed; peak memory is that of a second process that does ours alone.
 """
 
 from __future__ import annotations
@@ -49,9 +49,8 @@ def main(config: Config) -> None:
     if config.memory_only:
         for sigma, x in queries.items():
             D.posterior(x, sigma)
-        print(
-            f"peak resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB (memory map included)"
-        )
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(f"peak resident memory, memory map included: {peak:.2f} GB")
         return
     # First, because a process starts its life with the peak of the one that made it.
     command = [sys.executable, __file__, "--memory-only", "--n", str(config.n), "--batch", str(config.batch)]
@@ -65,6 +64,7 @@ def main(config: Config) -> None:
     print("sigma      ours s   plain s   ours/plain   relative difference of the means")
     for sigma, x in queries.items():
         ours, theirs = [], []
+        mean = reference = torch.empty(0)
         for _ in range(config.repeats):
             start = time.perf_counter()
             mean = D(x, sigma)
@@ -74,8 +74,8 @@ def main(config: Config) -> None:
             theirs.append(time.perf_counter() - start)
         ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
         difference = float(((mean.flatten(1) - reference).norm(dim=1) / mean.flatten(1).norm(dim=1)).max())
-        row = f"{sigma:<9g} {statistics.median(ours):7.2f}   {statistics.median(theirs):7.2f}   {ratio:10.2f}   {difference:.1e}"
-        print(row, flush=True)
+        seconds = f"{statistics.median(ours):7.2f}   {statistics.median(theirs):7.2f}"
+        print(f"{sigma:<9g} {seconds}   {ratio:10.2f}   {difference:.1e}", flush=True)
 
 
 if __name__ == "__main__":

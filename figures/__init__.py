@@ -1,0 +1,5 @@
+"""Every figure of the paper and of this project, from the command line: `python -m figures list | all | NAME…`.
+
+One file a figure, with two functions: `compute(config)` gives the arrays behind it, `draw(arrays)` puts them on paper
+and computes nothing.
+"""

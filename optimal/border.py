@@ -1,10 +1,10 @@
 """The border between mode seeking and mode refining.
 
-At high noise the optimal denoiser returns a blend of many data points and the sampler is still choosing among them (mode seeking); at
-low noise it returns one point and the sampler only polishes it (mode refining). The number that tells the two apart is
-effective_count = exp(entropy of the posterior weights), the number of points that share in D(x, σ), along the forward
-process x = x0 + σ ε with x0 drawn from the data. The border is the σ at which its median falls to 2 (section D.1 of the paper, which
-draws it by hand).
+At high noise the optimal denoiser returns a blend of many data points and the sampler is still choosing among them
+(mode seeking); at low noise it returns one point and the sampler only polishes it (mode refining). The number that
+tells the two apart is effective_count = exp(entropy of the posterior weights), the number of points that share in D(x,
+σ), along the forward process x = x0 + σ ε with x0 drawn from the data. The border is the σ at which its median falls
+to 2 (section D.1 of the paper, which draws it by hand).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def effective_counts(
 ) -> Tensor:
     """exp(entropy of p(x0 | x)) at x = x0 + σ ε, (len(sigmas), draws) float64.
 
-    x0 is drawn uniformly from the data, with replacement; the same pairs (x0, ε) serve every σ, so that each column is one path up
-    the noise levels.
+    x0 is drawn uniformly from the data, with replacement; the same pairs (x0, ε) serve every σ, so that each column is
+    one path up the noise levels.
 
     Args:
         D: the optimal denoiser of the data.
@@ -78,8 +78,9 @@ def seeking_refining_border(
 ) -> Border:
     """The noise level at which the median effective_count over the data crosses `threshold`.
 
-    Bisection in log σ finds the crossing to 1%; nine levels around it, interpolated in (log σ, log count), place it and, resampling the
-    draws, give its interval. The median is taken to rise with σ, as it does on every data set tried here.
+    Bisection in log σ finds the crossing to 1%; nine levels around it, interpolated in (log σ, log count), place it
+    and, resampling the draws, give its interval. The median is taken to rise with σ, as it does on every data set
+    tried here.
 
     Args:
         D: the optimal denoiser of the data.
@@ -141,7 +142,7 @@ def _counts(D: OptimalDenoiser, x0: Tensor, eps: Tensor, sigma: float) -> Tensor
 
 
 def _crossing(levels: Tensor, medians: Tensor, threshold: float) -> Tensor:
-    """Where each row of medians (R, L) first reaches the threshold, by interpolation of log counts; the end level if none does."""
+    """Where each row of medians (R, L) first reaches the threshold, by log interpolation; an end if none does."""
     above = medians >= threshold
     index = torch.where(above.any(1), above.double().argmax(1), len(levels) - 1).clamp_min(1)
     rows = torch.arange(len(medians))

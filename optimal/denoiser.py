@@ -1,16 +1,17 @@
 """The optimal denoiser of an empirical distribution.
 
-The minimiser of the denoising loss E‖x0 − F(x0 + σ ε, σ)‖² (Eq. 26) is the posterior mean E[x0 | x]. When x0 is one of N points y_j,
-each with probability 1/N, it has a closed form (Eq. 43; Karras et al. 2022, Appendix B.3):
+The minimiser of the denoising loss E‖x0 − F(x0 + σ ε, σ)‖² (Eq. 26) is the posterior mean E[x0 | x]. When x0 is one of
+N points y_j, each with probability 1/N, it has a closed form (Eq. 43; Karras et al. 2022, Appendix B.3):
 
     D(x, σ) = Σ_j w_j y_j,    w_j = exp(l_j) / Σ_k exp(l_k),    l_j = −‖x − y_j‖² / 2σ²
 
-and with it everything else: the density of the noisy data, log p(x; σ) = log Σ_j exp(l_j) − log N − (D/2) log 2πσ²; its score
-(D − x)/σ² (Eq. 49); the Jacobian ∂D/∂x = Cov[x0 | x]/σ²; and how many points share in the answer, exp(entropy of w).
-σ is the noise level of x over its signal scale, so the same D serves every linear process: D_t(x_t) = D(x_t/s_t, σ_t).
+and with it everything else: the density of the noisy data, log p(x; σ) = log Σ_j exp(l_j) − log N − (D/2) log 2πσ²;
+its score (D − x)/σ² (Eq. 49); the Jacobian ∂D/∂x = Cov[x0 | x]/σ²; and how many points share in the answer,
+exp(entropy of w). σ is the noise level of x over its signal scale, so the same D serves every linear process: D_t(x_t)
+= D(x_t/s_t, σ_t).
 
-The one assumption is that the training distribution is the data points themselves. How the sums over j are evaluated, and why
-the result can be trusted at σ = 0.002 in float32, stands in `optimal.evaluate`.
+The one assumption is that the training distribution is the data points themselves. How the sums over j are evaluated,
+and why the result can be trusted at σ = 0.002 in float32, stands in `optimal.evaluate`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ __all__ = ["Denoiser", "OptimalDenoiser", "Posterior"]
 class Denoiser(Protocol):
     """Anything that estimates x0 from a noisy x: the closed form, a reference, a network, or what a user brings.
 
-    x: (B, *event), the noisy points over their signal scale; sigma: their noise level, float, () or (B,). Result like x.
+    x: (B, *event), the noisy points over their signal scale; sigma: their noise level, float, () or (B,). The result is
+    like x.
     """
 
     def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor: ...
@@ -73,8 +75,8 @@ class OptimalDenoiser:
     Args:
         data: `Dataset`, or tensor or array (N, *event): floating point, taken as it is, or uint8, taken as images,
             u8/127.5 − 1. An array may be a memory map of any size; it is read in blocks and never expanded as a whole.
-        method: "dense" (blocked matrix products), "keops" (compiled reductions; needs a C++ compiler) or "auto", which takes
-            the faster one, see `Evaluator.choose`.
+        method: "dense" (blocked matrix products), "keops" (compiled reductions; needs a C++ compiler) or "auto", which
+            takes the faster one, see `Evaluator.choose`.
         memory: budget in bytes for the temporaries of one call, 1 GiB unless told otherwise.
 
     Attributes:
@@ -87,7 +89,8 @@ class OptimalDenoiser:
         ValueError: empty or non-finite data, data of another type, unknown method.
 
     References:
-        Karras, Aittala, Aila, Laine 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", Appendix B.3.
+        Karras, Aittala, Aila, Laine 2022, "Elucidating the Design Space of Diffusion-Based Generative Models",
+        Appendix B.3.
 
     Example:
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
@@ -197,7 +200,8 @@ class _Evaluate(torch.autograd.Function):
     """Posterior quantities of z (B, D), float64, with closed-form gradients.
 
     Each quantity is a posterior average of some φ_j, and ∂w_j/∂x = w_j (y_j − D)/σ², so every gradient is a sum
-    Σ_j w_j c_j (y_j − D)/σ²: c_j = ⟨g, y_j⟩ for the mean, −log w_j for the entropy, ‖y_j − D‖² for the variance. One more pass.
+    Σ_j w_j c_j (y_j − D)/σ²: c_j = ⟨g, y_j⟩ for the mean, −log w_j for the entropy, ‖y_j − D‖² for the variance. One
+    more pass.
     """
 
     @staticmethod
@@ -217,7 +221,7 @@ class _Evaluate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         z, sigma, mean = ctx.saved_tensors
         by_mean, by_log_density, by_entropy, by_top_weight, by_variance, _ = grads
         sums, points = ctx.sums, ctx.evaluator.points

@@ -18,7 +18,7 @@ def five_deltas(*, positions: Sequence[float] = (-2.0, -1.6, -0.4, 0.4, 2.0)) ->
     """Deltas on a line, the top row of Figure 1; event (1,).
 
     The default gaps 0.4, 1.2, 0.8, 1.6 all differ, so that rising noise merges the modes one pair after the other, each
-    at its own sigma; and the mean, -0.72, lies on none of them.
+    at its own sigma; and the mean, -0.32, lies on none of them.
 
     Args:
         positions: where the deltas are, one or more finite numbers; a position listed twice has twice the weight.

@@ -23,8 +23,8 @@ METHODS = ("auto", "dense", "keops")
 class Evaluator:
     """Sums over the data for any number of queries, within a memory budget.
 
-    Queries come as z = x − c, (B, D) float64, and sigma, (B,) float64; `single` allows float32 products, whose rounding the
-    method must then repair.
+    Queries come as z = x − c, (B, D) float64, and sigma, (B,) float64; `single` allows float32 products, whose
+    rounding the method must then repair.
 
     Raises:
         ValueError: unknown method, keops without a C++ compiler, a budget of no bytes.
@@ -42,10 +42,11 @@ class Evaluator:
     def choose(self, z: Tensor) -> ModuleType:
         """The module that does the sums for the queries z.
 
-        "auto" on the CPU, measured on 2 cores (bench/methods.py): per call keops is 3 to 6 times faster than dense for D = 1 and 2, 2
-        times for D = 4, no faster from D = 8 on and 10 times slower at D = 64. It compiles for about 6 s once, so it is taken for
-        D <= 4 and at least 10⁹ pairs of query and point, where dense needs about 15 s. On a GPU, where no run was measured, it is taken
-        for D <= 64, the range in which a (B, N) matrix rather than the products is the cost.
+        "auto" on the CPU, measured on 2 cores (bench/methods.py): per call keops is 3 to 6 times faster than dense for
+        D = 1 and 2, 2 times for D = 4, no faster from D = 8 on and 10 times slower at D = 64. It compiles for about 6
+        s once, so it is taken for D <= 4 and at least 10⁹ pairs of query and point, where dense needs about 15 s. On a
+        GPU, where no run was measured, it is taken for D <= 64, the range in which a (B, N) matrix rather than the
+        products is the cost.
         """
         if self.method != "auto":
             return {"dense": dense, "keops": keops}[self.method]

@@ -1,11 +1,12 @@
 """The sums over the data by blocked matrix products.
 
-The logits of Eq. 43 relative to the centre c are l_j = (z·(y_j − c) − h_j)/σ², with z = x − c and h_j = ½‖y_j − c‖²; the common
-−‖z‖²/2σ² drops out. A block of the data is read once, multiplied (logits), exponentiated, and multiplied again (mean).
+The logits of Eq. 43 relative to the centre c are l_j = (z·(y_j − c) − h_j)/σ², with z = x − c and h_j = ½‖y_j − c‖²;
+the common −‖z‖²/2σ² drops out. A block of the data is read once, multiplied (logits), exponentiated, and multiplied
+again (mean).
 
-Exactness. In float32 the product z·y is off by a few u·(|z·y| + ‖z‖‖y‖/√D), u = 2⁻²⁴, whatever σ is: at σ = 0.002 that is
-hundreds of nats. Where the error in nats may exceed 1e-3, the float32 logits only select: every point that can
-lie within 32 nats of the leader is scored again, and averaged, in float64. What is dropped weighs less than N·e⁻³².
+Exactness. In float32 the product z·y is off by a few u·(|z·y| + ‖z‖‖y‖/√D), u = 2⁻²⁴, whatever σ is: at σ = 0.002 that
+is hundreds of nats. Where the error in nats may exceed 1e-3, the float32 logits only select: every point that can lie
+within 32 nats of the leader is scored again, and averaged, in float64. What is dropped weighs less than N·e⁻³².
 Queries in float64, and events of at most 64 values, are in float64 throughout.
 """
 
@@ -26,8 +27,9 @@ _WINDOW = 32.0
 _TOLERANCE = 1e-3
 """Largest error of a float32 logit, in nats, that is let through; the error itself is typically 100 times smaller."""
 _ROUNDING = {torch.float32: 48 * 2.0**-24, torch.float64: 256 * 2.0**-53}
-"""Rounding of a product in units of |z·y| + 4‖z‖‖y‖/√D. Largest measured at D = 12,288, for 1 to 300 queries, blocks of 1 to
-2,000 points, σ from 0.05 to 20, on photographs, drawings and constant images (bench/rounding.py): 40 and 135."""
+"""Rounding of a product in units of |z·y| + 4‖z‖‖y‖/√D. Largest measured at D = 12,288, for 1 to 300 queries, blocks
+of 1 to 2,000 points, σ from 0.05 to 20, on photographs, drawings and constant images (bench/rounding.py): 40 and
+135."""
 _READ_BYTES = 12 * 2**20
 """Points are read, and multiplied while they are in cache, in pieces of this size in float32."""
 _SMALL = 64
@@ -136,7 +138,8 @@ def tilt(
 ) -> Tensor:
     """Σ_j w_j c_j (y_j − D), (B, D), with c_j = ⟨direction, y_j − D⟩ + by_log_weight·log w_j + by_distance·‖y_j − D‖².
 
-    The first term is a product with the posterior covariance; all three together are the gradient of any posterior quantity.
+    The first term is a product with the posterior covariance; all three together are the gradient of any posterior
+    quantity.
 
     Args:
         log_total: (B,) normaliser of the logits, from `moments`.

@@ -1,8 +1,8 @@
 """The sums over the data by KeOps reductions: no (B, N) matrix exists, on CPU or GPU.
 
-Charlier, Feydy, Glaunès, Collin, Durif 2021, "Kernel Operations on the GPU, with Autodiff, without Memory Overflows". Each of the three
-formulas below is compiled once for each D (about 5 s, then kept on disk), and all arithmetic is in float64.
-The logits are those of `dense`: l_j = (z·(y_j − c) − h_j)/σ².
+Charlier, Feydy, Glaunès, Collin, Durif 2021, "Kernel Operations on the GPU, with Autodiff, without Memory Overflows".
+Each of the three formulas below is compiled once for each D (about 5 s, then kept on disk), and all arithmetic is in
+float64. The logits are those of `dense`: l_j = (z·(y_j − c) − h_j)/σ².
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def require() -> None:
 
 
 def moments(points: Points, z: Tensor, sigma: Tensor, *, memory: int, **_: object) -> Moments:
-    """The running sums of `Moments`, for z (B, D) and sigma (B,), float64: first the leader, then sums relative to it."""
+    """The running sums of `Moments`, for z (B, D) and sigma (B,), float64: the leader, then sums relative to it."""
     sums = Moments(len(z), points.dim, z.device)
     precision = 1 / sigma.square()[:, None]
     find_leader = _reduction("Max_ArgMax", _LOGIT, points.dim)

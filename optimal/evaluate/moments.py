@@ -5,9 +5,9 @@ With l_j = log w_j up to a constant and m = max_j l_j, one pass over the data co
     total  = Σ e^{l_j − m}              mean   = Σ e^{l_j − m} (y_j − c)
     energy = Σ e^{l_j − m} (l_j − m)    square = Σ e^{l_j − m} ‖y_j − c‖²
 
-and the posterior mean, density, entropy, variance and leader follow. Sums of two parts of the data merge exactly, so blocks,
-devices and machines can each take a part (the running log-sum-exp of Milakov and Gimelshein 2018, "Online normalizer
-calculation for softmax").
+and the posterior mean, density, entropy, variance and leader follow. Sums of two parts of the data merge exactly, so
+blocks, devices and machines can each take a part (the running log-sum-exp of Milakov and Gimelshein 2018, "Online
+normalizer calculation for softmax").
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Moments"]
 
 
 class Moments:
-    """Sums for B queries, empty at first; all float64, `index` int64. The leader among equals is the first in the data."""
+    """Sums for B queries, empty at first; float64, `index` int64. The leader among equals is the first in the data."""
 
     def __init__(self, batch: int, dim: int, device: torch.device):
         def zeros(*shape: int) -> Tensor:
@@ -42,14 +42,15 @@ class Moments:
         index: Tensor,
         tie: Tensor | float = 0.0,
     ) -> None:
-        """Add another part's sums, for the queries `rows` (None: all of them). Parts must come in the order of the data.
+        """Add another part's sums, for the queries `rows` (None: all of them). Parts come in the order of the data.
 
         A later part takes the lead only by more than `tie` nats.
         """
         at = slice(None) if rows is None else rows
         old = self.top[at]
         new = torch.maximum(old, top)
-        # Rescaling e^{l − m} to e^{l − m'} also moves the energy, by (m − m') for each unit of weight; an empty side has none.
+        # Rescaling e^{l − m} to e^{l − m'} also moves the energy, by (m − m') for each unit of weight; an
+        # empty side has none.
         ours, theirs = torch.exp(old - new), torch.exp(top - new)
         shift = torch.where(self.total[at] > 0, old - new, 0.0)
         self.energy[at] = ours * (self.energy[at] + shift * self.total[at]) + theirs * (energy + (top - new) * total)

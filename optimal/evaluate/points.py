@@ -1,8 +1,8 @@
 """The N data points as the rows of a matrix that is read in blocks.
 
 Everything the sums of Eq. 43 need from the data is here: rows relative to a fixed centre c, and h_j = ½‖y_j − c‖².
-A uint8 array is taken as images, y = u8/127.5 − 1 in float32 arithmetic, and is never expanded as a whole. The centre is
-the mean of at most 4,096 points spread evenly over the data; any c gives the same posterior, one near the mean
+A uint8 array is taken as images, y = u8/127.5 − 1 in float32 arithmetic, and is never expanded as a whole. The centre
+is the mean of at most 4,096 points spread evenly over the data; any c gives the same posterior, one near the mean
 loses the fewest digits in x·y.
 """
 
@@ -88,7 +88,7 @@ class Points:
         return (out if block is out else out.copy_(block)).sub_(self.centre.to(out))
 
     def blocks(self, rows: int, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
-        """Yield (start, y[start : start + rows] − c), float64, over all points or over y[index]; one buffer serves all."""
+        """Yield (start, y[start : start + rows] − c), float64, over all points or y[index]; one buffer serves all."""
         count = self.size if index is None else len(index)
         buffer = torch.empty(min(rows, count), self.dim, dtype=torch.float64, device=device)
         for start in range(0, count, rows):

@@ -1,0 +1,77 @@
+"""`python -m figures list | all | NAME…  [--dataset] [--option] [--out] [--seed] [--quick]`."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Annotated
+
+import tyro
+
+from . import fig1
+from .config import Config
+from .output import save
+
+__all__ = ["FIGURES", "main"]
+
+FIGURES: dict[str, ModuleType] = {"fig1": fig1}
+
+
+@dataclass(frozen=True)
+class Command(Config):
+    """Draw figures into --out, each as PNG and PDF with the numbers behind it as NPZ and JSON."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Figures to draw: names, or `all`; `list` shows what there is."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, or 2 with one sentence on stderr for bad input."""
+    command = tyro.cli(Command, prog="python -m figures", args=arguments)
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        if command.names == ("list",):
+            for name, module in FIGURES.items():
+                print(f"{name:10} {module.TITLE}")
+            return 0
+        for name in _chosen(command.names):
+            _make(name, command)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished figures are complete, the others are as they were", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _chosen(names: tuple[str, ...]) -> list[str]:
+    if not names:
+        raise ValueError(f"name a figure, `all` or `list`; known are {', '.join(FIGURES)}")
+    if names == ("all",):
+        return list(FIGURES)
+    for name in names:
+        if name not in FIGURES:
+            near = difflib.get_close_matches(name, [*FIGURES, "all", "list"], n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"unknown figure {name!r}; {hint}known are {', '.join(FIGURES)}")
+    return list(dict.fromkeys(names))
+
+
+def _make(name: str, config: Config) -> None:
+    start = time.perf_counter()
+    module = FIGURES[name]
+    arrays = module.compute(config)
+    if "dataset" in arrays:
+        shape = tuple(arrays["sources"].shape[1:])
+        print(f"{arrays['dataset']}: N = {int(arrays['size']):,}, shape {shape}, fingerprint {arrays['fingerprint']}")
+    path = save(name, module.TITLE, config, arrays, module.draw(arrays))
+    print(f"{name}: {path} ({time.perf_counter() - start:.0f} s)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""What can be asked of a figure."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from optimal import Dataset, load
+
+__all__ = ["Config"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of every figure."""
+
+    dataset: str | None = None
+    """Images to use: an embedded name (digits, faces, emoji, patches) or the path of a zip, folder, npy, npz, parquet
+    or idx file. Each figure has its own default."""
+    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Option of the data set, as name=value; may be repeated: --option n=1000 --option value_range=0,1."""
+    out: Path = Path("figures/out")
+    """Folder for the PNG, PDF, NPZ and JSON files."""
+    seed: int = 0
+    """Seed of every random draw."""
+    quick: bool = False
+    """Fewer draws and coarser grids, to have a look in seconds."""
+
+    def load(self, default: str) -> Dataset:
+        """The data set that was asked for, or the figure's own.
+
+        Raises:
+            ValueError: unknown or unreadable data, or an option that is not name=value.
+        """
+        return load(self.dataset or default, **dict(_parsed(option) for option in self.option))
+
+
+def _parsed(option: str) -> tuple[str, Any]:
+    name, equals, value = option.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--option must be name=value, got {option!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value

@@ -1,0 +1,257 @@
+"""Figure 1: the optimal denoiser E[x0 | x] at many noise levels, and the border (section D.1 of the paper).
+
+Top, five deltas on a line: E[x0 | x] against x as curves and as a heat map over (σ, x). Bottom, images: for a few
+sources x0 the noisy x = x0 + σ ε (one ε per source) and E[x0 | x], from σ = 80 down to 0.1 on the EDM grid. Top right,
+where the border comes from: the median effective_count over each data set against σ; it is drawn where that median
+falls to 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from tqdm import tqdm
+
+from optimal import Dataset, OptimalDenoiser, effective_counts, karras, load, seeking_refining_border
+
+from .config import Config
+
+__all__ = ["TITLE", "compute", "draw"]
+
+TITLE = "Figure 1: the optimal denoiser E[x0 | x] and the border between mode seeking and mode refining"
+
+_SEEKING, _REFINING = "tab:red", "tab:blue"
+_QUANTILES = (0.1, 0.5, 0.9)
+
+
+def compute(config: Config) -> dict[str, np.ndarray]:
+    """Everything that is drawn.
+
+    Returns:
+        Toy: toy_positions (N,), toy_x (X,), toy_sigmas (S,), toy_mean (S, X), toy_curve_sigmas (C,), toy_curves (C, X),
+            toy_counts (S, 3) quantiles 0.1, 0.5, 0.9 over the data, toy_border, toy_border_low, toy_border_high.
+        Images: sigmas (K,), sources (M, *event), noisy and means (M, K, *event), counts (K, 3), border, border_low,
+        border_high,
+            dataset, size, fingerprint, source, licence.
+
+    Raises:
+        ValueError: the data set is not one of images.
+    """
+    data = config.load("emoji")
+    if not data.is_image:
+        raise ValueError(f"fig1 draws images in its bottom row, {data.name} has points of shape {data.event}")
+    return _toy(config) | _images(config, data)
+
+
+def _toy(config: Config) -> dict[str, np.ndarray]:
+    data = load("five-deltas")
+    D = OptimalDenoiser(data)
+    size = 101 if config.quick else 401
+    x = torch.linspace(-4, 4, size, dtype=torch.float64)
+    sigmas = torch.logspace(np.log10(0.05), np.log10(10), size, dtype=torch.float64)
+    curve_sigmas = torch.tensor([0.1, 0.3, 0.6, 1.0, 2.0, 5.0], dtype=torch.float64)
+    draws = 500 if config.quick else 4000
+
+    def means(levels: torch.Tensor) -> np.ndarray:
+        return D(x.repeat(len(levels))[:, None], levels.repeat_interleave(size)).view(len(levels), size).numpy()
+
+    counts = effective_counts(D, sigmas[::4], draws=draws, generator=_generator(config))
+    border = seeking_refining_border(D, draws=draws, generator=_generator(config))
+    return {
+        "toy_positions": data.points.flatten().numpy(),
+        "toy_x": x.numpy(),
+        "toy_sigmas": sigmas.numpy(),
+        "toy_mean": means(sigmas),
+        "toy_curve_sigmas": curve_sigmas.numpy(),
+        "toy_curves": means(curve_sigmas),
+        "toy_count_sigmas": sigmas[::4].numpy(),
+        "toy_counts": _quantiles(counts),
+        "toy_border": np.array(border.sigma),
+        "toy_border_low": np.array(border.low),
+        "toy_border_high": np.array(border.high),
+    }
+
+
+def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
+    D = OptimalDenoiser(data)
+    sigmas = karras(18)
+    sigmas = sigmas[sigmas >= 0.1]
+    # Sources spread over the data, since neighbours in a file are often alike.
+    index = (torch.arange(3) * len(data) // 3 + len(data) // 7) % len(data)
+    x0 = data[index.numpy()]
+    eps = torch.randn(x0.shape, generator=_generator(config))
+    levels = sigmas.float().view(1, -1, *[1] * len(data.event))
+    noisy = x0[:, None] + levels * eps[:, None]
+    means = D(noisy.flatten(0, 1), sigmas.repeat(len(x0))).view(noisy.shape)
+    draws = 64 if config.quick else 256
+    counts = torch.cat(
+        [
+            effective_counts(D, sigma[None], draws=draws, generator=_generator(config))
+            for sigma in tqdm(sigmas, desc=f"fig1: modes of {data.name}", unit="level")
+        ]
+    )
+    border = seeking_refining_border(D, draws=draws, generator=_generator(config), progress=True)
+    return {
+        "sigmas": sigmas.numpy(),
+        "sources": x0.numpy(),
+        "noisy": noisy.numpy(),
+        "means": means.numpy(),
+        "counts": _quantiles(counts),
+        "draws": np.array(draws),
+        "border": np.array(border.sigma),
+        "border_low": np.array(border.low),
+        "border_high": np.array(border.high),
+        "dataset": np.array(data.name),
+        "size": np.array(len(data)),
+        "fingerprint": np.array(data.fingerprint),
+        "source": np.array(data.source),
+        "licence": np.array(data.licence),
+    }
+
+
+def _generator(config: Config) -> torch.Generator:
+    return torch.Generator().manual_seed(config.seed)
+
+
+def _quantiles(counts: torch.Tensor) -> np.ndarray:
+    levels = torch.tensor(_QUANTILES, dtype=torch.float64)
+    return counts.quantile(levels, dim=1).T.numpy()
+
+
+def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
+    """Put the arrays of `compute` on one page."""
+    figure = Figure(figsize=(16, 11.5), layout="constrained")
+    grid = figure.add_gridspec(2, 1, height_ratios=(4.4, 7.1))
+    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+    figure.suptitle("What would the perfect denoiser do?   E[x0 | x] = Σ wⱼ yⱼ over the data points yⱼ", fontsize=15)
+    curves, heat, modes = top.subplots(1, 3, width_ratios=(1, 1.25, 1))
+    _draw_curves(curves, arrays)
+    _draw_heat(top, heat, arrays)
+    _draw_modes(modes, arrays)
+    _draw_strip(bottom, arrays)
+    return figure
+
+
+def _draw_curves(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+    positions, sigmas = arrays["toy_positions"], arrays["toy_curve_sigmas"]
+    norm = LogNorm(float(sigmas[0]) / 1.5, float(sigmas[-1]) * 1.5)
+    axes.hlines(positions, -4, 4, color="0.85", linewidth=0.8, zorder=0)
+    for sigma, curve in zip(sigmas, arrays["toy_curves"], strict=True):
+        axes.plot(arrays["toy_x"], curve, color=mpl.colormaps["coolwarm"](norm(sigma)), label=f"σ = {sigma:g}")
+    axes.plot(positions, positions, "k*", markersize=9, label="data point")
+    axes.set(xlabel="noisy point x", ylabel="E[x0 | x]", xlim=(-4, 4), title="Five points: from steps to a blend")
+    axes.legend(fontsize=8, loc="upper left")
+
+
+def _draw_heat(figure: SubFigure, axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+    sigmas, positions = arrays["toy_sigmas"], arrays["toy_positions"]
+    mesh = axes.pcolormesh(
+        sigmas, arrays["toy_x"], arrays["toy_mean"].T, cmap="viridis", shading="gouraud", rasterized=True
+    )
+    colorbar = figure.colorbar(mesh, ax=axes, label="E[x0 | x]", pad=0.02)
+    colorbar.ax.hlines(positions, *colorbar.ax.get_xlim(), color="w", linewidth=1)
+    axes.plot(np.full_like(positions, sigmas[0] * 1.08), positions, "k*", markersize=9, clip_on=False)
+    axes.set(xscale="log", xlim=(sigmas[-1], sigmas[0]), ylabel="noisy point x", title="The same over (σ, x)")
+    axes.set_xlabel("noise level σ (units of the data), from noise to data →")
+    _plain_ticks(axes, (10, 5, 2, 1, 0.5, 0.2, 0.1))
+    border = float(arrays["toy_border"])
+    if np.isfinite(border) and border > 0:
+        axes.axvline(border, color="w", linestyle="--")
+        box = {"facecolor": "w", "alpha": 0.85, "edgecolor": "none", "pad": 2}
+        axes.text(border * 1.12, 3.7, "mode seeking", color=_SEEKING, ha="right", va="top", bbox=box)
+        axes.text(border / 1.12, 3.7, "mode refining", color=_REFINING, ha="left", va="top", bbox=box)
+        axes.text(border / 1.12, -3.7, f"border, σ = {border:.2f}", ha="left", va="bottom", bbox=box, fontsize=9)
+
+
+def _draw_modes(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+    name, size = str(arrays["dataset"]), int(arrays["size"])
+    rows = (
+        ("five points", arrays["toy_count_sigmas"], arrays["toy_counts"], float(arrays["toy_border"]), "tab:green"),
+        (f"{name} (N = {size:,})", arrays["sigmas"], arrays["counts"], float(arrays["border"]), "tab:purple"),
+    )
+    for label, sigmas, counts, border, color in rows:
+        axes.plot(sigmas, counts[:, 1], color=color, label=f"{label}: median")
+        style = {"color": color, "alpha": 0.2, "linewidth": 0, "label": "10% to 90% of draws"}
+        axes.fill_between(sigmas, counts[:, 0], counts[:, 2], **style)
+        if np.isfinite(border) and border > 0:
+            axes.plot(border, 2, "o", color=color)
+            style = {"textcoords": "offset points", "color": color, "fontsize": 9}
+            axes.annotate(f"σ = {border:.3g}", (border, 2), (6, -13), **style)
+    axes.axhline(2, color="k", linestyle="--", linewidth=1)
+    axes.text(0.98, 2.1, "2: the border", transform=axes.get_yaxis_transform(), ha="right", va="bottom")
+    axes.set(xscale="log", yscale="log", ylim=(0.8, None), title="Where the border comes from")
+    axes.set(xlabel="noise level σ (units of the data)", ylabel="effective number of modes, exp(entropy)")
+    axes.invert_xaxis()
+    _plain_ticks(axes, (100, 10, 1, 0.1))
+    axes.legend(fontsize=8, loc="upper right")
+
+
+def _draw_strip(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
+    sigmas, counts, border = arrays["sigmas"], arrays["counts"], float(arrays["border"])
+    count, columns = len(arrays["sources"]), len(sigmas)
+    axes = figure.subplots()
+    gap = 0.35
+    before = int((sigmas >= border).sum())
+    left = np.arange(columns) + gap * (np.arange(columns) >= before)
+    for row in range(count):
+        y = -2.15 * row
+        for column in range(columns):
+            scale = 1 / np.sqrt(1 + sigmas[column] ** 2)
+            _cell(axes, left[column], y, arrays["noisy"][row, column] * scale)
+            _cell(axes, left[column], y - 1, arrays["means"][row, column])
+        _cell(axes, columns + 2 * gap, y - 0.5, arrays["sources"][row])
+        axes.text(-0.1, y - 0.5, "noisy x", ha="right", va="center", fontsize=9)
+        axes.text(-0.1, y - 1.5, "E[x0 | x]", ha="right", va="center", fontsize=9)
+    end = -2.15 * count + 0.15
+    for column in range(columns):
+        middle = left[column] + 0.5
+        axes.text(middle, 0.08, f"{sigmas[column]:.3g}", ha="center", va="bottom", fontsize=9)
+        axes.text(middle, end - 0.08, _rounded(counts[column, 1]), ha="center", va="top", fontsize=9)
+    axes.text(-0.1, 0.08, "σ =", ha="right", va="bottom", fontsize=9)
+    axes.text(-0.1, end - 0.08, "effective\nmodes", ha="right", va="top", fontsize=9)
+    axes.text(columns + 2 * gap + 0.5, 0.08, "source x0", ha="center", va="bottom", fontsize=9)
+    if 0 < before < columns:
+        at = left[before] - gap / 2
+        axes.plot([at, at], [end - 0.35, 0.75], "k--", linewidth=1.5, clip_on=False)
+        interval = f"border, σ = {border:.3g} [{float(arrays['border_low']):.3g}, {float(arrays['border_high']):.3g}]"
+        axes.text(at, end - 0.45, interval, ha="center", va="top", fontsize=10)
+    else:
+        at = left[-1] + 1 if before == columns else 0
+    style = {"va": "bottom", "fontsize": 12}
+    if before > 0:
+        axes.text(at - 0.15, 0.42, "mode seeking: the output is a blend", color=_SEEKING, ha="right", **style)
+    if before < columns:
+        axes.text(at + 0.15, 0.42, "mode refining: one data point, polished", color=_REFINING, ha="left", **style)
+    name = f"{arrays['dataset']}, N = {int(arrays['size']):,}, {'×'.join(map(str, arrays['sources'].shape[1:]))}"
+    note = (
+        f"{name}, fingerprint {arrays['fingerprint']}; {arrays['source']}; {arrays['licence']}.\n"
+        f"Noisy images are drawn as x/√(1 + σ²). Under each column: the median over {int(arrays['draws'])} draws of x0 "
+        "and noise; the border is where it falls to 2, with its 95% bootstrap interval."
+    )
+    axes.text(-0.8, end - 0.95, note, ha="left", va="top", fontsize=8, color="0.35")
+    axes.set(xlim=(-0.85, columns + 2 * gap + 1.05), ylim=(end - 1.45, 0.8), aspect="equal")
+    axes.axis("off")
+
+
+def _cell(axes: Axes, left: float, top: float, image: np.ndarray) -> None:
+    shown = np.clip((image.transpose(1, 2, 0) + 1) / 2, 0, 1)
+    if shown.shape[2] == 1:
+        shown = shown.repeat(3, axis=2)
+    extent = (left + 0.02, left + 0.98, top - 0.98, top - 0.02)
+    axes.imshow(shown, extent=extent, interpolation="nearest", aspect="equal")
+
+
+def _rounded(count: float) -> str:
+    return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
+
+
+def _plain_ticks(axes: Axes, ticks: tuple[float, ...]) -> None:
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())

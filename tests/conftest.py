@@ -1,0 +1,39 @@
+"""What all tests share: two threads, shapes checked, reproducible property tests, one way to make randomness."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Before the first import of optimal: its annotated shapes are checked under pytest, and only there.
+install_import_hook("optimal", "shapes.check")
+
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+settings.register_profile("optimal", deadline=None, derandomize=True, max_examples=30)
+settings.load_profile("optimal")
+
+
+@pytest.fixture
+def normal() -> Callable[..., torch.Tensor]:
+    """normal(3, 4): standard Gaussian float64, the same numbers in every run of a test, new ones at every call."""
+    generator = torch.Generator().manual_seed(20220601)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """KeOps' three formulas for the event sizes of these tests, compiled once (about 40 s on an empty cache)."""
+    from optimal import OptimalDenoiser
+
+    for dim in (1, 2, 64, 12_288):
+        D = OptimalDenoiser(torch.eye(2, dim), method="keops")
+        D.covariance_product(torch.zeros(1, dim), 1.0, torch.ones(1, dim))

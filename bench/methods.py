@@ -30,7 +30,8 @@ def main() -> None:
             generator = torch.Generator().manual_seed(0)
             data, x = torch.randn(count, dim, generator=generator), torch.randn(batch, dim, generator=generator)
             dense, keops = (OptimalDenoiser(data, method=method) for method in ("dense", "keops"))
-            seconds(dense, x), seconds(keops, x)
+            seconds(dense, x)
+            seconds(keops, x)
             pairs = [(seconds(dense, x), seconds(keops, x)) for _ in range(5)]
             times = "   ".join(f"{statistics.median(column):7.4f}" for column in zip(*pairs, strict=True))
             print(

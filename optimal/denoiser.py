@@ -153,7 +153,7 @@ class OptimalDenoiser:
         )
 
     def weights(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B N"]:
-        """The posterior probability of every point, (B, N); those 32 nats below the leader are 0.
+        """The posterior probability of every point, (B, N); those 30 nats below the leader are 0.
 
         Raises:
             ValueError: the result would not fit the memory budget.

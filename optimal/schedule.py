@@ -25,7 +25,7 @@ def karras(n: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: fl
         (n + 1,) float64, decreasing, the last entry 0.
 
     Raises:
-        ValueError: n < 1, not 0 < sigma_min <= sigma_max, or rho <= 0.
+        ValueError: n < 1, not 0 < sigma_min <= sigma_max < inf, or rho not positive and finite.
 
     Example:
         >>> karras(3)
@@ -33,10 +33,10 @@ def karras(n: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: fl
     """
     if n < 1:
         raise ValueError(f"a grid needs at least 1 step, got n = {n}")
-    if not 0 < sigma_min <= sigma_max:
-        raise ValueError(f"a grid needs 0 < sigma_min <= sigma_max, got {sigma_min:g} and {sigma_max:g}")
-    if not rho > 0:
-        raise ValueError(f"rho must be positive, got {rho:g}")
+    if not 0 < sigma_min <= sigma_max < torch.inf:
+        raise ValueError(f"a grid needs 0 < sigma_min <= sigma_max < inf, got {sigma_min:g} and {sigma_max:g}")
+    if not 0 < rho < torch.inf:
+        raise ValueError(f"rho must be positive and finite, got {rho:g}")
     fraction = torch.arange(n, dtype=torch.float64) / max(n - 1, 1)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     sigmas = torch.cat([(high + fraction * (low - high)) ** rho, torch.zeros(1, dtype=torch.float64)])

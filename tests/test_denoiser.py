@@ -17,7 +17,6 @@ from torch import Tensor
 from optimal import Denoiser, OptimalDenoiser, Posterior, load
 
 Normal = Callable[..., Tensor]
-METHODS = [pytest.param("dense"), pytest.param("keops", marks=pytest.mark.usefixtures("compiled"))]
 LEVELS = (0.05, 0.4, 1.0, 3.0, 30.0)
 FIELDS = ("mean", "log_density", "entropy", "top_weight", "variance")
 
@@ -41,18 +40,16 @@ def test_same_fails_on_permuted_rows(normal: Normal) -> None:
 def test_known_answers(problem: Problem, normal: Normal) -> None:
     D = OptimalDenoiser(problem.data)
     for sigma in problem.sigmas:
-        x = problem.data[:: max(1, len(problem.data) // 7)]
-        x = x + sigma * normal(*x.shape)
-        expected = problem.denoise(x, sigma)
-        assert absolute_error(D(x, sigma), expected).amax() <= problem.tolerance
-        size = problem.log_density(x, sigma)
-        assert (absolute_error(D.posterior(x, sigma).log_density, size) <= problem.tolerance * (1 + size.abs())).all()
-        if len(x) > 1:
-            assert absolute_error(D(x, sigma), expected.flip(0)).amax() > problem.tolerance
-            assert (D(x, sigma) - D(x, 1.1 * sigma)).abs().amax() > problem.tolerance or sigma < 0.1
+        x = problem.start + sigma * normal(*problem.start.shape).clamp(-2, 2)
+        expected, nats = problem.denoise(x, sigma), problem.log_density(x, sigma)
+        post = D.posterior(x, sigma)
+        assert absolute_error(post.mean, expected).amax() <= problem.tolerance
+        assert (absolute_error(post.log_density, nats) <= problem.tolerance * (1 + nats.abs())).all()
+        if len(problem.data) > 1:
+            assert absolute_error(post.mean.flip(0), expected).amax() > problem.tolerance
+            assert absolute_error(post.log_density.flip(0), nats).amax() > problem.tolerance
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("event", [(1,), (2,), (4, 4, 4)])
 def test_contract(method: str, event: tuple[int, ...], normal: Normal) -> None:
     D = OptimalDenoiser(normal(30, *event).float(), method=method)
@@ -91,8 +88,7 @@ def test_rigid_motion_scaling_permutation(sigma: float, normal: Normal) -> None:
     assert torch.equal(order[shuffled.top_index], base.top_index)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("memory", [2**30, 20_000])
+@pytest.mark.parametrize("memory", [2**30, 100_000])
 def test_repeated_point_counts_twice(method: str, memory: int, normal: Normal) -> None:
     data, x = normal(20, 64), normal(6, 64)
     twice = OptimalDenoiser(torch.cat([data, data[3:4]]), method=method, memory=memory)
@@ -120,7 +116,6 @@ def test_first_among_equals_in_float32_products(dtype: torch.dtype, normal: Norm
         assert torch.equal(D.posterior(x, sigma).top_index, leader)
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_limits(method: str, normal: Normal) -> None:
     data, x = normal(30, 2), 2 * normal(12, 2)
     D = OptimalDenoiser(data, method=method)
@@ -131,7 +126,6 @@ def test_limits(method: str, normal: Normal) -> None:
     assert absolute_error(D.posterior(x, 1e7).effective_count, torch.full((12,), 30.0)).amax() <= 1e-9
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("sigma", LEVELS)
 def test_posterior_is_the_average_over_weights(method: str, sigma: float, normal: Normal) -> None:
     data, x = normal(30, 2), normal(7, 2)

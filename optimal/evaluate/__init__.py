@@ -17,6 +17,9 @@ from .points import Points
 
 __all__ = ["METHODS", "Evaluator", "Moments", "Points"]
 
+_QUERIES = 4096
+"""Most queries that pass over the data together; more gain nothing and push a block's logits out of cache."""
+
 METHODS = ("auto", "dense", "keops")
 
 
@@ -48,6 +51,8 @@ class Evaluator:
         GPU, where no run was measured, it is taken for D <= 64, the range in which a (B, N) matrix rather than the
         products is the cost.
         """
+        if len(z) == 0:
+            return dense  # KeOps cannot reduce for no queries.
         if self.method != "auto":
             return {"dense": dense, "keops": keops}[self.method]
         if z.device.type == "cuda":
@@ -89,7 +94,7 @@ class Evaluator:
         return torch.cat(parts)
 
     def weights(self, z: Tensor, sigma: Tensor, *, single: bool) -> Tensor:
-        """Every posterior weight, (B, N) float64; 0 for points more than 32 nats below the leader.
+        """Every posterior weight, (B, N) float64; 0 for points more than 30 nats below the leader.
 
         Raises:
             ValueError: the result does not fit the budget.
@@ -110,5 +115,5 @@ class Evaluator:
 
     def _parts(self, batch: int) -> list[slice]:
         """The queries in groups whose float64 temporaries take at most a quarter of the budget."""
-        size = max(1, self.memory // (4 * 6 * 8 * self.points.dim))
+        size = max(1, min(_QUERIES, self.memory // (4 * 6 * 8 * self.points.dim)))
         return [slice(start, start + size) for start in range(0, max(batch, 1), size)]

@@ -6,7 +6,7 @@ again (mean).
 
 Exactness. In float32 the product z·y is off by a few u·(|z·y| + ‖z‖‖y‖/√D), u = 2⁻²⁴, whatever σ is: at σ = 0.002 that
 is hundreds of nats. Where the error in nats may exceed 1e-3, the float32 logits only select: every point that can lie
-within 32 nats of the leader is scored again, and averaged, in float64. What is dropped weighs less than N·e⁻³².
+within 30 nats of the leader is scored again, and averaged, in float64. What is dropped weighs less than N·e⁻³⁰.
 Queries in float64, and events of at most 64 values, are in float64 throughout.
 """
 
@@ -18,18 +18,18 @@ import torch
 from torch import Tensor
 
 from .moments import Moments
-from .points import Points
+from .points import Points, evenly
 
 __all__ = ["logits", "moments", "tilt"]
 
-_WINDOW = 32.0
+_WINDOW = 30.0
 """Points further below the leader than this many nats are left out."""
 _TOLERANCE = 1e-3
 """Largest error of a float32 logit, in nats, that is let through; the error itself is typically 100 times smaller."""
-_ROUNDING = {torch.float32: 48 * 2.0**-24, torch.float64: 256 * 2.0**-53}
+_ROUNDING = {torch.float32: 24 * 2.0**-24, torch.float64: 256 * 2.0**-53}
 """Rounding of a product in units of |z·y| + 4‖z‖‖y‖/√D. Largest measured at D = 12,288, for 1 to 300 queries, blocks
-of 1 to 2,000 points, σ from 0.05 to 20, on photographs, drawings and constant images (bench/rounding.py): 40 and
-135."""
+of 64 to 2,000 points, σ from 0.05 to 20, on photographs, drawings and constant images (bench/rounding.py): 22 and
+135. Much smaller blocks, for which it is up to 40, do not occur: blocks are of even size."""
 _READ_BYTES = 12 * 2**20
 """Points are read, and multiplied while they are in cache, in pieces of this size in float32."""
 _SMALL = 64
@@ -62,7 +62,8 @@ def logits(
     spread = 4 * z.norm(dim=1) * points.radius / points.dim**0.5
     best = torch.full_like(sigma, -torch.inf)
     rows_per_block = points.block_rows(len(z), memory, 4 if single else 8)
-    step = max(1, _READ_BYTES // (4 * points.dim))
+    step = evenly(rows_per_block, max(1, _READ_BYTES // (4 * points.dim)))
+    scratch = None if single else torch.empty(step, points.dim, device=z.device)
     buffer = torch.empty(rows_per_block, points.dim, dtype=dtype, device=z.device)
     products = torch.empty(len(z), rows_per_block, dtype=dtype, device=z.device)
     for start in range(0, points.size, rows_per_block):
@@ -70,7 +71,7 @@ def logits(
         block, product = buffer[: len(index)], products[:, : len(index)]
         for first in range(0, len(index), step):
             rows = slice(start + first, start + min(first + step, len(index)))
-            part = points.read(rows, block[first:])
+            part = points.read(rows, block[first:], scratch)
             product[:, first : first + len(part)] = query @ part.T
         scores = (product.double() - half_norms[index]) * precision[:, None]
         top = scores.amax(1)

@@ -1,0 +1,140 @@
+"""The border between mode seeking and mode refining, against quadrature and on data where it is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import brentq
+from scipy.special import logsumexp, ndtri
+
+from optimal import OptimalDenoiser, effective_counts, load, seeking_refining_border
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def median_count(y: np.ndarray, sigma: float, levels: int = 1001) -> float:
+    """The median of exp(entropy) over x0 uniform on y and ε at evenly spaced quantiles: no randomness, no torch."""
+    eps = ndtri((np.arange(levels) + 0.5) / levels)
+    x = (y[:, None] + sigma * eps).reshape(-1)
+    logits = -((x[:, None] - y) ** 2) / (2 * sigma**2)
+    log_weights = logits - logsumexp(logits, axis=1, keepdims=True)
+    return float(np.median(np.exp(-(np.exp(log_weights) * log_weights).sum(1))))
+
+
+def exact_border(y: np.ndarray, threshold: float) -> float:
+    return math.exp(brentq(lambda log_sigma: median_count(y, math.exp(log_sigma)) - threshold, -3, 4))
+
+
+@pytest.mark.parametrize("threshold", [1.5, 2.0, 3.0])
+def test_five_deltas_against_quadrature(threshold: float) -> None:
+    data = load("five-deltas")
+    exact = exact_border(data.points.double().flatten().numpy(), threshold)
+    D = OptimalDenoiser(data)
+    few = seeking_refining_border(D, threshold=threshold)
+    assert few.low <= exact <= few.high
+    assert few.low < few.sigma < few.high
+    many = seeking_refining_border(D, threshold=threshold, draws=5_000)
+    assert many.low <= exact <= many.high
+    assert abs(math.log(many.sigma / exact)) <= 0.05
+    # 20 times the draws, 4.4 times as sure.
+    assert math.log(many.high / many.low) < 0.4 * math.log(few.high / few.low)
+    assert few.draws == 256
+    assert float(few) == few.sigma
+
+
+def test_thresholds_are_crossed_in_turn() -> None:
+    D = OptimalDenoiser(load("five-deltas"))
+    sigmas = [seeking_refining_border(D, threshold=t).sigma for t in (1.1, 1.5, 2.0, 3.0, 4.0, 4.9)]
+    assert sigmas == sorted(sigmas)
+    assert seeking_refining_border(D, threshold=5.0).sigma == math.inf
+
+
+@pytest.mark.parametrize(
+    "points",
+    [torch.tensor([[-1.0], [1.0]]), torch.tensor([[3.0, 1.0]]), torch.ones(2, 3)],
+    ids=["two points", "one point", "one point twice"],
+)
+def test_never_more_than_two(points: torch.Tensor) -> None:
+    border = seeking_refining_border(OptimalDenoiser(points))
+    assert border.sigma == border.low == border.high == math.inf
+
+
+@pytest.mark.parametrize("event", [(1,), (3,), (1, 10, 10)])
+def test_every_point_twice_never_falls_below_two(event: tuple[int, ...]) -> None:
+    points = torch.randn(20, *event, generator=generator())
+    border = seeking_refining_border(OptimalDenoiser(points.repeat(2, *(1 for _ in event))), draws=64)
+    assert border.sigma == border.low == border.high == 0.0
+
+
+def test_one_point_many_times_counts_as_many() -> None:
+    """effective_count counts entries of the data set, so that equals share: above the threshold at any noise."""
+    assert seeking_refining_border(OptimalDenoiser(torch.ones(7, 3))).sigma == 0.0
+
+
+@pytest.mark.parametrize("name", ["five-deltas", "digits"])
+def test_scales_with_the_data(name: str) -> None:
+    points = load(name, n=None if name == "five-deltas" else 300).points
+    base = seeking_refining_border(OptimalDenoiser(points), draws=64)
+    scaled = seeking_refining_border(OptimalDenoiser(1024 * points), draws=64)
+    for value in ("sigma", "low", "high"):
+        assert math.isclose(getattr(scaled, value), 1024 * getattr(base, value), rel_tol=1e-3)
+    assert base.low <= base.sigma <= base.high
+
+
+def test_images_are_where_their_neighbours_are() -> None:
+    """On digits the border lies within the distances between near neighbours: that is what it measures."""
+    D = OptimalDenoiser(load("digits"))
+    border = seeking_refining_border(D, draws=128)
+    counts = effective_counts(D, torch.tensor([border.sigma / 1.2, border.sigma * 1.2]), draws=128)
+    below, above = counts.median(dim=1).values.tolist()
+    assert below < 2 < above
+
+
+def test_reproducible_and_leaves_the_global_generator_alone() -> None:
+    D = OptimalDenoiser(load("five-deltas"))
+    state = torch.random.get_rng_state()
+    a, b = (seeking_refining_border(D, generator=generator(5)) for _ in range(2))
+    default = [seeking_refining_border(D) for _ in range(2)]
+    counts = [effective_counts(D, torch.tensor([0.5]), draws=9, generator=generator(5)) for _ in range(2)]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert a == b
+    assert default[0] == default[1]
+    assert torch.equal(*counts)
+    assert a != seeking_refining_border(D, generator=generator(6))
+
+
+def test_the_interval_is_one() -> None:
+    """95% intervals of independent draws hold the exact border about 19 times of 20: here at least 33 of 40."""
+    data = load("five-deltas")
+    exact = exact_border(data.points.double().flatten().numpy(), 2.0)
+    D = OptimalDenoiser(data)
+    borders = [seeking_refining_border(D, draws=100, generator=generator(seed)) for seed in range(40)]
+    assert sum(border.low <= exact <= border.high for border in borders) >= 33
+
+
+def test_counts_against_quadrature() -> None:
+    data = load("five-deltas")
+    sigmas = torch.tensor([0.1, 0.5, 1.0, 5.0])
+    counts = effective_counts(OptimalDenoiser(data), sigmas, draws=20_000)
+    assert counts.shape == (4, 20_000)
+    assert counts.dtype == torch.float64
+    expected = [median_count(data.points.double().flatten().numpy(), sigma) for sigma in sigmas.tolist()]
+    np.testing.assert_allclose(counts.median(dim=1).values.numpy(), expected, rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"threshold": 1.0}, "threshold must be above 1, the count of a single point, got 1"),
+        ({"threshold": math.nan}, "threshold must be above 1"),
+        ({"draws": 0}, "draws must be at least 1, got 0"),
+    ],
+)
+def test_errors(options: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        seeking_refining_border(OptimalDenoiser(load("five-deltas")), **options)

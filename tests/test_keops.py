@@ -1,0 +1,61 @@
+"""KeOps gives what dense gives, is chosen where it is faster, and says what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from problems import absolute_error, row_error
+from torch import Tensor
+
+from optimal import OptimalDenoiser
+from optimal.evaluate import Evaluator, Points, dense, keops
+
+Normal = Callable[..., Tensor]
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("dim", [1, 2, 64, 12_288])
+@pytest.mark.parametrize("sigma", [0.02, 0.7, 9.0])
+def test_same_as_dense(dim: int, sigma: float, normal: Normal) -> None:
+    data = normal(80, dim)
+    x, v = data[:3] + sigma * normal(3, dim), normal(3, dim)
+    a, b = OptimalDenoiser(data, method="keops"), OptimalDenoiser(data, method="dense")
+    left, right = a.posterior(x, sigma), b.posterior(x, sigma)
+    # Rounding of z·y/σ² in nats.
+    rounding = 1e-14 * max(1.0, float(x.norm(dim=1).amax() * data.norm(dim=1).amax()) / sigma**2) + 1e-12
+    assert row_error(left.mean, right.mean).amax() <= 10 * rounding
+    for name in ("log_density", "entropy", "top_weight"):
+        values = getattr(right, name)
+        assert (absolute_error(getattr(left, name), values) / values.abs().clamp_min(1)).amax() <= 10 * rounding, name
+    assert absolute_error(left.variance, right.variance).amax() <= 10 * rounding * dim
+    assert torch.equal(left.top_index, right.top_index)
+    products = a.covariance_product(x, sigma, v), b.covariance_product(x, sigma, v)
+    assert absolute_error(*products).amax() <= 100 * rounding * dim
+    assert row_error(left.mean.flip(0), right.mean).amax() > 1e-3
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch, normal: Normal) -> None:
+    monkeypatch.setattr(keops, "available", lambda: False)
+    with pytest.raises(ValueError, match=r"method='keops' needs a C\+\+ compiler .* or use method='dense'"):
+        OptimalDenoiser(normal(5, 2), method="keops")
+    points = Points(normal(1000, 1))
+    assert Evaluator(points, "auto", 2**30).choose(torch.empty(10**7, 1)) is dense
+
+
+def test_compiler_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not keops.available()
+    compiler = tmp_path / "g++"
+    compiler.touch(mode=0o755)
+    assert keops.available()
+
+
+@pytest.mark.parametrize(
+    ("dim", "batch", "chosen"), [(1, 10**6, keops), (4, 10**6, keops), (1, 10**5, dense), (5, 10**6, dense)]
+)
+def test_auto_follows_the_measured_crossover(dim: int, batch: int, chosen: object, normal: Normal) -> None:
+    evaluator = Evaluator(Points(normal(1000, dim)), "auto", 2**30)
+    assert evaluator.choose(torch.empty(1, dim).expand(batch, dim)) is chosen

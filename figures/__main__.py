@@ -25,7 +25,7 @@ FIGURES: dict[str, ModuleType] = {"fig1": fig1}
 class Command(Config):
     """Draw figures into --out, each as PNG and PDF with the numbers behind it as NPZ and JSON."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME…")] = ()
     """Figures to draw: names, or `all`; `list` shows what there is."""
 
 

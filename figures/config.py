@@ -19,8 +19,9 @@ class Config:
     """Options of every figure."""
 
     dataset: str | None = None
-    """Images to use: an embedded name (digits, faces, emoji, patches) or the path of a zip, folder, npy, npz, parquet
-    or idx file. Each figure has its own default."""
+    """Data to draw: an embedded name (digits, faces, emoji, patches) or a path (zip, folder, npy, npz, parquet, idx).
+
+    Each figure has its own default."""
     option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Option of the data set, as name=value; may be repeated: --option n=1000 --option value_range=0,1."""
     out: Path = Path("figures/out")

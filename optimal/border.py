@@ -28,8 +28,8 @@ class Border:
     """Where the median effective_count crosses `threshold`.
 
     Attributes:
-        sigma: the border, in units of the data; inf where the count stays below the threshold at any noise (fewer than
-            two distinct points, say), 0 where it stays above (most points are repeated).
+        sigma: the border, in units of the data; inf where the count stays below the threshold at any noise (one point,
+            two points), 0 where it stays above (most points are repeated: the count is one of entries).
         low, high: 95% bootstrap interval over the draws of (x0, ε).
         threshold: effective_count at the border.
         draws: how many pairs (x0, ε).
@@ -108,10 +108,10 @@ def seeking_refining_border(
             bar.update()
             return _counts(D, x0, eps, float(log_sigma.exp()))
 
-        # Two points share equally only in the limit; rounding must not turn the limit into a crossing.
+        # n points share equally only in the limit, n equals always; rounding must not turn either into a crossing.
         if counts(high).median() <= threshold * (1 + 1e-5):
             return Border(torch.inf, torch.inf, torch.inf, threshold, draws)
-        if counts(low).median() >= threshold:
+        if counts(low).median() >= threshold * (1 - 1e-5):
             return Border(0.0, 0.0, 0.0, threshold, draws)
         for _ in range(steps):
             middle = (low + high) / 2

@@ -53,7 +53,8 @@ class Posterior:
         entropy: (B,), −Σ w log w in nats.
         top_index: (B,), the most probable point; the first in the data among equals.
         top_weight: (B,), its probability.
-        variance: (B,), tr Cov[x0 | x] = E‖x0 − D‖²; σ² times it over dim is the denoising error per coordinate.
+        variance: (B,), tr Cov[x0 | x] = E‖x0 − D‖². For a float32 x its error is about 2e-5 σ² (the scale is that of
+            the Jacobian: tr ∂D/∂x = variance/σ²), which can exceed a variance near 0; a float64 x has full precision.
     """
 
     mean: Tensor
@@ -153,7 +154,7 @@ class OptimalDenoiser:
         )
 
     def weights(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B N"]:
-        """The posterior probability of every point, (B, N); those 30 nats below the leader are 0.
+        """The posterior probability of every point, (B, N); points far below the leader (30 nats) may be given 0.
 
         Raises:
             ValueError: the result would not fit the memory budget.
@@ -164,7 +165,10 @@ class OptimalDenoiser:
     def covariance_product(
         self, x: Num[Tensor, "B *event"], sigma: float | Tensor, v: Tensor
     ) -> Float[Tensor, "B *event"]:
-        """Cov[x0 | x]·v, (B, *event). Over σ² it is the Jacobian of D times v, from either side (it is symmetric)."""
+        """Cov[x0 | x]·v, (B, *event). Over σ² it is the Jacobian of D times v, from either side (it is symmetric).
+
+        As for `Posterior.variance`, an x in float64 gives what is far below σ² its relative precision.
+        """
         z, levels = self._checked(x.detach(), sigma)
         if v.shape != x.shape:
             raise ValueError(f"v must have the shape of x, {tuple(x.shape)}, got {tuple(v.shape)}")

@@ -64,11 +64,16 @@ def test_never_more_than_two(points: torch.Tensor) -> None:
     assert border.sigma == border.low == border.high == math.inf
 
 
+@pytest.mark.parametrize("count", [2, 7, 11, 13])
 @pytest.mark.parametrize("event", [(1,), (3,), (1, 10, 10)])
-def test_every_point_twice_never_falls_below_two(event: tuple[int, ...]) -> None:
-    points = torch.randn(20, *event, generator=generator())
-    border = seeking_refining_border(OptimalDenoiser(points.repeat(2, *(1 for _ in event))), draws=64)
-    assert border.sigma == border.low == border.high == 0.0
+def test_rounding_makes_no_crossing(event: tuple[int, ...], count: int) -> None:
+    """exp(log n) is not n in float32: n points never share more than equally, n equals never less."""
+    points = torch.randn(count, *event, generator=generator())
+    never = seeking_refining_border(OptimalDenoiser(points), threshold=count, draws=64)
+    assert never.sigma == never.low == never.high == math.inf
+    several = torch.randn(10, *event, generator=generator()).repeat(count, *(1 for _ in event))
+    always = seeking_refining_border(OptimalDenoiser(several), threshold=count, draws=64)
+    assert always.sigma == always.low == always.high == 0.0
 
 
 def test_one_point_many_times_counts_as_many() -> None:

@@ -94,7 +94,7 @@ class Evaluator:
         return torch.cat(parts)
 
     def weights(self, z: Tensor, sigma: Tensor, *, single: bool) -> Tensor:
-        """Every posterior weight, (B, N) float64; 0 for points more than 30 nats below the leader.
+        """Every posterior weight, (B, N) float64; points more than 30 nats below the leader may be given 0.
 
         Raises:
             ValueError: the result does not fit the budget.

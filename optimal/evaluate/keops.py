@@ -53,7 +53,7 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, memory: int, **_: objec
     for start, block, half_norms in _blocks(points, z, memory):
         top, leader = find_leader(z, block, half_norms, precision)
         values = torch.cat([torch.ones_like(half_norms), 2 * half_norms, block], 1)
-        summed = add_up(z, block, half_norms, precision, top, values)
+        summed = add_up(z, block, half_norms, precision, top.contiguous(), values)
         sums.merge(
             None,
             top=top.squeeze(1),
@@ -116,12 +116,16 @@ def _reduction(kind: str, formula: str, dim: int) -> Callable[..., Any]:
 def _genred() -> Callable[..., Any]:
     """KeOps' entry point, imported on first use: the import itself looks for compilers and writes to a cache folder."""
     require()
-    os.environ.setdefault("PYKEOPS_VERBOSE", "0")
     if not os.environ.get("KEOPS_CACHE_FOLDER") and not _writable(Path.home() / ".cache"):
         os.environ["KEOPS_CACHE_FOLDER"] = tempfile.mkdtemp(prefix="keops-")
         warnings.warn("the home folder cannot be written, KeOps compiles into a temporary folder", stacklevel=2)
+    # Quiet about the GPU that is not there when it is imported, but not about the seconds that it spends compiling.
+    asked = os.environ.setdefault("KEOPS_VERBOSE", "0")
+    import pykeops
     from pykeops.torch import Genred
 
+    if asked == "0" and "PYKEOPS_VERBOSE" not in os.environ:
+        pykeops.set_verbose(True)
     return Genred
 
 

@@ -83,14 +83,17 @@ class Points:
     def read(self, where: slice | Tensor, out: Tensor, scratch: Tensor | None = None) -> Tensor:
         """Write y[where] − c into the rows of `out`, in its dtype, and return those rows.
 
-        `scratch`, float32 and like `out`, serves images that are read as float64.
+        `scratch`, float32 and like `out`, spares images that are read as float64 a new tensor.
         """
         block = self._rows[where].to(out.device)
         out = out[: len(block)]
         if block.dtype == torch.uint8:
             # `to_float` without new tensors: in place, all of this stays in cache.
-            single = out if scratch is None else scratch[: len(block)]
-            block = single.copy_(block).div_(127.5).sub_(1)
+            if out.dtype == torch.float32:
+                scratch = out
+            elif scratch is None:
+                scratch = torch.empty_like(out, dtype=torch.float32)
+            block = scratch[: len(block)].copy_(block).div_(127.5).sub_(1)
         return (out if block is out else out.copy_(block)).sub_(self.centre.to(out))
 
     def blocks(self, rows: int, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:

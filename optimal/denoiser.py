@@ -53,7 +53,7 @@ class Posterior:
         entropy: (B,), −Σ w log w in nats.
         top_index: (B,), the most probable point; the first in the data among equals.
         top_weight: (B,), its probability.
-        variance: (B,), tr Cov[x0 | x] = E‖x0 − D‖². For a float32 x its error is about 2e-5 σ² (the scale is that of
+        variance: (B,), tr Cov[x0 | x] = E‖x0 − D‖². For a float32 x its error is up to 2e-4 σ² (the scale is that of
             the Jacobian: tr ∂D/∂x = variance/σ²), which can exceed a variance near 0; a float64 x has full precision.
     """
 

@@ -45,11 +45,11 @@ class Evaluator:
     def choose(self, z: Tensor) -> ModuleType:
         """The module that does the sums for the queries z.
 
-        "auto" on the CPU, measured on 2 cores (bench/methods.py): per call keops is 3 to 6 times faster than dense for
-        D = 1 and 2, 2 times for D = 4, no faster from D = 8 on and 10 times slower at D = 64. It compiles for about 6
-        s once, so it is taken for D <= 4 and at least 10⁹ pairs of query and point, where dense needs about 15 s. On a
-        GPU, where no run was measured, it is taken for D <= 64, the range in which a (B, N) matrix rather than the
-        products is the cost.
+        "auto" on the CPU, measured on 2 cores (bench/methods.py): for D = 1 keops is 2 to 3 times faster than dense,
+        for D = 2 they are level, for D = 8 dense is 3 times faster, for D = 64 over 20 times. KeOps compiles for about
+        8 s once for every D, so it is taken for D = 1 and at least 2·10⁹ pairs of query and point, where dense needs
+        about 15 s. On a GPU, where no run was measured, it is taken for D <= 64, the range in which a (B, N) matrix
+        rather than the products is the cost.
         """
         if len(z) == 0:
             return dense  # KeOps cannot reduce for no queries.
@@ -58,7 +58,7 @@ class Evaluator:
         if z.device.type == "cuda":
             worthwhile = self.points.dim <= 64
         else:
-            worthwhile = self.points.dim <= 4 and len(z) * self.points.size >= 10**9
+            worthwhile = self.points.dim == 1 and len(z) * self.points.size >= 2 * 10**9
         return keops if worthwhile and keops.available() else dense
 
     def moments(self, z: Tensor, sigma: Tensor, *, single: bool) -> Moments:

@@ -26,12 +26,17 @@ _WINDOW = 30.0
 """Points further below the leader than this many nats are left out."""
 _TOLERANCE = 1e-3
 """Largest error of a float32 logit, in nats, that is let through; the error itself is typically 100 times smaller."""
+_LEAD, _LEADERS = 10.0, 192
+"""Where float32 logits are let through, but by less than a factor 6, the points within so many nats of the leader,
+which make up the result, are still scored in float64 if a block holds no more than so many for a query."""
 _ROUNDING = {torch.float32: 24 * 2.0**-24, torch.float64: 256 * 2.0**-53}
-"""Rounding of a product in units of |z·y| + 4‖z‖‖y‖/√D. Largest measured at D = 12,288, for 1 to 300 queries, blocks
-of 64 to 2,000 points, σ from 0.05 to 20, on photographs, drawings and constant images (bench/rounding.py): 22 and
-135. Much smaller blocks, for which it is up to 40, do not occur: blocks are of even size."""
+"""Rounding of a product in units of |z·y| + 4‖z‖‖y‖/√D. Largest measured at D = 12,288, for 1 to 300 queries, blocks of
+64 to 2,000 points, σ from 0.05 to 20, on photographs, drawings and constant images (bench/rounding.py): 22 and 135.
+Much smaller blocks, for which it is up to 40, do not occur: blocks are of even size."""
 _READ_BYTES = 12 * 2**20
 """Points are read, and multiplied while they are in cache, in pieces of this size in float32."""
+_AGAIN_BYTES = 8 * 2**20
+"""Points are scored again in pieces of this size in float64."""
 _SMALL = 64
 """Up to this many values in an event, float64 costs nothing: exponentials dominate."""
 
@@ -63,6 +68,7 @@ def logits(
     best = torch.full_like(sigma, -torch.inf)
     rows_per_block = points.block_rows(len(z), memory, 4 if single else 8)
     step = evenly(rows_per_block, max(1, _READ_BYTES // (4 * points.dim)))
+    again = max(1, _AGAIN_BYTES // (8 * points.dim))
     scratch = None if single else torch.empty(step, points.dim, device=z.device)
     buffer = torch.empty(rows_per_block, points.dim, dtype=dtype, device=z.device)
     products = torch.empty(len(z), rows_per_block, dtype=dtype, device=z.device)
@@ -89,14 +95,21 @@ def logits(
                 continue
             at = slice(None) if chosen is None else chosen
             part = scores[at]
+            part_z, part_precision = z[at], precision[at, None]
             if not in_doubt:
+                leading = part >= best[at, None] - _LEAD
+                worthwhile = (error[at] > _TOLERANCE / 6) & (leading.sum(1) <= _LEADERS)
+                leaders = leading[worthwhile].any(0).nonzero().squeeze(1)
+                for first, exact in points.blocks(again, z.device, index[leaders]):
+                    few = leaders[first : first + len(exact)]
+                    part[:, few] = (part_z @ exact.T - half_norms[index[few]]) * part_precision
                 yield chosen, index, part, error[at], block
                 continue
             floor = (best - error - _WINDOW)[at, None]
             candidates = index[(part >= floor).any(0)]
-            for first, exact in points.blocks(points.few_rows, z.device, candidates):
+            for first, exact in points.blocks(again, z.device, candidates):
                 few = candidates[first : first + len(exact)]
-                part = (z[at] @ exact.T - half_norms[few]) * precision[at, None]
+                part = (part_z @ exact.T - half_norms[few]) * part_precision
                 best[at] = torch.maximum(best[at], part.amax(1))
                 yield chosen, few, part, _ROUNDING[torch.float64] * size[at], exact
 

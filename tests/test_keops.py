@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -57,3 +61,30 @@ def test_compiler_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
 def test_auto_follows_the_measured_crossover(dim: int, batch: int, chosen: object, normal: Normal) -> None:
     evaluator = Evaluator(Points(normal(1000, dim)), "auto", 2**30)
     assert evaluator.choose(torch.empty(1, dim).expand(batch, dim)) is chosen
+
+
+def test_a_killed_compilation_is_compiled_again(tmp_path) -> None:
+    """KeOps alone would load the half-written file and crash."""
+    script = (
+        "import torch; from optimal import OptimalDenoiser; torch.set_num_threads(1); "
+        "print(float(OptimalDenoiser(torch.tensor([[-1.0], [1.0]]), method='keops')(torch.tensor([[0.5]]), 1.0)))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "KEOPS_CACHE_FOLDER"}
+    environment["OPTIMAL_CACHE"] = str(tmp_path)
+
+    def run() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=True
+        )
+        return done.stdout.splitlines()[-1]
+
+    assert float(run()) == pytest.approx(math.tanh(0.5), rel=1e-6)
+    assert not list((tmp_path / "keops").glob("compiling-*"))
+    libraries = list((tmp_path / "keops").rglob("pykeops_cpp_*.so"))
+    assert libraries
+    for library in libraries:
+        library.write_bytes(library.read_bytes()[:1000])
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "keops" / f"compiling-{dead.pid}").touch()
+    assert float(run()) == pytest.approx(math.tanh(0.5), rel=1e-6)

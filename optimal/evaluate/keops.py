@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..datasets.store import cache_folder
 from .moments import Moments
 from .points import Points
 
 __all__ = ["available", "moments", "require", "tilt"]
 
+_MARK = "compiling-"
 _LOGIT = "p * ((z | y) - h)"
 
 
@@ -109,16 +109,36 @@ def _reduction(kind: str, formula: str, dim: int) -> Callable[..., Any]:
     elif "m" in formula:
         variables |= {"m": "Vi(1)", "v": f"Vj({dim + 2})"}
     aliases = [f"{name} = {shape}" for name, shape in variables.items()]
-    return _genred()(formula, aliases, reduction_op=kind, axis=1)
+    reduce = _genred()(formula, aliases, reduction_op=kind, axis=1)
+    loaded = False
+
+    def marked(*arguments: Tensor) -> Any:
+        # KeOps loads whatever file it finds, and a half-written one ends the process: the first call, which compiles,
+        # leaves a mark until it is through.
+        nonlocal loaded
+        if loaded:
+            return reduce(*arguments)
+        mark = Path(os.environ["KEOPS_CACHE_FOLDER"]) / f"{_MARK}{os.getpid()}"
+        mark.touch()
+        result = reduce(*arguments)
+        mark.unlink(missing_ok=True)
+        loaded = True
+        return result
+
+    return marked
 
 
 @functools.lru_cache(maxsize=1)
 def _genred() -> Callable[..., Any]:
     """KeOps' entry point, imported on first use: the import itself looks for compilers and writes to a cache folder."""
     require()
-    if not os.environ.get("KEOPS_CACHE_FOLDER") and not _writable(Path.home() / ".cache"):
-        os.environ["KEOPS_CACHE_FOLDER"] = tempfile.mkdtemp(prefix="keops-")
-        warnings.warn("the home folder cannot be written, KeOps compiles into a temporary folder", stacklevel=2)
+    if not os.environ.get("KEOPS_CACHE_FOLDER"):
+        folder = cache_folder() / "keops"
+        marks = list(folder.glob(f"{_MARK}*"))
+        if marks and not any(_running(mark) for mark in marks):
+            shutil.rmtree(folder, ignore_errors=True)
+        os.environ["KEOPS_CACHE_FOLDER"] = str(folder)
+    Path(os.environ["KEOPS_CACHE_FOLDER"]).mkdir(parents=True, exist_ok=True)
     # Quiet about the GPU that is not there when it is imported, but not about the seconds that it spends compiling.
     asked = os.environ.setdefault("KEOPS_VERBOSE", "0")
     import pykeops
@@ -129,7 +149,12 @@ def _genred() -> Callable[..., Any]:
     return Genred
 
 
-def _writable(folder: Path) -> bool:
-    while not folder.exists():
-        folder = folder.parent
-    return os.access(folder, os.W_OK)
+def _running(mark: Path) -> bool:
+    """Whether the process that left the mark is still at work; where that cannot be told, it is taken to be."""
+    try:
+        os.kill(int(mark.name.removeprefix(_MARK)), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return True

@@ -177,14 +177,14 @@ def _draw_modes(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
         ("five points", arrays["toy_count_sigmas"], arrays["toy_counts"], float(arrays["toy_border"]), "tab:green"),
         (f"{name} (N = {size:,})", arrays["sigmas"], arrays["counts"], float(arrays["border"]), "tab:purple"),
     )
-    for label, sigmas, counts, border, color in rows:
+    for (label, sigmas, counts, border, color), offset in zip(rows, ((6, 6), (6, -13)), strict=True):
         axes.plot(sigmas, counts[:, 1], color=color, label=f"{label}: median")
         style = {"color": color, "alpha": 0.2, "linewidth": 0, "label": "10% to 90% of draws"}
         axes.fill_between(sigmas, counts[:, 0], counts[:, 2], **style)
         if np.isfinite(border) and border > 0:
             axes.plot(border, 2, "o", color=color)
             style = {"textcoords": "offset points", "color": color, "fontsize": 9}
-            axes.annotate(f"σ = {border:.3g}", (border, 2), (6, -13), **style)
+            axes.annotate(f"σ = {border:.3g}", (border, 2), offset, **style)
     axes.axhline(2, color="k", linestyle="--", linewidth=1)
     axes.text(0.98, 2.1, "2: the border", transform=axes.get_yaxis_transform(), ha="right", va="bottom")
     axes.set(xscale="log", yscale="log", ylim=(0.8, None), title="Where the border comes from")

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .datasets import Dataset
 from .evaluate import Evaluator, Points
@@ -100,6 +99,10 @@ class OptimalDenoiser:
     """
 
     def __init__(self, data: Dataset | Tensor | np.ndarray, *, method: str = "auto", memory: int = 2**30):
+        if not isinstance(data, Dataset | Tensor | np.ndarray):
+            raise ValueError(
+                f"data must be a Dataset, tensor or array, got {type(data).__name__}: use load() for a path"
+            )
         self.data = data
         self._points = Points(data.array if isinstance(data, Dataset) else data)
         self._evaluator = Evaluator(self._points, method, memory)
@@ -180,6 +183,8 @@ class OptimalDenoiser:
 
     def _checked(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """z = x − c as (B, D), with x's graph, and sigma as (B,), both float64."""
+        if not isinstance(x, Tensor):
+            raise ValueError(f"x must be a tensor, got {type(x).__name__}: torch.from_numpy makes one of an array")
         if x.ndim == 0 or tuple(x.shape[1:]) != self.event:
             raise ValueError(f"x must have shape (B, {', '.join(map(str, self.event))}), got {tuple(x.shape)}")
         if not x.dtype.is_floating_point:
@@ -224,8 +229,12 @@ class _Evaluate(torch.autograd.Function):
         return mean, log_density, entropy, 1 / sums.total, variance, sums.index
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "the optimal denoiser has first derivatives only (create_graph=True was asked for); "
+                "a Jacobian-vector product is covariance_product(x, sigma, v) / sigma²"
+            )
         z, sigma, mean = ctx.saved_tensors
         by_mean, by_log_density, by_entropy, by_top_weight, by_variance, _ = grads
         sums, points = ctx.sums, ctx.evaluator.points

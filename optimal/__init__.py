@@ -8,11 +8,16 @@ x0_hat = D(x, sigma)                  # E[x0 | x], Eq. 43
 """
 
 from .border import Border as Border
+from .border import ForwardStatistics as ForwardStatistics
+from .border import collapse_border as collapse_border
 from .border import effective_counts as effective_counts
+from .border import forward_statistics as forward_statistics
 from .border import seeking_refining_border as seeking_refining_border
 from .datasets import Dataset as Dataset
 from .datasets import load as load
 from .denoiser import Denoiser as Denoiser
 from .denoiser import OptimalDenoiser as OptimalDenoiser
 from .denoiser import Posterior as Posterior
+from .regimes import collapse_sigma as collapse_sigma
+from .regimes import speciation_sigma as speciation_sigma
 from .schedule import karras as karras

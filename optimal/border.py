@@ -1,37 +1,66 @@
-"""The border between mode seeking and mode refining.
+"""The border between mode seeking and mode refining, measured along the forward process x = x0 + σ ε.
 
 At high noise the optimal denoiser returns a blend of many data points and the sampler is still choosing among them
-(mode seeking); at low noise it returns one point and the sampler only polishes it (mode refining). The number that
-tells the two apart is effective_count = exp(entropy of the posterior weights), the number of points that share in D(x,
-σ), along the forward process x = x0 + σ ε with x0 drawn from the data. The border is the σ at which its median falls
-to 2 (section D.1 of the paper, which draws it by hand).
+(mode seeking); at low noise it returns one point and the sampler only polishes it (mode refining). What tells the two
+apart is the entropy H of the posterior weights, and effective_count = e^H, the number of points that share in D(x, σ).
+With x0 drawn from the data, three levels of noise stand for the change:
+
+    border       the median effective_count is 2           `seeking_refining_border`; section D.1 of the paper draws it
+    collapse     the mean of H is 1 nat                    `collapse_border`
+    capture      the destination of one ODE trajectory     `optimal.capture`
+                 can no longer change
+
+and with them go P(the leading point is the source x0), which falls from 1, and
+
+    MMSE(σ) = E‖x0 − D‖² = E tr Cov[x0 | x],    d MMSE/dσ = 2/σ³ · E‖Cov[x0 | x]‖²_F
+
+Collapse is the later of the two transitions of Biroli, Bonnaire, de Bortoli, Mézard 2024, after which the process runs
+to one training point. They place it where the excess entropy f = (ln N)/d + ½ (1 + ln 2πσ²) + E[log p(x; σ)]/d leaves
+0; for the empirical density f is E[H]/d, the posterior's mean entropy for each dimension, without any estimate. The
+earlier transition, speciation, when the classes of the data part, needs no posterior: see `optimal.regimes`, which
+holds the closed formulas of both. On Gaussian data border and collapse agree with the formula to 10%.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .datasets import Dataset, to_float
 from .denoiser import OptimalDenoiser
 
-__all__ = ["Border", "effective_counts", "seeking_refining_border"]
+__all__ = [
+    "Border",
+    "ForwardStatistics",
+    "collapse_border",
+    "effective_counts",
+    "forward_statistics",
+    "seeking_refining_border",
+]
 
 _RANGE = (1e-4, 1e4)
-"""Where the border is looked for, in units of the data's standard deviation."""
+"""Where a border is looked for, in units of the data's standard deviation."""
+_SEED = 220600364
+"""Of draws nobody gave a generator for. Not 0: data made with manual_seed(0) would share its numbers with the noise."""
+
+Data = Dataset | Tensor | np.ndarray
 
 
 @dataclass(frozen=True)
 class Border:
-    """Where the median effective_count crosses `threshold`.
+    """Where a summary of the posterior's entropy crosses `threshold`.
 
     Attributes:
-        sigma: the border, in units of the data; inf where the count stays below the threshold at any noise (one point,
-            two points), 0 where it stays above (most points are repeated: the count is one of entries).
+        sigma: the border, in units of the data; inf where the threshold is not reached at any noise (one point, two
+            points), 0 where it is passed at all (most points are repeated: the count is one of entries).
         low, high: 95% bootstrap interval over the draws of (x0, ε).
-        threshold: effective_count at the border.
+        threshold: effective_count, or entropy in nats, at the border.
         draws: how many pairs (x0, ε).
     """
 
@@ -45,31 +74,113 @@ class Border:
         return self.sigma
 
 
+@dataclass(frozen=True)
+class ForwardStatistics:
+    """The posterior along x = x0 + σ ε, the same draws of (x0, ε) at every σ.
+
+    Attributes:
+        sigmas: (S,) noise levels.
+        entropy: (S, draws), nats.
+        found: (S, draws) bool, whether the leading point is the source x0 (or equals it).
+        variance: (S, draws), tr Cov[x0 | x].
+        covariance_square: (S, draws), an unbiased estimate of ‖Cov[x0 | x]‖²_F; nan where it was not asked for.
+    """
+
+    sigmas: Tensor
+    entropy: Tensor
+    found: Tensor
+    variance: Tensor
+    covariance_square: Tensor
+
+    @property
+    def effective_count(self) -> Tensor:
+        """exp(entropy), (S, draws)."""
+        return self.entropy.exp()
+
+    @property
+    def source_probability(self) -> Tensor:
+        """P(top_index = source), (S,)."""
+        return self.found.double().mean(1)
+
+    @property
+    def mmse(self) -> Tensor:
+        """E‖x0 − D‖², (S,), as the mean of the posterior variance; square units of the data, summed over the event."""
+        return self.variance.mean(1)
+
+    @property
+    def mmse_derivative(self) -> Tensor:
+        """d MMSE/dσ = 2/σ³ · E‖Cov[x0 | x]‖²_F, (S,) (Guo, Wu, Shamai, Verdú 2011; there for 1/σ²)."""
+        return 2 / self.sigmas**3 * self.covariance_square.mean(1)
+
+
+def forward_statistics(
+    D: OptimalDenoiser,
+    sigmas: Tensor,
+    data: Data | None = None,
+    *,
+    draws: int = 256,
+    derivative: bool = False,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> ForwardStatistics:
+    """Entropy, source and variance of p(x0 | x) at x = x0 + σ ε.
+
+    x0 is drawn uniformly, with replacement; the same pairs (x0, ε) serve every σ, so that each column is one path up
+    the noise levels.
+
+    Args:
+        D: the optimal denoiser.
+        sigmas: (S,) noise levels, > 0.
+        data: the points x0 is drawn from, those of D unless given (held-out images, say).
+        draws: number of pairs.
+        derivative: whether `covariance_square` is computed, by ‖Cov·v‖² with one random v a draw: a second pass.
+        generator: source of randomness; without one, a fresh generator with a fixed seed.
+        progress: whether a progress bar is drawn on stderr.
+
+    Raises:
+        ValueError: draws < 1, data of another event shape than D's.
+
+    References:
+        Biroli, Bonnaire, de Bortoli, Mézard 2024, "Dynamical Regimes of Diffusion Models".
+
+    Example:
+        >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
+        >>> along = forward_statistics(D, torch.tensor([0.01, 100.0]), draws=100)
+        >>> along.effective_count.median(1).values.round(decimals=2).tolist(), along.mmse.round(decimals=2).tolist()
+        ([1.0, 2.0], [0.0, 1.0])
+    """
+    generator = generator or torch.Generator().manual_seed(_SEED)
+    x0, eps = _pairs(D, data, draws, generator)
+    probes = torch.randn(x0.shape, generator=generator)
+    rows: list[tuple[Tensor, ...]] = []
+    for sigma in tqdm(sigmas.tolist(), desc="posterior", unit="level", leave=False, disable=not progress):
+        x = x0 + sigma * eps
+        post = D.posterior(x, sigma)
+        found = (D.take(post.top_index) == x0).flatten(1).all(1)
+        square = torch.full((draws,), torch.nan, dtype=torch.float64)
+        if derivative:
+            square = D.covariance_product(x, sigma, probes).double().flatten(1).square().sum(1)
+        rows.append((post.entropy.double(), found, post.variance.double(), square))
+    entropy, found, variance, square = (torch.stack(column) for column in zip(*rows, strict=True))
+    return ForwardStatistics(sigmas.double(), entropy, found, variance, square)
+
+
 def effective_counts(
     D: OptimalDenoiser, sigmas: Tensor, *, draws: int = 256, generator: torch.Generator | None = None
 ) -> Tensor:
-    """exp(entropy of p(x0 | x)) at x = x0 + σ ε, (len(sigmas), draws) float64.
-
-    x0 is drawn uniformly from the data, with replacement; the same pairs (x0, ε) serve every σ, so that each column is
-    one path up the noise levels.
-
-    Args:
-        D: the optimal denoiser of the data.
-        sigmas: (S,) noise levels, > 0.
-        draws: number of pairs.
-        generator: source of randomness; without one, a fresh generator seeded with 0.
+    """exp(entropy of p(x0 | x)) at x = x0 + σ ε, (len(sigmas), draws) float64: see `forward_statistics`.
 
     Example:
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
         >>> effective_counts(D, torch.tensor([0.01, 100.0]), draws=3).round(decimals=2).tolist()
         [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
     """
-    x0, eps = _pairs(D, draws, generator)
-    return torch.stack([_counts(D, x0, eps, float(sigma)) for sigma in sigmas])
+    return forward_statistics(D, sigmas, draws=draws, generator=generator).effective_count
 
 
 def seeking_refining_border(
     D: OptimalDenoiser,
+    data: Data | None = None,
     *,
     threshold: float = 2.0,
     draws: int = 256,
@@ -84,69 +195,116 @@ def seeking_refining_border(
 
     Args:
         D: the optimal denoiser of the data.
+        data: the points x0 is drawn from, those of D unless given.
         threshold: effective_count at the border, > 1.
         draws: pairs (x0, ε) behind the median.
-        generator: source of randomness; without one, a fresh generator seeded with 0.
+        generator: source of randomness; without one, a fresh generator with a fixed seed.
         progress: whether a progress bar is drawn on stderr.
 
     Raises:
-        ValueError: threshold <= 1, draws < 1.
+        ValueError: threshold <= 1, draws < 1, data of another event shape than D's.
 
     References:
         Section D.1 of the paper, Figure 1.
     """
     if not threshold > 1:
         raise ValueError(f"threshold must be above 1, the count of a single point, got {threshold:g}")
-    generator = generator or torch.Generator().manual_seed(0)
-    x0, eps = _pairs(D, draws, generator)
-    scale = D.standard_deviation
-    low, high = (torch.tensor(bound * (scale or 1.0), dtype=torch.float64).log() for bound in _RANGE)
-    steps = int(torch.ceil(torch.log2((high - low) / 0.01)))
-    with tqdm(total=steps + 11, desc="border", unit="level", leave=False, disable=not progress) as bar:
-
-        def counts(log_sigma: Tensor) -> Tensor:
-            bar.update()
-            return _counts(D, x0, eps, float(log_sigma.exp()))
-
-        # n points share equally only in the limit, n equals always; rounding must not turn either into a crossing.
-        if counts(high).median() <= threshold * (1 + 1e-5):
-            return Border(torch.inf, torch.inf, torch.inf, threshold, draws)
-        if counts(low).median() >= threshold * (1 - 1e-5):
-            return Border(0.0, 0.0, 0.0, threshold, draws)
-        for _ in range(steps):
-            middle = (low + high) / 2
-            low, high = (low, middle) if counts(middle).median() >= threshold else (middle, high)
-        levels = (low + high) / 2 + torch.linspace(-0.4, 0.4, 9, dtype=torch.float64)
-        paths = torch.stack([counts(level) for level in levels])
-    resampled = paths[:, torch.randint(draws, (500, draws), generator=generator)].quantile(0.5, dim=2).T
-    crossings = _crossing(levels, resampled, threshold).exp()
-    return Border(
-        float(_crossing(levels, paths.quantile(0.5, dim=1)[None], threshold).exp()),
-        float(crossings.quantile(0.025)),
-        float(crossings.quantile(0.975)),
-        threshold,
-        draws,
-    )
+    interval = _locate(D, data, _median, math.log(threshold), draws, generator, progress)
+    return Border(*interval, threshold, draws)
 
 
-def _pairs(D: OptimalDenoiser, draws: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def collapse_border(
+    D: OptimalDenoiser,
+    data: Data | None = None,
+    *,
+    threshold: float = 1.0,
+    draws: int = 256,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> Border:
+    """The collapse σ_C by the excess-entropy criterion: where the mean posterior entropy leaves 0.
+
+    E[H]/d is the excess entropy f of the empirical density (see the module); it leaves 0 without a corner, and is taken
+    to have left it when E[H] = `threshold`. With 1 nat, Gaussian data give `collapse_sigma(n, d, s)` to 10%.
+
+    Args:
+        D, data, draws, generator, progress: as for `seeking_refining_border`.
+        threshold: mean entropy at the border, nats, > 0.
+
+    Raises:
+        ValueError: threshold <= 0, draws < 1, data of another event shape than D's.
+
+    References:
+        Biroli, Bonnaire, de Bortoli, Mézard 2024, "Dynamical Regimes of Diffusion Models", the section on collapse.
+    """
+    if not threshold > 0:
+        raise ValueError(f"threshold must be above 0, the entropy of a single point, got {threshold:g}")
+    interval = _locate(D, data, lambda entropy: entropy.mean(-1), threshold, draws, generator, progress)
+    return Border(*interval, threshold, draws)
+
+
+def _median(entropy: Tensor) -> Tensor:
+    return entropy.quantile(0.5, dim=-1)
+
+
+def _pairs(D: OptimalDenoiser, data: Data | None, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
-    generator = generator or torch.Generator().manual_seed(0)
-    x0 = D.take(torch.randint(len(D), (draws,), generator=generator))
+    size = len(D) if data is None else len(data)
+    index = torch.randint(size, (draws,), generator=generator)
+    if data is None:
+        x0 = D.take(index)
+    else:
+        rows = torch.as_tensor(np.asarray(data.array if isinstance(data, Dataset) else data)[index.numpy()])
+        x0 = to_float(rows) if rows.dtype == torch.uint8 else rows
+    if tuple(x0.shape[1:]) != D.event:
+        raise ValueError(f"data must have points of shape {D.event}, those of the denoiser, got {tuple(x0.shape[1:])}")
     return x0, torch.randn(x0.shape, generator=generator)
 
 
-def _counts(D: OptimalDenoiser, x0: Tensor, eps: Tensor, sigma: float) -> Tensor:
-    return D.posterior(x0 + sigma * eps, sigma).effective_count.double()
+def _locate(
+    D: OptimalDenoiser,
+    data: Data | None,
+    summary: Callable[[Tensor], Tensor],
+    threshold: float,
+    draws: int,
+    generator: torch.Generator | None,
+    progress: bool,
+) -> tuple[float, float, float]:
+    """The σ at which summary(entropies) = threshold, with its 95% interval."""
+    generator = generator or torch.Generator().manual_seed(_SEED)
+    x0, eps = _pairs(D, data, draws, generator)
+    unit = D.standard_deviation or 1.0
+    low, high = (torch.tensor(bound * unit, dtype=torch.float64).log() for bound in _RANGE)
+    steps = int(torch.ceil(torch.log2((high - low) / 0.01)))
+    with tqdm(total=steps + 11, desc="border", unit="level", leave=False, disable=not progress) as bar:
+
+        def entropies(log_sigma: Tensor) -> Tensor:
+            bar.update()
+            sigma = float(log_sigma.exp())
+            return D.posterior(x0 + sigma * eps, sigma).entropy.double()
+
+        # n points share equally only in the limit, n equals always; rounding must not turn either into a crossing.
+        if summary(entropies(high)) <= threshold + 1e-5:
+            return torch.inf, torch.inf, torch.inf
+        if summary(entropies(low)) >= threshold - 1e-5:
+            return 0.0, 0.0, 0.0
+        for _ in range(steps):
+            middle = (low + high) / 2
+            low, high = (low, middle) if summary(entropies(middle)) >= threshold else (middle, high)
+        levels = (low + high) / 2 + torch.linspace(-0.4, 0.4, 9, dtype=torch.float64)
+        paths = torch.stack([entropies(level) for level in levels])
+    resampled = summary(paths[:, torch.randint(draws, (500, draws), generator=generator)]).T
+    crossings = _crossing(levels, resampled, threshold).exp()
+    placed = _crossing(levels, summary(paths)[None], threshold).exp()
+    return float(placed), float(crossings.quantile(0.025)), float(crossings.quantile(0.975))
 
 
-def _crossing(levels: Tensor, medians: Tensor, threshold: float) -> Tensor:
-    """Where each row of medians (R, L) first reaches the threshold, by log interpolation; an end if none does."""
-    above = medians >= threshold
+def _crossing(levels: Tensor, summaries: Tensor, threshold: float) -> Tensor:
+    """Where each row of summaries (R, L) first reaches the threshold, by interpolation; an end if none does."""
+    above = summaries >= threshold
     index = torch.where(above.any(1), above.double().argmax(1), len(levels) - 1).clamp_min(1)
-    rows = torch.arange(len(medians))
-    left, right = medians[rows, index - 1].log(), medians[rows, index].log()
-    target = torch.tensor(threshold, dtype=torch.float64).log()
-    fraction = ((target - left) / (right - left).clamp_min(1e-12)).clamp(0, 1)
+    rows = torch.arange(len(summaries))
+    left, right = summaries[rows, index - 1], summaries[rows, index]
+    fraction = ((threshold - left) / (right - left).clamp_min(1e-12)).clamp(0, 1)
     return levels[index - 1] + fraction * (levels[index] - levels[index - 1])

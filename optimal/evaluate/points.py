@@ -96,11 +96,13 @@ class Points:
             block = scratch[: len(block)].copy_(block).div_(127.5).sub_(1)
         return (out if block is out else out.copy_(block)).sub_(self.centre.to(out))
 
-    def blocks(self, rows: int, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
-        """Yield (start, y[start : start + rows] − c), float64, over all points or y[index]; one buffer serves all."""
+    def blocks(
+        self, rows: int, device: torch.device, index: Tensor | None = None, dtype: torch.dtype = torch.float64
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield (start, y[start : start + rows] − c) over all points or y[index]; one buffer serves all."""
         count = self.size if index is None else len(index)
-        buffer = torch.empty(min(rows, count), self.dim, dtype=torch.float64, device=device)
-        scratch = torch.empty_like(buffer, dtype=torch.float32)
+        buffer = torch.empty(min(rows, count), self.dim, dtype=dtype, device=device)
+        scratch = torch.empty_like(buffer, dtype=torch.float32) if dtype != torch.float32 else None
         for start in range(0, count, rows):
             part = slice(start, start + rows)
             yield start, self.read(part if index is None else index[part].to(self.device), buffer, scratch)

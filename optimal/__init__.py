@@ -13,6 +13,8 @@ from .border import collapse_border as collapse_border
 from .border import effective_counts as effective_counts
 from .border import forward_statistics as forward_statistics
 from .border import seeking_refining_border as seeking_refining_border
+from .capture import capture as capture
+from .capture import certify as certify
 from .datasets import Dataset as Dataset
 from .datasets import load as load
 from .denoiser import Denoiser as Denoiser
@@ -20,4 +22,9 @@ from .denoiser import OptimalDenoiser as OptimalDenoiser
 from .denoiser import Posterior as Posterior
 from .regimes import collapse_sigma as collapse_sigma
 from .regimes import speciation_sigma as speciation_sigma
+from .samplers import sample as sample
+from .samplers import trajectory as trajectory
+from .schedule import cosine as cosine
 from .schedule import karras as karras
+from .schedule import log_linear as log_linear
+from .schedule import uniform_t as uniform_t

@@ -181,6 +181,12 @@ class OptimalDenoiser:
         out = self._evaluator.tilt(z, levels, sums, direction, none, none, single=_single(x))
         return out.view(x.shape).to(x.dtype)
 
+    def _drift_bounds(
+        self, x: Tensor, sigma: float | Tensor, index: Tensor, trials: tuple[float, ...]
+    ) -> Float[Tensor, "B T"]:
+        """The sums of `optimal.capture`, in float64 whatever the dtype of x."""
+        return self._evaluator.drift_bounds(*self._checked(x.detach(), sigma), index, trials)
+
     def _checked(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """z = x − c as (B, D), with x's graph, and sigma as (B,), both float64."""
         if not isinstance(x, Tensor):

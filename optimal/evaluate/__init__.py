@@ -2,6 +2,8 @@
 
 dense   blocked matrix products, float32 with float64 where float32 would be wrong
 keops   KeOps reductions in float64, compiled for each event size
+
+and, in float64 by matrix products alone, the sums of the capture certificate (drift).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import dense, keops
+from .drift import drift_bounds
 from .moments import Moments
 from .points import Points
 
@@ -112,6 +115,14 @@ class Evaluator:
             else:
                 scores[rows[:, None], index] = part
         return scores.softmax(1)
+
+    def drift_bounds(self, z: Tensor, sigma: Tensor, index: Tensor, trials: tuple[float, ...]) -> Tensor:
+        """S(δ) of `optimal.capture` for the points `index`, (B,), and every δ in `trials`: (B, len(trials)) float64."""
+        parts = [
+            drift_bounds(self.points, z[part], sigma[part], index[part], trials, memory=self.memory)
+            for part in self._parts(len(z))
+        ]
+        return torch.cat(parts)
 
     def _parts(self, batch: int) -> list[slice]:
         """The queries in groups whose float64 temporaries take at most a quarter of the budget."""

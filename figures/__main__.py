@@ -12,13 +12,18 @@ from typing import Annotated
 
 import tyro
 
-from . import fig1
+from . import border, fig1, steps, trajectories
 from .config import Config
 from .output import save
 
 __all__ = ["FIGURES", "main"]
 
-FIGURES: dict[str, ModuleType] = {"fig1": fig1}
+FIGURES: dict[str, ModuleType] = {
+    "fig1": fig1,
+    "border": border,
+    "trajectories": trajectories,
+    "steps": steps,
+}
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,8 @@ def _make(name: str, config: Config) -> None:
     module = FIGURES[name]
     arrays = module.compute(config)
     if "dataset" in arrays:
-        shape = tuple(arrays["sources"].shape[1:])
-        print(f"{arrays['dataset']}: N = {int(arrays['size']):,}, shape {shape}, fingerprint {arrays['fingerprint']}")
+        size, event = int(arrays["size"]), arrays["event"]
+        print(f"{arrays['dataset']}: N = {size:,}, shape {event}, fingerprint {arrays['fingerprint']}")
     path = save(name, module.TITLE, config, arrays, module.draw(arrays))
     print(f"{name}: {path} ({time.perf_counter() - start:.0f} s)")
 

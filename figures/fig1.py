@@ -15,11 +15,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser, effective_counts, karras, load, seeking_refining_border
 
+from .common import cell, generator, plain_ticks, provenance
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -39,7 +39,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
             toy_counts (S, 3) quantiles 0.1, 0.5, 0.9 over the data, toy_border, toy_border_low, toy_border_high.
         Images: sigmas (K,), sources (M, *event), noisy and means (M, K, *event), counts (K, 3), border, border_low,
         border_high,
-            dataset, size, fingerprint, source, licence.
+            dataset, size, event, fingerprint, source, licence.
 
     Raises:
         ValueError: the data set is not one of images.
@@ -62,8 +62,8 @@ def _toy(config: Config) -> dict[str, np.ndarray]:
     def means(levels: torch.Tensor) -> np.ndarray:
         return D(x.repeat(len(levels))[:, None], levels.repeat_interleave(size)).view(len(levels), size).numpy()
 
-    counts = effective_counts(D, sigmas[::4], draws=draws, generator=_generator(config))
-    border = seeking_refining_border(D, draws=draws, generator=_generator(config))
+    counts = effective_counts(D, sigmas[::4], draws=draws, generator=generator(config))
+    border = seeking_refining_border(D, draws=draws, generator=generator(config))
     return {
         "toy_positions": data.points.flatten().numpy(),
         "toy_x": x.numpy(),
@@ -86,7 +86,7 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     # Sources spread over the data, since neighbours in a file are often alike.
     index = (torch.arange(3) * len(data) // 3 + len(data) // 7) % len(data)
     x0 = data[index.numpy()]
-    eps = torch.randn(x0.shape, generator=_generator(config))
+    eps = torch.randn(x0.shape, generator=generator(config))
     levels = sigmas.float().view(1, -1, *[1] * len(data.event))
     noisy = x0[:, None] + levels * eps[:, None]
     means = D(noisy.flatten(0, 1), sigmas.repeat(len(x0))).view(noisy.shape)
@@ -94,11 +94,11 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     draws = 64 if config.quick or data.array.size > _LARGE else 256
     counts = torch.cat(
         [
-            effective_counts(D, sigma[None], draws=draws, generator=_generator(config))
+            effective_counts(D, sigma[None], draws=draws, generator=generator(config))
             for sigma in tqdm(sigmas, desc=f"fig1: modes of {data.name}", unit="level")
         ]
     )
-    border = seeking_refining_border(D, draws=draws, generator=_generator(config), progress=True)
+    border = seeking_refining_border(D, draws=draws, generator=generator(config), progress=True)
     return {
         "sigmas": sigmas.numpy(),
         "sources": x0.numpy(),
@@ -109,16 +109,7 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
         "border": np.array(border.sigma),
         "border_low": np.array(border.low),
         "border_high": np.array(border.high),
-        "dataset": np.array(data.name),
-        "size": np.array(len(data)),
-        "fingerprint": np.array(data.fingerprint),
-        "source": np.array(data.source),
-        "licence": np.array(data.licence),
-    }
-
-
-def _generator(config: Config) -> torch.Generator:
-    return torch.Generator().manual_seed(config.seed)
+    } | provenance(data)
 
 
 def _quantiles(counts: torch.Tensor) -> np.ndarray:
@@ -161,7 +152,7 @@ def _draw_heat(figure: SubFigure, axes: Axes, arrays: Mapping[str, np.ndarray]) 
     axes.plot(np.full_like(positions, sigmas[0] * 1.08), positions, "k*", markersize=9, clip_on=False)
     axes.set(xscale="log", xlim=(sigmas[-1], sigmas[0]), ylabel="noisy point x", title="The same over (σ, x)")
     axes.set_xlabel("noise level σ (units of the data), from noise to data →")
-    _plain_ticks(axes, (10, 5, 2, 1, 0.5, 0.2, 0.1))
+    plain_ticks(axes, (10, 5, 2, 1, 0.5, 0.2, 0.1))
     border = float(arrays["toy_border"])
     if np.isfinite(border) and border > 0:
         axes.axvline(border, color="w", linestyle="--")
@@ -190,7 +181,7 @@ def _draw_modes(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     axes.set(xscale="log", yscale="log", ylim=(0.8, None), title="Where the border comes from")
     axes.set(xlabel="noise level σ (units of the data)", ylabel="effective number of modes, exp(entropy)")
     axes.invert_xaxis()
-    _plain_ticks(axes, (100, 10, 1, 0.1))
+    plain_ticks(axes, (100, 10, 1, 0.1))
     axes.legend(fontsize=8, loc="upper right")
 
 
@@ -205,9 +196,9 @@ def _draw_strip(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
         y = -2.15 * row
         for column in range(columns):
             scale = 1 / np.sqrt(1 + sigmas[column] ** 2)
-            _cell(axes, left[column], y, arrays["noisy"][row, column] * scale)
-            _cell(axes, left[column], y - 1, arrays["means"][row, column])
-        _cell(axes, columns + 2 * gap, y - 0.5, arrays["sources"][row])
+            cell(axes, left[column], y, arrays["noisy"][row, column] * scale)
+            cell(axes, left[column], y - 1, arrays["means"][row, column])
+        cell(axes, columns + 2 * gap, y - 0.5, arrays["sources"][row])
         axes.text(-0.1, y - 0.5, "noisy x", ha="right", va="center", fontsize=9)
         axes.text(-0.1, y - 1.5, "E[x0 | x]", ha="right", va="center", fontsize=9)
     end = -2.15 * count + 0.15
@@ -230,7 +221,7 @@ def _draw_strip(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
         axes.text(at - 0.15, 0.42, "mode seeking: the output is a blend", color=_SEEKING, ha="right", **style)
     if before < columns:
         axes.text(at + 0.15, 0.42, "mode refining: one data point, polished", color=_REFINING, ha="left", **style)
-    name = f"{arrays['dataset']}, N = {int(arrays['size']):,}, {'×'.join(map(str, arrays['sources'].shape[1:]))}"
+    name = f"{arrays['dataset']}, N = {int(arrays['size']):,}, {arrays['event']}"
     note = (
         f"{name}, fingerprint {arrays['fingerprint']}; {arrays['source']}; {arrays['licence']}.\n"
         f"Noisy images are drawn as x/√(1 + σ²). Under each column: the median over {int(arrays['draws'])} draws of x0 "
@@ -241,19 +232,5 @@ def _draw_strip(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
     axes.axis("off")
 
 
-def _cell(axes: Axes, left: float, top: float, image: np.ndarray) -> None:
-    shown = np.clip((image.transpose(1, 2, 0) + 1) / 2, 0, 1)
-    if shown.shape[2] == 1:
-        shown = shown.repeat(3, axis=2)
-    extent = (left + 0.02, left + 0.98, top - 0.98, top - 0.02)
-    axes.imshow(shown, extent=extent, interpolation="nearest", aspect="equal")
-
-
 def _rounded(count: float) -> str:
     return f"{count:,.0f}" if count >= 100 else f"{count:.3g}"
-
-
-def _plain_ticks(axes: Axes, ticks: tuple[float, ...]) -> None:
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())

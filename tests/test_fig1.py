@@ -79,7 +79,7 @@ def test_four_files_with_numbers_config_and_licence(tmp_path: Path, capsys: pyte
     with Image.open(out / "fig1.png") as image:
         assert "lfw_subset" in image.text["Copyright"]  # pyright: ignore[reportAttributeAccessIssue]
         assert len(np.unique(np.asarray(image.convert("L")))) > 50
-    assert "faces: N = 100, shape (1, 25, 25), fingerprint" in capsys.readouterr().out
+    assert "faces: N = 100, shape 1×25×25, fingerprint" in capsys.readouterr().out
 
 
 def test_a_folder_and_its_options(tmp_path: Path) -> None:

@@ -127,11 +127,8 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     axes[2, 0].set_ylabel("share of trajectories")
     for row in axes:
         row[0].legend(fontsize=8, loc="best")
-    handles, labels = [], []
-    for color, style, label in _MARKS.values():
-        handles.append(Line2D([], [], color=color, linestyle=style))
-        labels.append(label)
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(_MARKS), fontsize=9, frameon=False)
+    handles = [Line2D([], [], color=color, ls=style, label=label) for color, style, label in _MARKS.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(_MARKS), fontsize=9, frameon=False)
     return figure
 
 

@@ -53,7 +53,8 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Returns:
         steps (n,), solvers (K,), and for each part in `PARTS` its nfe, other (share of trajectories that end on another
         data point) and distance (root mean square distance from the right one, in units of that between two points of
-        the data), all (K, n), and needed (K,), the calls from which on at most 5% end elsewhere; border, border_low, border_high, high, trajectories, uncaptured; what the data are.
+        the data), all (K, n), and needed (K,), the calls from which on at most 5% end elsewhere; border, border_low,
+        border_high, high, trajectories, uncaptured; what the data are.
 
     Raises:
         ValueError: no trajectory could be certified.
@@ -179,7 +180,9 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         axes[1, column].set_xlabel("denoiser calls in that part" + ("\n\n" + note if column == 1 else ""))
         axes[0, column].axhline(1 - 1 / int(arrays["size"]), color="0.8", linewidth=0.8)
     axes[0, 0].set(ylabel="share that ends on another data point", ylim=(-0.03, 1.03))
-    axes[1, 0].set(ylabel="distance from the right one, r.m.s.\n(1: between two points of the data)", ylim=(-0.04, 2.2))
+    axes[1, 0].set(
+        ylabel="distance from the right one, r.m.s.\n(1: between two points of the data)", ylim=(-0.04, 1.35)
+    )
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
     return figure

@@ -1,0 +1,171 @@
+"""border, trajectories and steps, tested on their numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+from figures import border, steps, trajectories
+from figures.__main__ import FIGURES, main
+from figures.config import Config
+from optimal import OptimalDenoiser, load, speciation_sigma
+from optimal.reference import GaussianMixture
+from optimal.regimes import top_eigenvalue
+
+matplotlib.use("Agg")
+
+QUICK = Config(dataset="digits", quick=True, option=("n=400",))
+
+
+@pytest.fixture(scope="module")
+def of_border() -> dict[str, np.ndarray]:
+    return border.compute(QUICK)
+
+
+@pytest.fixture(scope="module")
+def of_trajectories() -> dict[str, np.ndarray]:
+    return trajectories.compute(QUICK)
+
+
+@pytest.fixture(scope="module")
+def of_steps() -> dict[str, np.ndarray]:
+    return steps.compute(QUICK)
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_border_curves(of_border: dict[str, np.ndarray], i: int) -> None:
+    column = {key[2:]: value for key, value in of_border.items() if key.startswith(f"{i}_")}
+    sigmas, place = column["sigmas"], float(column["border"])
+    assert (np.diff(sigmas) < 0).all()
+    medians = column["counts"][:, 1]
+    assert medians[sigmas > 1.5 * place].min() > 2 > medians[sigmas < place / 1.5].max()
+    assert column["border_low"] <= place <= column["border_high"]
+    # From blind to sure: the leader is the source, and nothing is left of the variance.
+    assert column["found"][-1] == 1
+    assert column["found"][0] < 0.5
+    assert column["mmse"][-1] < 1e-6
+    assert column["mmse"][0] == pytest.approx(1, abs=0.1)
+    # The slope drawn is that of the curve drawn: both from the same draws, by different formulas.
+    gained = -np.trapezoid(column["mmse_slope"], np.log(sigmas))
+    assert gained == pytest.approx(column["mmse"][0] - column["mmse"][-1], rel=0.35)
+
+
+def test_border_captures_every_trajectory(of_border: dict[str, np.ndarray]) -> None:
+    for i in (0, 1):
+        captured, last_change = of_border[f"{i}_captured"], of_border[f"{i}_last_change"]
+        assert (captured > 0).all()
+        changed = ~np.isnan(last_change)
+        assert (last_change[changed] > captured[changed]).all()
+
+
+def test_border_of_the_data_set_asked_for(of_border: dict[str, np.ndarray]) -> None:
+    assert of_border["names"].tolist() == ["five-deltas", "digits"]
+    assert int(of_border["size"]) == int(of_border["1_size"]) == 400
+    D = OptimalDenoiser(load("digits", n=400))
+    assert float(of_border["1_speciation"]) == pytest.approx(speciation_sigma(top_eigenvalue(D)))
+
+
+def test_lines_end_where_mass_says(of_trajectories: dict[str, np.ndarray]) -> None:
+    """In one dimension the flow keeps the order, and a fifth of the start goes to each of five points."""
+    index, points = of_trajectories["line_index"], of_trajectories["line_points"][:, 0]
+    ends = points[index]
+    assert (np.diff(ends) >= 0).all()
+    # The lines start on the quantiles of a Gaussian, the flow's own density at σ = 20 is a little wider.
+    assert np.abs(np.bincount(index, minlength=5) - 12).max() <= 1
+    paths = of_trajectories["line_paths"][:, :, 0]
+    assert (np.diff(paths, axis=1) > 0).all()
+    np.testing.assert_allclose(paths[-1], ends, atol=0.1)
+
+
+def test_density_is_that_of_the_noisy_data(of_trajectories: dict[str, np.ndarray]) -> None:
+    import torch
+
+    points, y = of_trajectories["line_points"], of_trajectories["line_y"]
+    mixture = GaussianMixture(torch.from_numpy(points), 0.0)
+    for row in (0, 50, 90):
+        sigma = float(of_trajectories["line_sigmas"][row])
+        log_density = mixture.log_density(torch.from_numpy(y)[:, None] * (1 + sigma**2) ** 0.5, sigma)
+        expected = (log_density - log_density.max()).exp().numpy()
+        np.testing.assert_allclose(of_trajectories["line_density"][row], expected, atol=1e-9)
+
+
+def test_strips_end_on_data(of_trajectories: dict[str, np.ndarray]) -> None:
+    points = load("digits", n=400).points.numpy()
+    for end, last in zip(of_trajectories["ends"], of_trajectories["denoised"][:, -1], strict=True):
+        assert np.abs(points - end).max(axis=(1, 2, 3)).min() < 1e-5
+        assert np.abs(last - end).max() < 0.5
+    assert of_trajectories["noisy"].shape == of_trajectories["denoised"].shape == (4, 15, 1, 8, 8)
+
+
+def test_calls_are_counted_in_their_part(of_steps: dict[str, np.ndarray]) -> None:
+    n, solvers = of_steps["steps"], of_steps["solvers"].tolist()
+    for name, whole, above in (
+        ("Euler (DDIM)", n, n),
+        ("Heun (EDM)", 2 * n - 1, 2 * n),
+        ("DPM-Solver-3", 3 * n - 2, 3 * n),
+        ("DPM-Solver++ 2M", n, n),
+    ):
+        i = solvers.index(name)
+        np.testing.assert_array_equal(of_steps["whole_nfe"][i], whole)
+        np.testing.assert_array_equal(of_steps["below_nfe"][i], whole)
+        np.testing.assert_array_equal(of_steps["above_nfe"][i], above)
+
+
+def test_more_steps_find_the_exact_end(of_steps: dict[str, np.ndarray]) -> None:
+    solvers = of_steps["solvers"].tolist()
+    for part in steps.PARTS:
+        other, distance = of_steps[f"{part}_other"], of_steps[f"{part}_distance"]
+        for name in ("Euler (DDIM)", "Heun (EDM)", "DPM-Solver++ 2M"):
+            i = solvers.index(name)
+            assert other[i, -1] <= 0.3
+            assert other[i, -1] <= other[i, 0]
+            # All end on data points: none elsewhere is no distance.
+            assert (distance[i, -1] < 1e-6) == (other[i, -1] == 0)
+    # Stochastic samplers go elsewhere however many steps they take.
+    assert of_steps["whole_other"][solvers.index("reverse SDE"), -1] > 0.9
+    assert int(of_steps["trajectories"]) + int(of_steps["uncaptured"]) == 32
+
+
+def test_one_step_is_the_denoiser(of_steps: dict[str, np.ndarray]) -> None:
+    """From the border, one step of any solver without churn returns D there."""
+    solvers = of_steps["solvers"].tolist()
+    others = [i for i, name in enumerate(solvers) if not name.startswith("EDM stochastic")]
+    assert len(np.unique(of_steps["below_distance"][others, 0])) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "needed"),
+    [
+        ([0.5, 0.04, 0.2, 0.05, 0.0], 7.0),
+        ([0.5, 0.3, 0.2, 0.1, 0.0], 9.0),
+        ([0.0, 0.0, 0.0, 0.0, 0.0], 1.0),
+        ([0.0, 0.0, 0.0, 0.0, 0.2], np.nan),
+    ],
+)
+def test_calls_needed(other: list[float], needed: float) -> None:
+    found = steps._needed(np.array([[1.0, 3.0, 5.0, 7.0, 9.0]]), np.array([other]))
+    np.testing.assert_array_equal(found, [needed])
+
+
+@pytest.mark.parametrize("name", ["border", "trajectories", "steps"])
+def test_every_figure_is_drawn(name: str, of_border, of_trajectories, of_steps) -> None:
+    arrays = {"border": of_border, "trajectories": of_trajectories, "steps": of_steps}[name]
+    figure = FIGURES[name].draw(arrays)
+    figure.canvas.draw()
+    assert figure.axes
+
+
+def test_points_of_the_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Points in the plane, in units of their own, through the command line."""
+    path = tmp_path / "points.npy"
+    np.save(path, (300 * np.random.default_rng(0).standard_normal((40, 2))).astype(np.float32))
+    common = ["--dataset", str(path), "--option", "value_range=None", "--quick", "--out", str(tmp_path)]
+    assert main(["border", *common]) == 0
+    assert "points.npy: N = 40, shape 2" in capsys.readouterr().out
+    with np.load(tmp_path / "border.npz") as arrays:
+        assert 10 < float(arrays["1_border"]) < 1000
+    assert main(["trajectories", *common]) == 2
+    assert "trajectories draws images" in capsys.readouterr().err

@@ -4,10 +4,14 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: figures test lint clean
+.PHONY: figures gallery test lint clean
 
 figures: $(STAMP)
 	$(PY) -m figures all
+
+# The README's copies of the figures.
+gallery: figures
+	$(PY) docs/reduce.py
 
 test: lint
 	OMP_NUM_THREADS=2 $(PY) -m pytest

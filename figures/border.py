@@ -40,8 +40,14 @@ __all__ = ["TITLE", "compute", "draw"]
 TITLE = "The border between mode seeking and mode refining, measured"
 
 _DEFAULT = ("five-deltas", "digits", "faces", "emoji")
-_COST = ((10**5, 2000, 1000), (10**7, 512, 256), (5 * 10**7, 256, 64), (3 * 10**8, 128, 48), (10**12, 64, 16))
-"""Up to so many values in the data: draws of (x0, ε), and trajectories."""
+_COST = (
+    (10**5, 2000, 1000, 128),
+    (10**7, 512, 256, 128),
+    (5 * 10**7, 256, 64, 128),
+    (3 * 10**8, 128, 48, 64),
+    (10**12, 64, 16, 64),
+)
+"""Up to so many values in the data: draws of (x0, ε), trajectories, and steps of each."""
 _MARKS = {
     "border": ("k", "-", "border: median count = 2"),
     "collapse": ("tab:orange", "-", "collapse, measured: mean entropy = 1 nat"),
@@ -75,8 +81,8 @@ def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:
         (T,), nan where there is none. The marks of `_MARKS`; border_low, border_high, draws; what the data are.
     """
     D = OptimalDenoiser(data)
-    draws, paths = next((draws, paths) for values, draws, paths in _COST if data.array.size <= values)
-    levels, steps = 33, 128
+    draws, paths, steps = next(cost for values, *cost in _COST if data.array.size <= values)
+    levels = 33
     if config.quick:
         draws, paths, levels, steps = min(draws, 64), min(paths, 16), 16, 48
     high = start_level(D)

@@ -42,16 +42,16 @@ def save(name: str, title: str, config: Config, arrays: Mapping[str, np.ndarray]
         "results": {key: str(value) if value in (np.inf, -np.inf) else value for key, value in scalars.items()},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
     }
-    rights = f"{scalars.get('source', '')}: {scalars.get('licence', '')}"
     about = {"Title": title, "Author": "optimal-diffusion"}
+    rights = f"Images: {scalars['source']}: {scalars['licence']}" if "licence" in scalars else None
     out = config.out
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write(out / f"{name}.npz", lambda path: np.savez_compressed(path, allow_pickle=False, **arrays))
         _write(out / f"{name}.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
-        pdf = about | {"Subject": f"Images: {rights}"}
+        pdf = about | ({"Subject": rights} if rights else {})
         _write(out / f"{name}.pdf", lambda path: figure.savefig(path, metadata=pdf))
-        png = about | {"Copyright": f"Images: {rights}"}
+        png = about | ({"Copyright": rights} if rights else {})
         _write(out / f"{name}.png", lambda path: figure.savefig(path, dpi=160, metadata=png))
     except OSError as error:
         raise ValueError(f"the figure could not be written to {out}: {error.strerror or error}") from error

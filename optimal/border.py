@@ -133,7 +133,7 @@ def forward_statistics(
         sigmas: (S,) noise levels, > 0.
         data: the points x0 is drawn from, those of D unless given (held-out images, say).
         draws: number of pairs.
-        derivative: whether `covariance_square` is computed, by ‖Cov·v‖² with one v of random signs a draw: a second pass.
+        derivative: whether `covariance_square` is computed, by ‖Cov·v‖², v random signs, one a draw: a second pass.
         generator: source of randomness; without one, a fresh generator with a fixed seed.
         progress: whether a progress bar is drawn on stderr.
 

@@ -184,7 +184,7 @@ def _loop(
         draw = source.of_step(index)
         raised, raised_sigma = solver.perturb(x, sigma, index=index, steps=steps, noise=draw)
         denoised = evaluate(raised, raised_sigma)
-        yield State((scales[index] * x).to(dtype), sigma, denoised.to(dtype), evaluate.calls)
+        yield State((scales[index] * x).to(dtype), sigma, denoised.to(dtype, copy=True), evaluate.calls)
         step = Step(evaluate, raised, raised_sigma, sigma_next, denoised, index, steps, draw, process, past)
         x = solver(step)
         past = [(raised_sigma, denoised), *past][: solver.memory]
@@ -202,12 +202,13 @@ class _Counted:
         self.calls += 1
         with torch.no_grad():
             level = torch.tensor(sigma, dtype=torch.float64, device=x.device)
-            out = self.D(x.to(self.dtype), level)
+            # Copies: a denoiser may write into its argument, or answer every call in the same buffer.
+            out = self.D(x.to(self.dtype, copy=True), level)
         if out.shape != x.shape:
             raise ValueError(
                 f"a denoiser must return the shape of x, {tuple(x.shape)}, got {tuple(out.shape)} at sigma = {sigma:g}"
             )
-        return out.to(x.dtype)
+        return out.to(x.dtype, copy=True)
 
 
 class _Noise:
@@ -229,7 +230,7 @@ class _Noise:
                 raise ValueError(
                     f"noise of step {index} must have the shape of x, {tuple(self.shape)}, got {tuple(pinned.shape)}"
                 )
-            return pinned.to(device=self.device, dtype=self.dtype)
+            return pinned.detach().to(device=self.device, dtype=self.dtype)
         assert self.generator is not None
         drawn = torch.randn(self.shape, generator=self.generator, dtype=self.dtype, device=self.generator.device)
         return drawn.to(self.device)

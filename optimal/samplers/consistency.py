@@ -26,7 +26,7 @@ class Consistency(Solver):
             that end on the data.
 
     Raises:
-        ValueError: sigma_min negative, or not below every level of the grid but the last.
+        ValueError: sigma_min negative, or above a level of the grid other than the last.
 
     References:
         Song, Dhariwal, Chen, Sutskever 2023, "Consistency Models", Algorithm 1.

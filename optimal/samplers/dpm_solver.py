@@ -38,8 +38,8 @@ class DPMSolver(Solver):
     order: int = 2
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3):
-            raise ValueError(f"dpm_solver has orders 1, 2 and 3, got {self.order}")
+        if type(self.order) is not int or self.order not in (1, 2, 3):
+            raise ValueError(f"dpm_solver has orders 1, 2 and 3, got {self.order!r}")
 
     def __call__(self, step: Step) -> Tensor:
         if step.sigma_next == 0:
@@ -53,9 +53,9 @@ def _eps(step: Step, x: Tensor, sigma: float) -> Tensor:
 
 
 def _advance(step: Step, h: float, r: float) -> tuple[Tensor, float]:
-    """x after rh with ε held, and σ there: σ' (e^{rh} − 1) = σ − σ'."""
+    """x after rh with ε held, and σ there. x − σ' (e^{rh} − 1) ε is D + σ' ε, since σ' e^{rh} = σ."""
     sigma = step.sigma * math.exp(-r * h)
-    return step.x - sigma * math.expm1(r * h) * step.eps, sigma
+    return step.denoised + sigma * step.eps, sigma
 
 
 def _first(step: Step, h: float) -> Tensor:

@@ -32,7 +32,8 @@ class DPMSolverPP(Solver):
         variant: for order 3, "exact" has the second derivative right (order 3); "reference" is what the community runs
             (LuChengTHU/dpm-solver, k-diffusion, diffusers), which lacks a factor 2 there and is of order 2. They do
             not differ for order 2.
-        lower_order_final: whether the orders fall to 1 towards the end, as some libraries do for few steps.
+        lower_order_final: whether the orders fall to 1 towards the end, as some libraries do for few steps. Worth it on
+            grids whose last steps lengthen in log σ (`uniform_t`, `cosine`), where order 3 extrapolates far.
 
     Raises:
         ValueError: another order or variant.
@@ -50,8 +51,8 @@ class DPMSolverPP(Solver):
     memory = 2
 
     def __post_init__(self) -> None:
-        if self.order not in (2, 3):
-            raise ValueError(f"dpm_solver_pp has orders 2 and 3, got {self.order}")
+        if type(self.order) is not int or self.order not in (2, 3):
+            raise ValueError(f"dpm_solver_pp has orders 2 and 3, got {self.order!r}")
         if self.variant not in ("exact", "reference"):
             raise ValueError(f'variant must be "exact" or "reference", got {self.variant!r}')
 

@@ -2,7 +2,7 @@
 
     d = (x − D(x, σ))/σ,    x* = x + (σ' − σ) d,    d* = (x* − D(x*, σ'))/σ',    x' = x + (σ' − σ)(d + d*)/2
 
-and x' = x* in the last step, where σ' = 0.
+and x' = x* in the last step, where σ' = 0. In the code x* is D + σ' d, which does not cancel where σ' is far below σ.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Heun(Solver):
     """
 
     def __call__(self, step: Step) -> Tensor:
-        slope, length = step.eps, step.sigma_next - step.sigma
         if step.sigma_next == 0:
             return step.denoised
-        x = step.x + length * slope
+        slope = step.eps
+        x = step.denoised + step.sigma_next * slope
         slope_next = (x - step.evaluate(x, step.sigma_next)) / step.sigma_next
-        return step.x + length * (slope + slope_next) / 2
+        return x + (step.sigma_next - step.sigma) / 2 * (slope_next - slope)

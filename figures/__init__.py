@@ -6,6 +6,6 @@ and computes nothing.
 
 import os
 
-# Before torch starts its threads. On a machine with other work they would otherwise spin for each other, and a figure
-# would take ten times as long; on an idle one it makes no difference that can be measured.
+# Before torch starts its threads: beside another busy process they would spin for each other, and take three times as
+# long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

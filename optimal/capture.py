@@ -121,8 +121,8 @@ def capture(D: OptimalDenoiser, states: Iterable[_State]) -> Capture:
 
     Args:
         D: the optimal denoiser of the data.
-        states: anything with .x, (B, *event), over its signal scale, and .sigma, decreasing: `trajectory(D, …)`, or
-            a list of its states.
+        states: `trajectory(D, …)`, under any process, or a list of its states; or anything with .x, (B, *event), and
+            .sigma, decreasing. Where there is a .scale, x is divided by it.
 
     Raises:
         ValueError: no states, sigma not decreasing, x of changing shape.
@@ -140,7 +140,7 @@ def capture(D: OptimalDenoiser, states: Iterable[_State]) -> Capture:
     above, shape = math.inf, None
     sigma = last_change = index = leader = pending = torch.empty(0)
     for state in states:
-        x, level = state.x, float(state.sigma)
+        x, level = state.x / getattr(state, "scale", 1.0), float(state.sigma)
         if not level < above:
             raise ValueError(f"states must come with decreasing sigma, got {level:g} after {above:g}")
         if shape is None:

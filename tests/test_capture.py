@@ -437,3 +437,18 @@ def test_errors(sigmas: list[float], sizes: list[int], sentence: str) -> None:
     states = [State(x=torch.zeros(n, 1), sigma=s) for n, s in zip(sizes, sigmas, strict=True)]
     with pytest.raises(ValueError, match=sentence):
         capture(OptimalDenoiser(column(-1.0, 1.0)), states)
+
+
+def test_states_of_any_process() -> None:
+    """x_t of VP is over its scale before it is certified: the same capture as under EDM."""
+    from optimal import capture, log_linear, trajectory
+    from optimal.process import VP
+
+    points = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+    D, sigmas = OptimalDenoiser(points), log_linear(100)
+    start = 80 * torch.randn(100, 1, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    scale = float(VP().scale_at(80.0))
+    plain = capture(D, trajectory(D, start, sigmas))
+    preserving = capture(D, trajectory(D, scale * start, sigmas, process=VP()))
+    assert torch.equal(plain.index, preserving.index)
+    assert torch.equal(plain.sigma, preserving.sigma)

@@ -65,12 +65,14 @@ class State:
         sigma: its noise level.
         denoised: (B, *event), D(x/scale, sigma); x itself in the last state, at sigma = 0. With churn, D after it.
         nfe: denoiser calls per sample so far, that of `denoised` included.
+        scale: signal scale of the process there.
     """
 
     x: Tensor
     sigma: float
     denoised: Tensor
     nfe: int
+    scale: float = 1.0
 
 
 def trajectory(
@@ -184,12 +186,12 @@ def _loop(
         draw = source.of_step(index)
         raised, raised_sigma = solver.perturb(x, sigma, index=index, steps=steps, noise=draw)
         denoised = evaluate(raised, raised_sigma)
-        yield State((scales[index] * x).to(dtype), sigma, denoised.to(dtype, copy=True), evaluate.calls)
+        yield State((scales[index] * x).to(dtype), sigma, denoised.to(dtype, copy=True), evaluate.calls, scales[index])
         step = Step(evaluate, raised, raised_sigma, sigma_next, denoised, index, steps, draw, process, past)
         x = solver(step)
         past = [(raised_sigma, denoised), *past][: solver.memory]
     x = (scales[-1] * x).to(dtype)
-    yield State(x, 0.0, x, evaluate.calls)
+    yield State(x, 0.0, x, evaluate.calls, scales[-1])
 
 
 class _Counted:

@@ -29,9 +29,10 @@ class DPMSolverPP(Solver):
 
     Args:
         order: 2 or 3.
-        variant: for order 3, "exact" has the second derivative right (order 3); "reference" is what the community runs
-            (LuChengTHU/dpm-solver, k-diffusion, diffusers), which lacks a factor 2 there and is of order 2. They do
-            not differ for order 2.
+        variant: for order 3, "exact" has the second derivative right: order 3 from a start so high that D hardly
+            changes in the first, first-order step (80 on the unit scale; from 10 on that step makes it order 2).
+            "reference" is what the community runs (LuChengTHU/dpm-solver, k-diffusion, diffusers), which lacks a
+            factor 2 there and is of order 2. They do not differ for order 2.
         lower_order_final: whether the orders fall to 1 towards the end, as some libraries do for few steps. Worth it on
             grids whose last steps lengthen in log σ (`uniform_t`, `cosine`), where order 3 extrapolates far.
 

@@ -174,6 +174,8 @@ def grid(sigmas: Tensor | np.ndarray | Sequence[float]) -> Tensor:
 
 
 def _check(n: int, low: float, high: float, name: str = "sigma", *, may_be_infinite: bool = False) -> None:
+    if not hasattr(n, "__index__"):
+        raise ValueError(f"a grid needs a whole number of steps, got n = {n!r}")
     if n < 1:
         raise ValueError(f"a grid needs at least 1 step, got n = {n}")
     if not (0 < low <= high and (high < torch.inf or may_be_infinite)):

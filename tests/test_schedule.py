@@ -204,3 +204,10 @@ def test_a_grid_of_ones_own() -> None:
 def test_errors_of_a_grid(levels: object, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         grid(levels)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("build", [karras, log_linear, uniform_t, cosine])
+@pytest.mark.parametrize("n", [2.5, "3", None])
+def test_steps_are_counted_in_whole_numbers(build, n) -> None:
+    with pytest.raises(ValueError, match="a whole number of steps, got n = "):
+        build(n)

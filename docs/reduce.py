@@ -10,7 +10,7 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 WIDTH = 1600
 
 if __name__ == "__main__":
-    for name in ("fig1", "border", "trajectories", "steps"):
+    for name in ("fig1", "border", "trajectories", "steps", "distilled", "prop4", "grids"):
         with Image.open(Path("figures/out") / f"{name}.png") as image:
             assert isinstance(image, PngImageFile)
             about = PngInfo()

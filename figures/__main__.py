@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from . import border, fig1, steps, trajectories
+from . import border, distilled, fig1, grids, prop4, steps, trajectories
 from .config import Config
 from .output import save
 
@@ -23,6 +23,9 @@ FIGURES: dict[str, ModuleType] = {
     "border": border,
     "trajectories": trajectories,
     "steps": steps,
+    "distilled": distilled,
+    "prop4": prop4,
+    "grids": grids,
 }
 
 

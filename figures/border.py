@@ -32,7 +32,7 @@ from optimal import (
 )
 from optimal.regimes import top_eigenvalue
 
-from .common import generator, log_ticks, provenance, start_level
+from .common import generator, log_ticks, provenance, shape_in_words, start_level
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -148,9 +148,7 @@ def _draw_counts(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
     interval = f"[{float(column['border_low']):.3g}, {float(column['border_high']):.3g}]"
     place = f"border σ = {float(column['border']):.3g} {interval}"
     axes.set(yscale="log", ylim=(0.8, 1.5 * size))
-    event = str(column["event"])
-    shape = event if "×" in event else "on the line" if event == "1" else f"{event}-dimensional"
-    axes.set_title(f"{column['dataset']}: N = {size:,}, {shape}\n{place}", fontsize=10)
+    axes.set_title(f"{column['dataset']}: N = {size:,}, {shape_in_words(column)}\n{place}", fontsize=10)
 
 
 def _draw_found(axes: Axes, column: Mapping[str, np.ndarray]) -> None:

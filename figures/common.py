@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -11,7 +13,7 @@ from optimal import Dataset, OptimalDenoiser
 
 from .config import Config
 
-__all__ = ["cell", "generator", "log_ticks", "plain_ticks", "provenance", "start_level"]
+__all__ = ["cell", "generator", "log_ticks", "plain_ticks", "provenance", "shape_in_words", "start_level"]
 
 
 def generator(config: Config, stream: int = 0) -> torch.Generator:
@@ -29,6 +31,12 @@ def provenance(data: Dataset) -> dict[str, np.ndarray]:
         "source": np.array(data.source),
         "licence": np.array(data.licence),
     }
+
+
+def shape_in_words(provenance: Mapping[str, np.ndarray]) -> str:
+    """3×64×64; on the line; 2-dimensional."""
+    event = str(provenance["event"])
+    return event if "×" in event else "on the line" if event == "1" else f"{event}-dimensional"
 
 
 def start_level(D: OptimalDenoiser) -> float:

@@ -7,6 +7,8 @@ D = OptimalDenoiser(load("digits"))
 x0_hat = D(x, sigma)                  # E[x0 | x], Eq. 43
 """
 
+from .basins import basins as basins
+from .basins import landing_statistics as landing_statistics
 from .border import Border as Border
 from .border import ForwardStatistics as ForwardStatistics
 from .border import collapse_border as collapse_border
@@ -20,6 +22,11 @@ from .datasets import load as load
 from .denoiser import Denoiser as Denoiser
 from .denoiser import OptimalDenoiser as OptimalDenoiser
 from .denoiser import Posterior as Posterior
+from .distilled import knowledge_optimum as knowledge_optimum
+from .distilled import multistep_knowledge_optimum as multistep_knowledge_optimum
+from .distilled import progressive_optimum as progressive_optimum
+from .flow import FlowMap as FlowMap
+from .flow import Landing as Landing
 from .regimes import collapse_sigma as collapse_sigma
 from .regimes import speciation_sigma as speciation_sigma
 from .samplers import sample as sample

@@ -27,13 +27,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .datasets import Dataset, to_float
 from .denoiser import OptimalDenoiser
+from .draws import Data, draw_pairs, fixed_generator
 
 __all__ = [
     "Border",
@@ -46,10 +45,6 @@ __all__ = [
 
 _RANGE = (1e-4, 1e4)
 """Where a border is looked for, in units of the data's standard deviation."""
-_SEED = 220600364
-"""Of draws nobody gave a generator for. Not 0: data made with manual_seed(0) would share its numbers with the noise."""
-
-Data = Dataset | Tensor | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -149,8 +144,8 @@ def forward_statistics(
         >>> along.effective_count.median(1).values.round(decimals=2).tolist(), along.mmse.round(decimals=2).tolist()
         ([1.0, 2.0], [0.0, 1.0])
     """
-    generator = generator or torch.Generator().manual_seed(_SEED)
-    x0, eps = _pairs(D, data, draws, generator)
+    generator = generator or fixed_generator()
+    x0, eps = draw_pairs(D, data, draws, generator)
     # Signs: of all v with E[v vᵀ] = I they scatter ‖Cov·v‖² least, and not at all for events of one value.
     probes = torch.randint(0, 2, x0.shape, generator=generator).to(x0.dtype) * 2 - 1
     rows: list[tuple[Tensor, ...]] = []
@@ -248,21 +243,6 @@ def _median(entropy: Tensor) -> Tensor:
     return entropy.quantile(0.5, dim=-1)
 
 
-def _pairs(D: OptimalDenoiser, data: Data | None, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
-    size = len(D) if data is None else len(data)
-    index = torch.randint(size, (draws,), generator=generator)
-    if data is None:
-        x0 = D.take(index)
-    else:
-        rows = torch.as_tensor(np.asarray(data.array if isinstance(data, Dataset) else data)[index.numpy()])
-        x0 = to_float(rows) if rows.dtype == torch.uint8 else rows
-    if tuple(x0.shape[1:]) != D.event:
-        raise ValueError(f"data must have points of shape {D.event}, those of the denoiser, got {tuple(x0.shape[1:])}")
-    return x0, torch.randn(x0.shape, generator=generator)
-
-
 def _locate(
     D: OptimalDenoiser,
     data: Data | None,
@@ -273,8 +253,8 @@ def _locate(
     progress: bool,
 ) -> tuple[float, float, float]:
     """The σ at which summary(entropies) = threshold, with its 95% interval."""
-    generator = generator or torch.Generator().manual_seed(_SEED)
-    x0, eps = _pairs(D, data, draws, generator)
+    generator = generator or fixed_generator()
+    x0, eps = draw_pairs(D, data, draws, generator)
     unit = D.standard_deviation or 1.0
     low, high = (torch.tensor(bound * unit, dtype=torch.float64).log() for bound in _RANGE)
     steps = int(torch.ceil(torch.log2((high - low) / 0.01)))

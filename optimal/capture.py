@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from jaxtyping import Num
+from jaxtyping import Int, Num
 from torch import Tensor
 
 from .denoiser import OptimalDenoiser
@@ -58,7 +58,7 @@ class Certificate:
     """Whether it is certain where the exact flow from (x, σ) ends.
 
     Attributes:
-        index: (B,) int64, the leader of the posterior; the first in the data among equals.
+        index: (B,) int64, the leader of the posterior, the first in the data among equals; or the point asked for.
         holds: (B,) bool, whether the flow is certain to end on it. Where not, it may or may not.
         drift: (B,) float64, the smallest δ tried for which it holds: (x − y_k)/σ moves by less on the whole rest of the
             way. inf where none.
@@ -85,7 +85,9 @@ class Capture:
     last_change: Tensor
 
 
-def certify(D: OptimalDenoiser, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Certificate:
+def certify(
+    D: OptimalDenoiser, x: Num[Tensor, "B *event"], sigma: float | Tensor, index: Int[Tensor, " B"] | None = None
+) -> Certificate:
     """Whether the exact flow from x is certain to end on the leader of the posterior; never wrongly so.
 
     The sums are taken in float64, for the x given, each lead lowered by its rounding error: one pass over the data for
@@ -95,6 +97,7 @@ def certify(D: OptimalDenoiser, x: Num[Tensor, "B *event"], sigma: float | Tenso
         D: the optimal denoiser of the data.
         x: (B, *event) noisy points, over their signal scale.
         sigma: noise level, > 0: float, () or (B,).
+        index: (B,) the points to certify, where the leaders are known, or others are asked for.
 
     Raises:
         ValueError: as for `OptimalDenoiser`.
@@ -105,7 +108,8 @@ def certify(D: OptimalDenoiser, x: Num[Tensor, "B *event"], sigma: float | Tenso
         >>> certificate.index, certificate.holds
         (tensor([1, 1, 0]), tensor([False,  True,  True]))
     """
-    index = D.posterior(x.detach(), sigma).top_index
+    if index is None:
+        index = D.posterior(x.detach(), sigma).top_index
     sums = D._drift_bounds(x, sigma, index, _TRIALS)
     trials = torch.tensor(_TRIALS, dtype=torch.float64, device=sums.device)
     drift = torch.where(sums * (1 + _SLACK) <= trials, trials, torch.inf).amin(1)

@@ -135,6 +135,18 @@ class OptimalDenoiser:
         """The data points at `index`, in their own precision; images as float32 in [−1, 1]."""
         return self._points.take(index)
 
+    def first_copies(self) -> Int[Tensor, " N"]:
+        """For every data point the first one in the data that equals it, (N,), on the CPU; mostly itself."""
+        return self._points.first_copies()
+
+    def nearest(self, x: Num[Tensor, "B *event"]) -> Int[Tensor, " B"]:
+        """The data point nearest to each x, (B,); the first in the data among equals. It leads p(x0 | x) at every σ.
+
+        Raises:
+            ValueError: x of another event shape or not finite.
+        """
+        return self.posterior(x.detach().double(), 1.0).top_index
+
     def score(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
         """∇ log p(x; σ) = (D − x)/σ² (Eq. 49), (B, *event). The difference is taken in float64."""
         z, levels = self._checked(x, sigma)

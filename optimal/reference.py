@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from .transport import log_normal, transport
+from .transport import log_normal, separatrices, transport
 
 __all__ = ["Gaussian", "GaussianMixture", "OnePoint", "TwoPoint"]
 
@@ -310,6 +310,29 @@ class GaussianMixture(_Exact):
         means, std = self._means.to(weights)[k], self._std.to(weights)[k, None]
         eps = torch.randn(means.shape, generator=generator, dtype=torch.float64, device=generator.device)
         return (means + std * eps).reshape(n, *self.event)
+
+    def separatrices(self, sigma: Float[Tensor, " S"]) -> Float[Tensor, "S borders"]:
+        """The borders between the basins of K distinct points on the line, (S, K − 1): F(x; σ) = the weight left of x.
+
+        Args:
+            sigma: (S,) noise levels, > 0.
+
+        Raises:
+            ValueError: an s_k that is not 0, events of more than one value, or a sigma that is not positive and finite.
+
+        Example:
+            >>> D = GaussianMixture(torch.tensor([[-1.0], [1.0]]), std=0.0)
+            >>> D.separatrices(torch.tensor([0.1, 80.0])).abs().amax() < 1e-12
+            tensor(True)
+        """
+        if self._std.any() or self._means.shape[1] != 1:
+            raise ValueError("basins are known in closed form for points on the line only")
+        levels = torch.as_tensor(sigma, dtype=torch.float64)
+        if not (torch.isfinite(levels) & (levels > 0)).all():
+            raise ValueError("sigma must be positive and finite")
+        centres, place = self._means.flatten().unique(return_inverse=True)
+        weights = torch.zeros_like(centres).index_add_(0, place, self._log_weights.exp())
+        return separatrices(centres.to(levels), weights.log().to(levels), levels)
 
     def _mean(self, z: Tensor, sigma: Tensor) -> Tensor:
         logits, tau = self._logits(z, sigma)

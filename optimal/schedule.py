@@ -17,9 +17,11 @@ from torch import Tensor
 
 from .process import VP, CosineVP, Process
 
-__all__ = ["cosine", "grid", "karras", "log_linear", "uniform_t"]
+__all__ = ["cosine", "grid", "karras", "log_linear", "on_grid", "uniform_t"]
 
 _DEFAULT = VP()
+_SAME = 1e-6
+"""Levels that differ by less, relatively, are one: float32 rounds by 6e-8."""
 
 
 def karras(n: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
@@ -170,6 +172,40 @@ def grid(sigmas: Tensor | np.ndarray | Sequence[float]) -> Tensor:
         )
     if levels[-1] != 0:
         raise ValueError(f"the last level of a grid must be 0, got {float(levels[-1]):g}")
+    return levels
+
+
+def on_grid(sigmas: Tensor, sigma: float | Tensor, batch: int) -> Tensor:
+    """The noise level of every row of a batch, for functions that are defined along a grid.
+
+    Args:
+        sigmas: (n + 1,) a grid.
+        sigma: float, () or (B,): levels of the grid, or between its first and its last above 0, or 0.
+        batch: B.
+
+    Returns:
+        (B,) float64; what is a level of the grid to within 1 part in 10⁶, float32 rounding, is that level exactly.
+
+    Raises:
+        ValueError: sigma of another shape, or out of this range.
+
+    Example:
+        >>> on_grid(grid([10, 1, 0]), torch.tensor([10.000001, 3.0, 0.0]), 3)
+        tensor([10.,  3.,  0.], dtype=torch.float64)
+    """
+    levels = torch.as_tensor(sigma, dtype=torch.float64).detach()
+    if levels.shape not in ((), (batch,)):
+        raise ValueError(f"sigma must have shape () or (B,), got {tuple(levels.shape)} with B = {batch}")
+    sigmas = sigmas.to(levels.device)
+    levels = levels.expand(batch).contiguous()
+    nearest = sigmas[(levels[:, None] - sigmas).abs().argmin(1)]
+    levels = torch.where((levels - nearest).abs() <= _SAME * nearest, nearest, levels)
+    usable = (levels == 0) | ((levels >= sigmas[-2]) & (levels <= sigmas[0]))
+    if not usable.all():
+        raise ValueError(
+            f"sigma must lie on the grid's range, from {float(sigmas[-2]):g} to {float(sigmas[0]):g}, or be 0, "
+            f"got {float(levels[~usable][0]):g}"
+        )
     return levels
 
 

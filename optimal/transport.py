@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.special import log_ndtr
 
-__all__ = ["log_normal", "transport"]
+__all__ = ["log_normal", "separatrices", "transport"]
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -72,6 +72,33 @@ def transport(x: Tensor, centres: Tensor, log_weights: Tensor, tau: Tensor, tau_
     close = (x[:, None] - centres).abs() <= 4 * unit * (reach + tau_end.amax(1, keepdim=True))
     steps = (tau_end == 0) & close
     return torch.where(steps.any(1), centres[steps.int().argmax(1)], x)
+
+
+def separatrices(centres: Tensor, log_weights: Tensor, tau: Tensor) -> Tensor:
+    """The x at which F(x; τ) is W_i, the weight of the first i components, for i = 1 … K − 1: (B, K − 1) float64.
+
+    Bisection on the sign of log A − log B, see `transport`. Each component alone has W_i at m_k + τ Φ⁻¹(W_i), so that
+    x lies between the least and the largest of these.
+
+    Args:
+        centres: (K,) m_k, increasing.
+        log_weights: (K,) log w_k, of sum 1.
+        tau: (B,) the width of all components, > 0.
+    """
+    count = len(centres)
+    z = torch.special.ndtri(log_weights.exp().cumsum(0)[:-1].clamp(0, 1))
+    low = (centres[0] + tau[:, None] * z).flatten()
+    high = (centres[-1] + tau[:, None] * z).flatten()
+    right = (torch.arange(count, device=tau.device) >= torch.arange(1, count, device=tau.device)[:, None]).repeat(
+        len(tau), 1
+    )
+    width = tau.repeat_interleave(count - 1)[:, None]
+    for _ in range(100):
+        x = (low + high) / 2
+        below, above = _tails(x, centres, log_weights, width)
+        too_low = above.where(right, -math.inf).logsumexp(1) < below.where(~right, -math.inf).logsumexp(1)
+        low, high = torch.where(too_low, x, low), torch.where(too_low, high, x)
+    return ((low + high) / 2).view(len(tau), count - 1)
 
 
 def _tails(x: Tensor, centres: Tensor, log_weights: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:

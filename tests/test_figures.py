@@ -1,4 +1,4 @@
-"""border, trajectories and steps, tested on their numbers."""
+"""All figures but the first, tested on their numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from figures import border, steps, trajectories
+from figures import border, distilled, grids, prop4, steps, trajectories
 from figures.__main__ import FIGURES, main
 from figures.config import Config
 from optimal import OptimalDenoiser, load, speciation_sigma
@@ -33,6 +33,21 @@ def of_trajectories() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def of_steps() -> dict[str, np.ndarray]:
     return steps.compute(QUICK)
+
+
+@pytest.fixture(scope="module")
+def of_distilled() -> dict[str, np.ndarray]:
+    return distilled.compute(QUICK)
+
+
+@pytest.fixture(scope="module")
+def of_prop4() -> dict[str, np.ndarray]:
+    return prop4.compute(QUICK)
+
+
+@pytest.fixture(scope="module")
+def of_grids() -> dict[str, np.ndarray]:
+    return grids.compute(QUICK)
 
 
 @pytest.mark.parametrize("i", [0, 1])
@@ -150,9 +165,69 @@ def test_calls_needed(other: list[float], needed: float) -> None:
     np.testing.assert_array_equal(found, [needed])
 
 
-@pytest.mark.parametrize("name", ["border", "trajectories", "steps"])
-def test_every_figure_is_drawn(name: str, of_border, of_trajectories, of_steps) -> None:
-    arrays = {"border": of_border, "trajectories": of_trajectories, "steps": of_steps}[name]
+def test_the_mean_is_smooth_and_the_flow_map_has_five_values(of_distilled: dict[str, np.ndarray]) -> None:
+    points, x = of_distilled["toy_positions"], of_distilled["toy_x"]
+    assert set(of_distilled["toy_flow"].flatten()) == set(points.astype(np.float64))
+    assert len(np.unique(of_distilled["toy_mean"].round(3))) > 1000
+    # The lines drawn are the borders of the areas drawn.
+    basin = (x[None, :, None] > of_distilled["toy_borders"][:, None, :]).sum(2)
+    clear = np.abs(x[None, :, None] - of_distilled["toy_borders"][:, None, :]).min(2) > 1e-3
+    np.testing.assert_array_equal(np.sort(points)[basin][clear], of_distilled["toy_flow"][clear])
+
+
+def test_landings_are_images_of_the_data(of_distilled: dict[str, np.ndarray]) -> None:
+    images = load("digits", n=400).points.numpy()
+    hit, landings, sources = (of_distilled[name] for name in ("hit", "landings", "sources"))
+    for source, row, flags in zip(sources, landings, hit, strict=True):
+        for landing, is_source in zip(row, flags, strict=True):
+            assert (images == landing).all(axis=(1, 2, 3)).any()
+            assert (landing == source).all() == is_source
+    sigmas, place = of_distilled["sigmas"], float(of_distilled["border"])
+    assert hit[:, sigmas < place / 3].all()
+    assert not hit[:, sigmas > 30 * place].any()
+    below = sigmas < place / 3
+    assert np.abs(of_distilled["means"][:, below] - sources[:, None]).max() < 0.1
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_shares_of_landings(of_prop4: dict[str, np.ndarray], i: int) -> None:
+    column = {key[2:]: value for key, value in of_prop4.items() if key.startswith(f"{i}_")}
+    sigmas, place = column["sigmas"], float(column["border"])
+    assert sigmas[-1] == pytest.approx(max(place / 20, sigmas[0] / 8000))
+    for name in ("source", "leader", "nearest_to_mean", "leader_is_source"):
+        assert column[name][-1] == 1
+    assert (column["distance"][-1] < 1e-6).all()
+    assert column["source"][0] < 0.5
+    assert column["source"][0] <= column["leader"][0]
+    assert column["distance"][0, 1] > 0.3
+    assert (np.diff(column["distance"], axis=1) >= 0).all()
+    assert of_prop4["basin_borders"].shape == (len(of_prop4["basin_sigmas"]), 4)
+
+
+def test_grids_fall_at_their_order(of_grids: dict[str, np.ndarray]) -> None:
+    np.testing.assert_allclose(of_grids["toy_slopes"], [1, 2, 2, 3], atol=0.15)
+    assert of_grids["points"].tolist() == [1, 2, 4, 8, 16]
+    # One grid point is D at σ_max, whatever the solver; more points, fewer wrong ends.
+    assert len(np.unique(of_grids["distance"][:, 0])) == 1
+    assert (of_grids["other"][:, -1] < 0.5).all()
+    assert (of_grids["other"][:, 0] > 0.9).all()
+
+
+def test_stages_of_the_grids(of_grids: dict[str, np.ndarray]) -> None:
+    """Stage 0 is D for every grid, the last stage the flow map on it; all stages' samplers end alike."""
+    jump, calls, ends = of_grids["jump"], of_grids["calls"], of_grids["ends"]
+    euler = of_grids["solvers"].tolist().index("Euler (DDIM)")
+    np.testing.assert_allclose(jump[0], jump[0, 0], rtol=1e-12)
+    for j in range(5):
+        assert jump[j, j] == pytest.approx(of_grids["distance"][euler, j])
+        assert calls[: j + 1, j].tolist() == [2 ** (j - stage) for stage in range(j + 1)]
+        np.testing.assert_array_equal(ends[: j + 1, j], of_grids["other"][euler, j])
+        assert np.isnan(jump[j + 1 :, j]).all()
+
+
+@pytest.mark.parametrize("name", ["border", "trajectories", "steps", "distilled", "prop4", "grids"])
+def test_every_figure_is_drawn(name: str, request: pytest.FixtureRequest) -> None:
+    arrays = request.getfixturevalue(f"of_{name}")
     figure = FIGURES[name].draw(arrays)
     figure.canvas.draw()
     assert figure.axes
@@ -167,5 +242,9 @@ def test_points_of_the_users(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "points.npy: N = 40, shape 2" in capsys.readouterr().out
     with np.load(tmp_path / "border.npz") as arrays:
         assert 10 < float(arrays["1_border"]) < 1000
-    assert main(["trajectories", *common]) == 2
-    assert "trajectories draws images" in capsys.readouterr().err
+    for name in ("trajectories", "distilled"):
+        assert main([name, *common]) == 2
+        assert f"{name} draws images" in capsys.readouterr().err
+    assert main(["prop4", "grids", *common]) == 0
+    with np.load(tmp_path / "prop4.npz") as arrays:
+        assert arrays["1_source"][-1] == 1

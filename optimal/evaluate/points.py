@@ -8,6 +8,7 @@ loses the fewest digits in x·y.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 from collections.abc import Iterator
@@ -66,6 +67,11 @@ class Points:
         self.radius = math.sqrt(2 * float(self.half_norms.max()))
 
     @property
+    def largest_norm(self) -> float:
+        """At least max_j ‖y_j‖."""
+        return self.radius + float(self.centre.norm())
+
+    @property
     def device(self) -> torch.device:
         return self._rows.device
 
@@ -111,6 +117,19 @@ class Points:
         """y[index], (len(index), *event), in the data's own precision; images as float32."""
         chosen = self._rows[index.to(self.device)]
         return (to_float(chosen) if chosen.dtype == torch.uint8 else chosen).view(-1, *self.event)
+
+    def first_copies(self) -> Tensor:
+        """For every point the first one that equals it, (N,) int64, on the CPU; told apart by 16-byte hashes."""
+        first = torch.empty(self.size, dtype=torch.int64)
+        seen: dict[bytes, int] = {}
+        for start in range(0, self.size, self.few_rows):
+            block = self._rows[start : start + self.few_rows].cpu()
+            if block.dtype.is_floating_point:
+                # Adding 0 makes one zero of both.
+                block = block.double() + 0.0
+            for place, row in enumerate(block.numpy(), start):
+                first[place] = seen.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), place)
+        return first
 
     @property
     def standard_deviation(self) -> float:

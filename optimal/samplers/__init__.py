@@ -123,7 +123,7 @@ def trajectory(
         0 1.0000 3
     """
     levels = grid(sigmas).tolist()
-    chosen = _solver(solver, options)
+    chosen = solver_of(solver, options)
     chosen.check(levels)
     process = process or EDM(math.inf)
     scales = [float(process.scale_at(level)) for level in levels]
@@ -132,7 +132,7 @@ def trajectory(
     if chosen.draws(len(levels) - 1) and generator is None and noise is None:
         raise ValueError(f"{type(chosen).__name__} draws noise: give generator=torch.Generator() or noise=")
     source = _Noise(x, dtype, generator, noise)
-    return _loop(_Counted(D, x.dtype), x.detach().to(dtype), levels, scales, chosen, process, source, x.dtype)
+    return _loop(Counted(D, x.dtype), x.detach().to(dtype), levels, scales, chosen, process, source, x.dtype)
 
 
 def sample(
@@ -170,7 +170,7 @@ def sample(
 
 
 def _loop(
-    evaluate: _Counted,
+    evaluate: Counted,
     x: Tensor,
     levels: list[float],
     scales: list[float],
@@ -194,7 +194,7 @@ def _loop(
     yield State(x, 0.0, x, evaluate.calls, scales[-1])
 
 
-class _Counted:
+class Counted:
     """The denoiser in the precision of the start, counting its calls."""
 
     def __init__(self, D: Denoiser, dtype: torch.dtype):
@@ -238,7 +238,7 @@ class _Noise:
         return drawn.to(self.device)
 
 
-def _solver(solver: str | Solver, options: dict[str, Any]) -> Solver:
+def solver_of(solver: str | Solver, options: dict[str, Any]) -> Solver:
     if isinstance(solver, Solver):
         if options:
             raise ValueError(f"options {', '.join(options)} go into the solver object, or its name with options")

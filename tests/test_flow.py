@@ -1,0 +1,422 @@
+"""The flow map: the solver's own steps on a grid, the certified end of the exact flow without one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from contracts import check_denoiser
+from torch import Tensor
+
+from optimal import FlowMap, OptimalDenoiser, capture, karras, load, log_linear, trajectory
+from optimal.adaptive import AdaptiveFlow
+from optimal.reference import Gaussian, GaussianMixture, TwoPoint
+from optimal.samplers import SOLVERS
+
+Normal = Callable[..., Tensor]
+
+ONE_STEP = [("euler", {}), ("heun", {}), ("dpm_solver", {"order": 2}), ("dpm_solver", {"order": 3})]
+
+
+def column(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)[:, None]
+
+
+def five() -> tuple[OptimalDenoiser, GaussianMixture]:
+    data = load("five-deltas")
+    return OptimalDenoiser(data), GaussianMixture(data.points, 0.0)
+
+
+# On a grid.
+
+
+@pytest.mark.parametrize(("solver", "options"), ONE_STEP)
+def test_it_is_the_solver_from_every_level(solver: str, options: dict, normal: Normal) -> None:
+    """Eq. 55: the steps composed down to 0, with the calls that the sampler counts; all levels in one batch."""
+    data, sigmas = normal(20, 3), karras(9, sigma_max=20.0, sigma_min=0.05)
+    D = OptimalDenoiser(data)
+    jump = FlowMap(D, sigmas, solver, **options)
+    x = sigmas[:-1, None] * normal(9, 3)
+    landing = jump.land(x, sigmas[:-1])
+    for n in range(9):
+        *_, last = trajectory(D, x[n : n + 1], sigmas[n:], solver=solver, **options)
+        torch.testing.assert_close(landing.x[n : n + 1], last.x, rtol=0, atol=1e-12)
+        assert int(landing.nfe[n]) == last.nfe
+    nearest = torch.cdist(landing.x, data).argmin(1)
+    assert torch.equal(landing.index, nearest)
+    assert torch.equal(jump.index(x, sigmas[:-1]), nearest)
+
+
+@pytest.mark.parametrize(("solver", "options"), ONE_STEP)
+def test_semigroup_on_a_grid(solver: str, options: dict, normal: Normal) -> None:
+    D, sigmas = OptimalDenoiser(normal(20, 3)), karras(9, sigma_max=20.0, sigma_min=0.05)
+    jump = FlowMap(D, sigmas, solver, **options)
+    x = 20 * normal(6, 3)
+    for level in sigmas[1:].tolist():
+        half = jump.flow(x, 20.0, level)
+        torch.testing.assert_close(jump(half, level), jump(x, 20.0), rtol=0, atol=1e-12)
+    mixed = sigmas[torch.tensor([0, 2, 4, 5, 7, 8])]
+    torch.testing.assert_close(jump(jump.flow(x, mixed, 0.05), 0.05), jump(x, mixed), rtol=0, atol=1e-12)
+
+
+def test_identity_at_the_end(normal: Normal) -> None:
+    """x_θ(x, t_1) = x, in a batch with others; nothing is called for it."""
+    D, x = OptimalDenoiser(normal(20, 3)), normal(3, 3)
+    for jump in (FlowMap(D, karras(5)), FlowMap(D)):
+        sigma = torch.tensor([0.0, karras(5)[2], 0.0])
+        landing = jump.land(x, sigma)
+        assert torch.equal(landing.x[[0, 2]], x[[0, 2]])
+        assert landing.nfe[[0, 2]].tolist() == [0, 0]
+        assert landing.captured[[0, 2]].isnan().all()
+        assert torch.equal(landing.index[[0, 2]], D.nearest(x[[0, 2]]))
+        assert landing.nfe[1] > 0
+        assert not torch.equal(landing.x[1], x[1])
+        assert torch.equal(jump.flow(x, 1.0, 1.0) if jump.sigmas is None else x, x)
+
+
+def test_between_levels_it_starts_with_a_shorter_step(normal: Normal) -> None:
+    D, sigmas = OptimalDenoiser(normal(20, 3)), karras(6, sigma_max=20.0, sigma_min=0.05)
+    jump, x = FlowMap(D, sigmas), normal(4, 3)
+    levels = torch.tensor([19.0, 3.0, float(sigmas[3]), 0.06], dtype=torch.float64)
+    landed = jump(x, levels)
+    for n, level in enumerate(levels.tolist()):
+        own = torch.cat([levels[n : n + 1], sigmas[sigmas < level]])
+        *_, last = trajectory(D, x[n : n + 1], own, solver="heun")
+        torch.testing.assert_close(landed[n : n + 1], last.x, rtol=0, atol=1e-12)
+
+
+def test_levels_are_those_of_the_grid_to_float32(normal: Normal) -> None:
+    """A float32 σ is the level it was rounded from: no step of length 1e-7, no error at the ends of the range."""
+    D, sigmas = OptimalDenoiser(normal(20, 3)), karras(6)
+    jump, x = FlowMap(D, sigmas), normal(6, 3)
+    exact = jump.land(x, sigmas[:-1])
+    rounded = jump.land(x, sigmas[:-1].float())
+    assert torch.equal(exact.x, rounded.x)
+    assert exact.nfe.tolist() == rounded.nfe.tolist() == [11, 9, 7, 5, 3, 1]
+
+
+def slope(steps: list[int], errors: list[float]) -> float:
+    x = -torch.tensor(steps, dtype=torch.float64).log()
+    y = torch.tensor(errors, dtype=torch.float64).log()
+    x, y = x - x.mean(), y - y.mean()
+    return float((x @ y) / (x @ x))
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+def test_order_down_to_the_data(solver: str, order: int) -> None:
+    """Eq. 36, literally: the supremum over n and x, with Δt = σ_max/n in σ itself, f known all the way to 0."""
+    D = Gaussian(torch.tensor([0.5, -1.0]), torch.tensor([1.0, 0.3]))
+    steps, errors = [40, 80, 160, 320], []
+    unit = torch.cartesian_prod(*[torch.linspace(-2, 2, 5, dtype=torch.float64)] * 2)
+    for n in steps:
+        sigmas = torch.linspace(3, 0, n + 1, dtype=torch.float64)
+        jump = FlowMap(D, sigmas, solver)
+        levels = sigmas[:-1][:: n // 20]
+        x = torch.tensor([0.5, -1.0]) + (1 + levels.square()).sqrt()[:, None, None] * unit
+        queries, per_query = x.flatten(0, 1), levels.repeat_interleave(len(unit))
+        errors.append(float((jump(queries, per_query) - D.flow(queries, per_query, 0.0)).norm(dim=1).amax()))
+    assert abs(slope(steps, errors) - order) <= 0.15
+    assert errors[-1] < 0.05
+
+
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
+def test_order_on_points_away_from_basin_borders(solver: str, order: int) -> None:
+    """The discrete flow tends to the continuous one at the solver's order, and lands with it once it is fine."""
+    D, exact = five()
+    mass = torch.linspace(0.005, 0.995, 100, dtype=torch.float64)
+    away = (mass * 5 - (mass * 5).round()).abs() > 0.1
+    x = 80 * torch.special.ndtri(mass[away])[:, None]
+    truth, ends = exact.flow(x, 80.0, 0.3), exact.flow(x, 80.0, 0.0)
+    steps, errors = [80, 160, 320, 640], []
+    for n in steps:
+        sigmas = torch.cat([log_linear(n + 1, sigma_min=0.3)[:-1], log_linear(20, sigma_min=0.002, sigma_max=0.3)[1:]])
+        jump = FlowMap(D, sigmas, solver)
+        errors.append(float((jump.flow(x, 80.0, 0.3) - truth).abs().amax()))
+    assert abs(slope(steps, errors) - order) <= 0.15
+    torch.testing.assert_close(jump(x, 80.0), ends, rtol=0, atol=1e-9)
+    continuous = FlowMap(D, tolerance=1e-9)
+    torch.testing.assert_close(continuous.flow(x, 80.0, 0.3), truth, rtol=0, atol=1e-6)
+    torch.testing.assert_close(continuous(x, 80.0), ends, rtol=0, atol=0)
+
+
+def test_any_denoiser_has_a_flow_map_on_a_grid() -> None:
+    D = Gaussian(torch.zeros(2), 1.0)
+    jump = FlowMap(D, karras(200, sigma_max=5.0))
+    x = torch.tensor([[3.0, -1.0]], dtype=torch.float64)
+    torch.testing.assert_close(jump(x, 5.0), D.flow(x, 5.0, 0.0), rtol=0, atol=1e-3)
+    assert jump.land(x, 5.0).index.tolist() == [-1]
+    with pytest.raises(ValueError, match="data points are known of an OptimalDenoiser only, D is Gaussian"):
+        jump.index(x, 5.0)
+
+
+# Without a grid.
+
+
+def test_five_deltas_against_the_conserved_mass(normal: Normal) -> None:
+    D, exact = five()
+    x = 80 * normal(2000, 1)
+    landing = FlowMap(D).land(x, 80.0)
+    other = landing.x != exact.flow(x, 80.0, 0.0)
+    share = torch.special.ndtr((x - D.take(torch.arange(5)).double().T) / 80).mean(1)
+    from_border = (share * 5 - (share * 5).round()).abs() / 5
+    # The tolerance decides only for what is as close to a border as it can move a row.
+    assert from_border[other.squeeze(1)].tolist() == [] or from_border[other.squeeze(1)].amax() < 1e-4
+    assert other.sum() <= 3
+    assert torch.equal(landing.x, D.take(landing.index).double())
+    assert ((landing.captured > 0.01) & (landing.captured <= 80)).all()
+    finer = FlowMap(D, tolerance=1e-9).land(x, 80.0)
+    assert torch.equal(finer.x, exact.flow(x, 80.0, 0.0))
+    assert landing.nfe.double().mean() < 80
+
+
+def test_mixed_levels_and_the_way_down(normal: Normal) -> None:
+    """Every row with its own start and its own end; the error follows the tolerance."""
+    D, exact = five()
+    sigma = torch.logspace(-1, 2, 300, dtype=torch.float64)
+    x = D.take(torch.arange(300) % 5).double() + sigma[:, None] * normal(300, 1)
+    fine = FlowMap(D, tolerance=1e-9)
+    assert torch.equal(fine(x, sigma), exact.flow(x, sigma, 0.0))
+    ends = sigma * torch.linspace(0, 1, 300, dtype=torch.float64)
+    expected = exact.flow(x, sigma, ends)
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        found = FlowMap(D, tolerance=tolerance).flow(x, sigma, ends)
+        # What starts next to a border is spread apart on the way: all but a few per cent are compared.
+        error = (found - expected).abs().squeeze(1) / ends.clamp_min(0.01)
+        assert error.quantile(0.95) < 10 * tolerance
+    assert torch.equal(fine.flow(x, sigma, ends)[ends == sigma], x[ends == sigma])
+    torch.testing.assert_close(fine(fine.flow(x, sigma, ends), ends)[1:], fine(x, sigma)[1:], rtol=0, atol=0)
+
+
+def test_two_points_in_space(normal: Normal) -> None:
+    m, d = normal(4), normal(4)
+    x = m + 10 * normal(200, 4)
+    landed = FlowMap(OptimalDenoiser(torch.stack([m + d, m - d])))(x, 10.0)
+    torch.testing.assert_close(landed, TwoPoint(m, d).flow(x, 10.0, 0.0), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "starts"), [("digits", 64), ("faces", 32)])
+def test_images_against_fine_steps(name: str, starts: int, normal: Normal) -> None:
+    """The certified end of 400 fine steps of Heun's method, and the same in float32 and float64."""
+    data = load(name)
+    D = OptimalDenoiser(data)
+    x = 80 * normal(starts, *data.event)
+    landing = FlowMap(D).land(x, 80.0)
+    states = trajectory(D, x, log_linear(400, sigma_min=0.01), solver="heun")
+    assert torch.equal(landing.index, capture(D, states).index)
+    assert torch.equal(landing.x, data[landing.index].double())
+    single = FlowMap(D).land(x.float(), 80.0)
+    assert torch.equal(single.index, landing.index)
+    assert single.x.dtype == torch.float32
+    assert torch.equal(FlowMap(D, karras(128))(x, 80.0).float().round(decimals=3), single.x.round(decimals=3))
+
+
+def test_it_is_a_denoiser(normal: Normal) -> None:
+    for event in ((3,), (1, 4, 4)):
+        data = normal(30, *event)
+        check_denoiser(FlowMap(OptimalDenoiser(data)), event)
+        wide = log_linear(30, sigma_min=1e-3, sigma_max=1e3)
+        check_denoiser(FlowMap(OptimalDenoiser(data), wide), event)
+
+
+def test_a_budget_splits_the_batch(normal: Normal) -> None:
+    data = normal(50, 1, 8, 8)
+    x = 80 * normal(40, 1, 8, 8)
+    whole = FlowMap(OptimalDenoiser(data)).land(x, 80.0)
+    # Room for seven rows at a time.
+    parts = FlowMap(OptimalDenoiser(data, memory=7 * 8 * 12 * 64)).land(x, 80.0)
+    assert torch.equal(whole.index, parts.index)
+    assert torch.equal(whole.x, parts.x)
+    half = FlowMap(OptimalDenoiser(data, memory=7 * 8 * 12 * 64)).flow(x, 80.0, 1.0)
+    torch.testing.assert_close(half, FlowMap(OptimalDenoiser(data)).flow(x, 80.0, 1.0), rtol=0, atol=1e-9)
+
+
+# Edges.
+
+
+@pytest.mark.parametrize(
+    ("points", "x"),
+    [
+        (column(-1.0, 1.0), column(0.0)),
+        (column(1.0, -1.0), column(0.0)),
+        (torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0]]), torch.zeros(1, 2)),
+        (column(-1.0, 1.0, 1.0, -1.0), column(0.0)),
+    ],
+    ids=["two", "swapped", "square", "copies"],
+)
+@pytest.mark.parametrize("sigma", [1e-3, 1.0, 80.0])
+def test_ties_go_to_the_first_point(points: Tensor, x: Tensor, sigma: float) -> None:
+    jump = FlowMap(OptimalDenoiser(points))
+    landing = jump.land(x, sigma)
+    assert landing.index.tolist() == [0]
+    assert landing.captured.tolist() == [0.0]
+    assert torch.equal(landing.x, points[:1].to(landing.x))
+    # One rounding error off the border, the side is decided and certain.
+    beside = jump.land(x + 1e-9 * points[1].to(x), sigma)
+    assert torch.equal(beside.x, points[1:2].to(x))
+    assert (beside.captured > 0).all()
+
+
+def test_a_tie_that_rounding_breaks_is_broken_the_same_way_every_time() -> None:
+    jump = FlowMap(OptimalDenoiser(torch.tensor([[0.1], [0.7]])))
+    first = jump.land(column(0.4), 80.0)
+    assert first.index.tolist() == jump.land(column(0.4), 80.0).index.tolist()
+    assert first.index.tolist()[0] in (0, 1)
+
+
+@pytest.mark.parametrize("copies", [1, 4])
+def test_one_point(copies: int, normal: Normal) -> None:
+    y = normal(1, 3)
+    D = OptimalDenoiser(y.repeat(copies, 1))
+    for jump in (FlowMap(D), FlowMap(D, karras(4)), FlowMap(D, [80.0, 0.0], "euler")):
+        landing = jump.land(80 * normal(5, 3), 80.0)
+        torch.testing.assert_close(landing.x, y.expand(5, -1), rtol=0, atol=1e-12)
+        assert landing.index.tolist() == [0] * 5
+
+
+def test_copies_lead_to_the_first_and_near_copies_are_told_apart() -> None:
+    D = OptimalDenoiser(column(3.0, -1.0, 3.0, -1.0 + 1e-4))
+    x = torch.linspace(-2, 5, 200, dtype=torch.float64)[:, None]
+    landing = FlowMap(D).land(x, 1.0)
+    assert set(landing.index.tolist()) == {0, 1, 3}
+    exact = GaussianMixture(D.data, 0.0)
+    assert torch.equal(landing.x, exact.flow(x, 1.0, 0.0))
+    assert (landing.captured > 0).all()
+
+
+def test_far_away_and_far_below(normal: Normal) -> None:
+    D = OptimalDenoiser(normal(10, 2))
+    x = torch.cat([1e6 * normal(5, 2), normal(5, 2)])
+    far = FlowMap(D).land(x[:5], 80.0)
+    assert torch.equal(far.index, FlowMap(D, tolerance=1e-8).land(x[:5], 80.0).index)
+    # Below every distance between points it is the nearest point.
+    below = FlowMap(D).land(x[5:], 1e-9)
+    assert torch.equal(below.index, D.nearest(x[5:]))
+    assert below.nfe.tolist() == [1] * 5
+
+
+def test_nothing_else_is_touched(normal: Normal) -> None:
+    D = OptimalDenoiser(normal(10, 2))
+    x = (5 * normal(6, 2)).requires_grad_()
+    kept, state = x.detach().clone(), torch.random.get_rng_state()
+    for jump in (FlowMap(D), FlowMap(D, karras(5))):
+        landing = jump.land(x, 5.0)
+        landing.x.zero_()
+        assert not landing.x.requires_grad
+        assert torch.equal(x, kept)
+        jump.flow(x, 5.0, 5.0 if jump.sigmas is None else float(jump.sigmas[3])).zero_()
+        assert torch.equal(x, kept)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_batch_is_loop(normal: Normal) -> None:
+    D = OptimalDenoiser(load("digits", n=200))
+    x, sigma = 5 * normal(12, 1, 8, 8), torch.linspace(0.1, 80, 12)
+    jump = FlowMap(D)
+    rows = [jump.index(x[i : i + 1], sigma[i]) for i in range(12)]
+    assert torch.equal(jump.index(x, sigma), torch.cat(rows))
+    order = torch.arange(11, -1, -1)
+    assert torch.equal(jump.index(x[order], sigma[order]), torch.cat(rows)[order])
+
+
+GRID = [10.0, 1.0, 0.1, 0.0]
+POINTS = column(-1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "sentence"),
+    [
+        (10.1, "sigma must lie on the grid's range, from 0.1 to 10, or be 0, got 10.1"),
+        (0.09, "sigma must lie on the grid's range, from 0.1 to 10, or be 0, got 0.09"),
+        (-1.0, "sigma must lie on the grid's range, from 0.1 to 10, or be 0, got -1"),
+        (math.nan, "got nan"),
+        (torch.ones(3), r"sigma must have shape \(\) or \(B,\), got \(3,\) with B = 2"),
+        (torch.tensor([1.0, 20.0]), "got 20"),
+    ],
+)
+def test_errors_of_the_level(sigma: float | Tensor, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        FlowMap(OptimalDenoiser(POINTS), GRID)(column(0.1, 0.2), sigma)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "sentence"),
+    [
+        (-1.0, "sigma must be finite and not negative, got -1"),
+        (math.inf, "sigma must be finite and not negative, got inf"),
+        (torch.ones(3), r"sigma must have shape \(\) or \(B,\), got \(3,\) with B = 2"),
+    ],
+)
+def test_errors_of_the_continuous_level(sigma: float | Tensor, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        FlowMap(OptimalDenoiser(POINTS))(column(0.1, 0.2), sigma)
+
+
+def test_errors_of_the_construction() -> None:
+    D = OptimalDenoiser(POINTS)
+    for arguments, options, sentence in (
+        ((Gaussian(torch.zeros(1), 1.0),), {}, "D must be an OptimalDenoiser, got Gaussian: give sigmas="),
+        ((D, None, "heun"), {}, "give sigmas="),
+        ((D, None), {"eta": 0.0}, "give sigmas="),
+        ((D,), {"tolerance": 0.0}, "tolerance must lie between 1e-10 and 0.1, got 0"),
+        ((D, GRID), {"tolerance": 1e-3}, "tolerance= is of the continuous flow"),
+        ((D, [1.0, 2.0, 0.0]), {}, "a grid must decrease"),
+        ((D, GRID, "dpm_solver_pp"), {}, "a flow map composes single steps .*, DPMSolverPP builds on earlier ones"),
+        ((D, GRID, "reverse_sde"), {}, "a flow map is a function of x, ReverseSDE draws noise"),
+        ((D, GRID, "euler"), {"eta": 1.0}, "a flow map is a function of x, Euler draws noise"),
+        ((D, GRID, "huen"), {}, "did you mean 'heun'"),
+        ((D, GRID, "heun"), {"order": 2}, "heun has no option 'order'"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            FlowMap(*arguments, **options)
+
+
+def test_errors_of_the_way_down() -> None:
+    D = OptimalDenoiser(POINTS)
+    x = column(0.1, 0.2)
+    for jump, end, sentence in (
+        (FlowMap(D, GRID), 0.5, "sigma_end must be a level of the grid, got 0.5"),
+        (FlowMap(D, GRID), torch.tensor([0.1, 0.1]), "with a grid, sigma_end is one level for all rows"),
+        (FlowMap(D, GRID), 10.0, "sigma_end must lie between 0 and sigma, got 10 from 1"),
+        (FlowMap(D), 2.0, "sigma_end must lie between 0 and sigma, got 2 from 1"),
+        (FlowMap(D), torch.tensor([0.5, -1.0]), "sigma_end must lie between 0 and sigma, got -1 from 1"),
+        (FlowMap(D), torch.ones(3), r"sigma_end must have shape \(\) or \(B,\), got \(3,\) with B = 2"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            jump.flow(x, 1.0, end)
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(2, 3), torch.tensor([[math.nan]]), torch.zeros(2, 1, dtype=torch.int64)])
+def test_errors_of_x(bad: Tensor) -> None:
+    for jump in (FlowMap(OptimalDenoiser(POINTS)), FlowMap(OptimalDenoiser(POINTS), GRID)):
+        with pytest.raises(ValueError, match="x must"):
+            jump(bad, 1.0)
+
+
+def test_every_solver_is_taken_or_refused_by_name() -> None:
+    D = OptimalDenoiser(POINTS)
+    taken = []
+    for name in SOLVERS:
+        try:
+            FlowMap(D, GRID, name)
+        except ValueError:
+            continue
+        taken.append(name)
+    assert taken == ["euler", "heun", "edm_stochastic", "dpm_solver"]
+
+
+def test_rows_step_for_themselves(normal: Normal) -> None:
+    """A row far from any decision takes no more calls for having a neighbour that is close to one."""
+    D, _ = five()
+    x = column(200.0, -0.999)
+    alone = FlowMap(D).land(x[:1], 80.0)
+    together = FlowMap(D).land(x, torch.tensor([80.0, 1.0]))
+    assert alone.nfe[0] == together.nfe[0]
+    assert alone.captured[0] == together.captured[0]
+    flow = AdaptiveFlow(D.posterior, x, torch.tensor([80.0, 1.0], dtype=torch.float64), torch.zeros(2), 1e-4)
+    flow.advance()
+    flow.keep(torch.tensor([False, True]))
+    assert len(flow) == 1
+    assert flow.rows.tolist() == [1]
+    assert flow.sigma.shape == flow.nfe.shape == (1,)

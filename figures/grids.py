@@ -89,7 +89,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
                 of_stage["ends"][stage, j] = elsewhere(sample(student, start, student.sigmas, solver="euler"))
                 bar.update(n + 2**stage)
     return (
-        _toy(_TOY_STEPS[:4] if config.quick else _TOY_STEPS)
+        _toy(_TOY_STEPS[1:5] if config.quick else _TOY_STEPS)
         | of_stage
         | {
             "solvers": np.array(list(SOLVERS)),

@@ -198,7 +198,6 @@ def test_shares_of_landings(of_prop4: dict[str, np.ndarray], i: int) -> None:
         assert column[name][-1] == 1
     assert (column["distance"][-1] < 1e-6).all()
     assert column["source"][0] < 0.5
-    assert column["source"][0] <= column["leader"][0]
     assert column["distance"][0, 1] > 0.3
     assert (np.diff(column["distance"], axis=1) >= 0).all()
     assert of_prop4["basin_borders"].shape == (len(of_prop4["basin_sigmas"]), 4)

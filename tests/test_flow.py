@@ -10,7 +10,7 @@ import torch
 from contracts import check_denoiser
 from torch import Tensor
 
-from optimal import FlowMap, OptimalDenoiser, capture, karras, load, log_linear, trajectory
+from optimal import FlowMap, OptimalDenoiser, capture, karras, load, log_linear, sample, trajectory
 from optimal.adaptive import AdaptiveFlow
 from optimal.reference import Gaussian, GaussianMixture, TwoPoint
 from optimal.samplers import SOLVERS
@@ -230,6 +230,17 @@ def test_a_budget_splits_the_batch(normal: Normal) -> None:
     assert torch.equal(whole.x, parts.x)
     half = FlowMap(OptimalDenoiser(data, memory=7 * 8 * 12 * 64)).flow(x, 80.0, 1.0)
     torch.testing.assert_close(half, FlowMap(OptimalDenoiser(data)).flow(x, 80.0, 1.0), rtol=0, atol=1e-9)
+
+
+def test_multistep_consistency_sampling(normal: Normal) -> None:
+    """Eq. 37 with the optimum: jump, noise again, jump; from the exact flow every point stays equally likely."""
+    D, _ = five()
+    ends = sample(
+        FlowMap(D), 80 * normal(3000, 1), [80.0, 2.0, 0.5, 0.0], solver="consistency", generator=torch.Generator()
+    )
+    counts = D.nearest(ends).bincount(minlength=5)
+    assert torch.equal(ends, D.take(D.nearest(ends)).double())
+    assert float(((counts - 600.0) ** 2 / 600).sum()) < 20
 
 
 # Edges.

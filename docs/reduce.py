@@ -19,4 +19,4 @@ if __name__ == "__main__":
             small = image.convert("RGB").resize(
                 (WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS
             )
-            small.quantize(256).save(Path("docs") / f"{name}.png", optimize=True, pnginfo=about)
+            small.quantize(256, kmeans=3).save(Path("docs") / f"{name}.png", optimize=True, pnginfo=about)

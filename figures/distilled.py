@@ -113,7 +113,7 @@ def _draw_heat(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
             shading="gouraud" if name == "mean" else "nearest",
             rasterized=True,
         )
-        ax.plot(np.full_like(positions, sigmas[0] * 1.08), positions, "k*", markersize=9, clip_on=False)
+        ax.plot(np.full_like(positions, sigmas[0] * 1.08), positions, "k*", markersize=9, label="data point")
         ax.set(xscale="log", xlim=(sigmas[-1], sigmas[0]), ylim=(-4, 4))
         ax.set_title(title, fontsize=11)
         ax.set_xlabel("noise level σ, from noise to data →")
@@ -123,6 +123,8 @@ def _draw_heat(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
         ax.text(border / 1.06, 3.8, f"border, σ = {border:.2f}", ha="left", va="top", fontsize=9)
     for separatrix in arrays["toy_borders"].T:
         axes[1].plot(sigmas, separatrix, color="w", linewidth=1.2)
+    axes[1].plot([], [], color="w", label="border between basins, exact")
+    axes[1].legend(fontsize=8, loc="lower left", facecolor="0.6")
     axes[0].set_ylabel("noisy point x")
     assert mesh is not None
     colorbar = figure.colorbar(mesh, ax=list(axes), label="output", pad=0.01, fraction=0.03)

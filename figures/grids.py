@@ -143,7 +143,7 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     landed.set(xlabel="grid points above 0", ylabel=share, ylim=(-0.03, 1.03))
     landed.set_title(f"The discrete consistency optimum against the exact one\n({where})", fontsize=11)
     stages = len(arrays["jump"])
-    colors = mpl.colormaps["viridis"](np.linspace(0, 0.95, stages))
+    colors = mpl.colormaps["viridis"](np.linspace(0, 0.85, stages))
     for stage in range(stages):
         style = {"color": colors[stage], "marker": "o", "markersize": 4}
         label = f"stage {stage}" + (": the denoiser" if stage == 0 else "")
@@ -153,12 +153,15 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         xlabel="grid points of the teacher", ylabel="distance from the exact landing, r.m.s.\n(1: between two points)"
     )
     jump.set_title(
-        f"Progressive distillation: one jump of the student from σ = {float(arrays['high']):.3g};\n"
-        "each line ends left where its step spans the grid: the flow map",
+        f"Progressive distillation ({arrays['dataset']}): one jump from σ = {float(arrays['high']):.3g};\n"
+        "the leftmost point of each line is a step over the whole grid",
         fontsize=11,
     )
     sampler.set(xlabel="calls of the student's sampler", ylabel=share, ylim=(-0.03, 1.03))
-    sampler.set_title("Progressive distillation: every stage halves the calls\nfor the same samples", fontsize=11)
+    sampler.set_title(
+        f"Progressive distillation: every stage halves the calls\nfor the same samples ({arrays['dataset']})",
+        fontsize=11,
+    )
     for ax in (landed, jump, sampler):
         _power_ticks(ax)
     for ax in (order, landed, jump, sampler):

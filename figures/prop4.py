@@ -134,7 +134,8 @@ def _draw_basins(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     axes.set(xscale="log", xlim=(sigmas[-1], sigmas[0]), ylim=(-2.5, 2.5), ylabel="x / √(1 + σ²)")
     axes.set_xlabel("noise level σ, from noise to data →")
     axes.set_title(
-        "Five points: the exact basins, each in its point's colour;\ndotted: halfway between two points", fontsize=10
+        "Five points (solid lines) and their exact basins in the same\ncolours; dotted: halfway between two points",
+        fontsize=10,
     )
     plain_ticks(axes, (10, 5, 2, 1, 0.5, 0.2, 0.1))
 

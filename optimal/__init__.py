@@ -23,10 +23,10 @@ from .denoiser import Denoiser as Denoiser
 from .denoiser import OptimalDenoiser as OptimalDenoiser
 from .denoiser import Posterior as Posterior
 from .distilled import knowledge_optimum as knowledge_optimum
-from .distilled import multistep_knowledge_optimum as multistep_knowledge_optimum
 from .distilled import progressive_optimum as progressive_optimum
 from .flow import FlowMap as FlowMap
 from .flow import Landing as Landing
+from .multistep import multistep_knowledge_optimum as multistep_knowledge_optimum
 from .regimes import collapse_sigma as collapse_sigma
 from .regimes import speciation_sigma as speciation_sigma
 from .samplers import sample as sample

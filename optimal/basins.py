@@ -17,6 +17,7 @@ guess of the source, so P(landing = source) <= P(leader = source).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from .denoiser import OptimalDenoiser
 from .draws import Data, draw_pairs
-from .flow import FlowMap
+from .flow import FlowMap, Landing
 from .transport import log_normal
 
 __all__ = ["Basins", "LandingStatistics", "basins", "landing_statistics"]
@@ -44,7 +45,8 @@ class Basins:
         copies: (N,) int64, how often the point is in the data; 0 at its later copies.
         weighted: (N,) float64, the same draws, each weighing p/q: without the prior's mismatch.
         draws: n.
-        undecided: draws that lay on the border between basins, to within rounding.
+        undecided: draws that no certificate decided: on the border between basins to within rounding, or between points
+            closer than 1e-6 standard deviations of the data.
         mismatch: TV(q, p) of the prior and the noisy data at sigma_max, from the same draws; 0 for start="data".
         mismatch_error: its standard error.
     """
@@ -120,7 +122,8 @@ def basins(
         sigma_max: where the flow starts.
         start: "prior", N(0, σ_max² I), as samplers do; or "data", x0 + σ_max ε, from which each point is reached
             equally often at any sigma_max.
-        flow: the flow map; the exact one unless given. One on a grid may favour points.
+        flow: the flow map; the exact one of D unless given. Another one, on a grid or of a network, may favour points;
+            its landings count for the data point of D that is nearest.
         progress: whether a progress bar is drawn on stderr.
 
     Raises:
@@ -132,8 +135,10 @@ def basins(
         >>> found.copies, (found.counts / 1000).round(decimals=1)
         (tensor([1, 2, 0, 1]), tensor([1., 2., 0., 1.]))
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    if not hasattr(n, "__index__") or n < 1:
+        raise ValueError(f"n must be a whole number from 1 on, got {n!r}")
+    if not isinstance(generator, torch.Generator):
+        raise ValueError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if not 0 < sigma_max < math.inf:
         raise ValueError(f"sigma_max must be positive and finite, got {sigma_max:g}")
     if start not in ("prior", "data"):
@@ -150,7 +155,7 @@ def basins(
             if start == "data":
                 x += D.take(torch.randint(len(D), (size,), generator=generator)).float()
             landing = flow.land(x, sigma_max)
-            index = first[landing.index.cpu()]
+            index = first[_index(D, flow, landing).cpu()]
             counts += index.bincount(minlength=len(D))
             undecided += int((landing.captured == 0).sum())
             ratio = torch.ones(size, dtype=torch.float64)
@@ -167,7 +172,7 @@ def basins(
 
 def landing_statistics(
     D: OptimalDenoiser,
-    sigmas: Tensor,
+    sigmas: Tensor | Sequence[float],
     data: Data | None = None,
     *,
     draws: int = 256,
@@ -182,7 +187,7 @@ def landing_statistics(
         sigmas: (S,) noise levels, > 0.
         data: the points x0 is drawn from, those of D unless given.
         draws: number of pairs (x0, ε).
-        flow: the flow map; the exact one unless given.
+        flow: the flow map; the exact one of D unless given. A landing of another counts for the nearest point of D.
         generator: source of randomness; without one, a fresh generator with a fixed seed.
         progress: whether a progress bar is drawn on stderr.
 
@@ -201,10 +206,11 @@ def landing_statistics(
     flow = flow or FlowMap(D)
     x0, eps = draw_pairs(D, data, draws, generator)
     rows: list[tuple[Tensor, ...]] = []
-    for sigma in tqdm(sigmas.tolist(), desc="landings", unit="level", leave=False, disable=not progress):
+    levels = torch.as_tensor(sigmas, dtype=torch.float64)
+    for sigma in tqdm(levels.tolist(), desc="landings", unit="level", leave=False, disable=not progress):
         x = x0 + sigma * eps
         post, landing = D.posterior(x, sigma), flow.land(x, sigma)
-        ends = D.take(landing.index)
+        ends = D.take(_index(D, flow, landing))
 
         def hits(other: Tensor, ends: Tensor = ends) -> Tensor:
             return (ends == other).flatten(1).all(1)
@@ -221,7 +227,12 @@ def landing_statistics(
                 landing.nfe,
             )
         )
-    return LandingStatistics(sigmas.double(), *(torch.stack(column) for column in zip(*rows, strict=True)))
+    return LandingStatistics(levels, *(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+def _index(D: OptimalDenoiser, flow: FlowMap, landing: Landing) -> Tensor:
+    """The data point of D that a landing is nearest to; of a flow of D's own it is known."""
+    return landing.index if flow.D is D else D.nearest(landing.x)
 
 
 def _ratio(D: OptimalDenoiser, x: Tensor, sigma: float) -> Tensor:

@@ -135,6 +135,22 @@ class OptimalDenoiser:
         """The data points at `index`, in their own precision; images as float32 in [−1, 1]."""
         return self._points.take(index)
 
+    @property
+    def mean(self) -> Float[Tensor, " *event"]:
+        """E x0, the mean of the data, (*event) float64: what D tends to as σ → ∞."""
+        return self._points.mean.view(self.event)
+
+    def two_nearest(self, x: Num[Tensor, "B *event"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Distances from x to the nearest and to the second nearest of the distinct data points, (B,) float64 each.
+
+        The second is inf where there is one distinct point.
+
+        Raises:
+            ValueError: x of another event shape or not finite.
+        """
+        z, _ = self._checked(x.detach(), 1.0)
+        return self._points.two_nearest(z)
+
     def first_copies(self) -> Int[Tensor, " N"]:
         """For every data point the first one in the data that equals it, (N,), on the CPU; mostly itself."""
         return self._points.first_copies()

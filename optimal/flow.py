@@ -60,7 +60,8 @@ class Landing:
             the point that it is. −1 where D is not an `OptimalDenoiser`, and no data are known.
         nfe: (B,) int64, denoiser calls of each sample.
         captured: (B,) float64, without a grid: the noise level at which it became certain, at most the σ of the start;
-            0 where it never did, x being on the border of a basin to within rounding. nan with a grid, and at σ = 0.
+            0 where it never did, x being on the border of a basin to within rounding, or the points closer together
+            than 1e-6 standard deviations of the data. nan with a grid, and at σ = 0.
     """
 
     x: Tensor
@@ -82,9 +83,11 @@ class FlowMap:
 
     f(x, 0) = x in either case (x_θ(x, t_1) = x).
 
-    Ties. The flow from the border between two basins stays on it, and ends on neither. x there, to within rounding,
-    goes where rounding sends it, the same point in every run; or, if it stays undecided down to σ = 1e-6 standard
-    deviations of the data, to the nearest data point, the first in the data among equals (its `captured` is then 0).
+    Ties. The flow from the border between two basins stays on it, and ends on neither. An x there goes to one side or
+    the other, as the errors of the integration decide, the same in every run: within 1e-5 σ of a border the side is not
+    to be relied on, at the default tolerance. Where nothing decides, as between two points at exactly equal distance,
+    it is at σ = 1e-6 standard deviations of the data still undecided, and goes to the nearest data point, the first in
+    the data among equals; its `captured` is then 0.
 
     Args:
         D: the denoiser: with a grid any, without one an `OptimalDenoiser`.
@@ -122,6 +125,8 @@ class FlowMap:
         tolerance: float | None = None,
         **options: Any,
     ):
+        if not callable(D):
+            raise ValueError(f"D must be a denoiser, a function (x, sigma) -> x0_hat, got {type(D).__name__}")
         self.D = D
         self.sigmas = None if sigmas is None else grid(sigmas)
         if self.sigmas is None:
@@ -241,6 +246,8 @@ class FlowMap:
         """sigma of every row, (B,) float64, checked."""
         if not isinstance(x, Tensor) or x.ndim == 0 or not x.dtype.is_floating_point:
             raise ValueError("x must be a floating-point tensor of shape (B, *event)")
+        if isinstance(self.D, OptimalDenoiser):
+            self.D._checked(x, 1.0)
         if self.sigmas is not None:
             return on_grid(self.sigmas, sigma, len(x)).to(x.device)
         levels = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).detach()

@@ -122,10 +122,30 @@ def test_memory_does_not_grow_with_the_draws() -> None:
     assert found.mismatch == again.mismatch
 
 
+def test_flows_of_other_denoisers_count_for_the_nearest_point() -> None:
+    """A network's flow knows no data, another data set's knows others."""
+    D = OptimalDenoiser(load("five-deltas"))
+    sigmas = karras(40)
+    own = basins(D, 600, seeded(), flow=FlowMap(D, sigmas))
+    wrapped = FlowMap(lambda x, sigma: D(x, sigma), sigmas)
+    assert torch.equal(basins(D, 600, seeded(), flow=wrapped).counts, own.counts)
+    ours, theirs = (
+        landing_statistics(D, [0.1, 1.0], draws=50, flow=flow, generator=seeded())
+        for flow in (FlowMap(D, sigmas), wrapped)
+    )
+    assert torch.equal(ours.source, theirs.source)
+    assert ours.source[0].double().mean() > 0.9
+    beyond = basins(D, 100, seeded(), flow=FlowMap(OptimalDenoiser(column(5.0, -5.0))))
+    outer = D.nearest(column(5.0, -5.0)).tolist()
+    assert beyond.counts[outer].sum() == 100
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"n": 0}, "n must be at least 1, got 0"),
+        ({"n": 0}, "n must be a whole number from 1 on, got 0"),
+        ({"n": 1.5}, "n must be a whole number from 1 on, got 1.5"),
+        ({"generator": None}, "generator must be a torch.Generator, got NoneType"),
         ({"sigma_max": 0.0}, "sigma_max must be positive and finite, got 0"),
         ({"sigma_max": math.inf}, "sigma_max must be positive and finite, got inf"),
         ({"start": "noise"}, 'start must be "prior" or "data", got \'noise\''),

@@ -174,7 +174,7 @@ def test_knowledge_knows_one_level_only(normal: Normal) -> None:
         assert torch.equal(student(x, torch.full((4,), 80.0)), student(x, 80.0))
         assert torch.equal(student(x, 0.0), x)
         for level in (79.9, 1.0, 80.1):
-            with pytest.raises(ValueError, match=f"sigma must .*80.* got {level:g}"):
+            with pytest.raises(ValueError, match=f"at sigma_max = 80 only .*got {level:g}: sample it in one step"):
                 student(x, level)
 
 
@@ -229,6 +229,48 @@ def test_reached_points_of_five_deltas_in_closed_form(sigma: float) -> None:
     assert torch.equal(out[~reached], FlowMap(D)(x[~reached], sigma))
 
 
+@pytest.mark.parametrize("sigma", [5.0, 2.0])
+def test_ends_are_found_among_many_close_points(sigma: float, normal: Normal) -> None:
+    """1,000 points in the plane: the end is up to the 250th nearest to x, and still found."""
+    D = OptimalDenoiser(normal(1000, 2))
+    student = multistep_knowledge_optimum(D, 80.0)
+    between, ends = student.intermediate(80 * normal(30, 2), sigma)
+    distances = torch.cdist(between, D.data)
+    rank = (distances < torch.cdist(between, ends).diagonal()[:, None]).sum(1)
+    assert rank.amax() > 40 or sigma != 2.0
+    assert student.reached(between, sigma).all()
+    assert torch.equal(student(between, sigma), ends)
+
+
+def test_an_exhaustive_search_finds_no_more(normal: Normal) -> None:
+    """Noisy data are mostly off the student's lines, whatever is tried."""
+    D = OptimalDenoiser(normal(40, 3))
+    x = normal(8, 3) + 2 * normal(8, 3)
+    some, all_of_them = (multistep_knowledge_optimum(D, 80.0, tries=tries).reached(x, 2.0) for tries in (16, 40))
+    assert torch.equal(some, all_of_them)
+    assert all_of_them.sum() < 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_ends_are_found_in_low_precision_and_far_from_zero(dtype: torch.dtype, normal: Normal) -> None:
+    points = load("five-deltas").points.double() + (1000 if dtype == torch.float32 else 0)
+    student = multistep_knowledge_optimum(OptimalDenoiser(points), 80.0)
+    x = (points.mean() + 80 * normal(200, 1)).to(dtype)
+    for sigma in (40.0, 10.0, 2.0):
+        between, ends = student.intermediate(x, sigma)
+        # What rounding of x moves up the line, by 80/σ, may leave the basin: next to its border only.
+        wrong = (student(between, sigma) != ends).sum()
+        assert wrong <= (0 if dtype == torch.float32 else 6)
+
+
+def test_events_too_large_for_a_covariance(normal: Normal) -> None:
+    D = OptimalDenoiser(normal(40, 1, 33, 33))
+    student = multistep_knowledge_optimum(D, 80.0)
+    for sigma in (40.0, 5.0, 0.5):
+        between, ends = student.intermediate(80 * normal(10, 1, 33, 33), sigma)
+        assert torch.equal(student(between, sigma), ends)
+
+
 def test_a_teacher_on_a_grid(normal: Normal) -> None:
     D, x = OptimalDenoiser(load("five-deltas")), 80 * normal(50, 1)
     student = multistep_knowledge_optimum(D, karras(40), "heun")
@@ -251,6 +293,9 @@ def test_one_point_and_copies(normal: Normal) -> None:
 def test_errors(normal: Normal) -> None:
     D, x = OptimalDenoiser(column(-1.0, 1.0)), column(0.1, 0.2)
     for call, sentence in (
+        (lambda: progressive_optimum(D, karras(4), 1)(x.long(), 80.0), "x must be a floating-point tensor"),
+        (lambda: multistep_knowledge_optimum(D, 80.0)(x.long(), 80.0), "x must be a floating-point tensor"),
+        (lambda: multistep_knowledge_optimum(D, 80.0, tries=0), "tries must be at least 1, got 0"),
         (lambda: progressive_optimum(D, [1.0, 1.0, 0.0], 1), "a grid must decrease"),
         (lambda: progressive_optimum(D, karras(4), -1), "stage must be a whole number from 0 on, got -1"),
         (lambda: progressive_optimum(D, karras(4), 1.5), "stage must be a whole number from 0 on, got 1.5"),

@@ -370,6 +370,7 @@ def test_errors_of_the_construction() -> None:
         ((Gaussian(torch.zeros(1), 1.0),), {}, "D must be an OptimalDenoiser, got Gaussian: give sigmas="),
         ((D, None, "heun"), {}, "give sigmas="),
         ((D, None), {"eta": 0.0}, "give sigmas="),
+        ((None, GRID), {}, r"D must be a denoiser, a function \(x, sigma\) -> x0_hat, got NoneType"),
         ((D,), {"tolerance": 0.0}, "tolerance must lie between 1e-10 and 0.1, got 0"),
         ((D, GRID), {"tolerance": 1e-3}, "tolerance= is of the continuous flow"),
         ((D, [1.0, 2.0, 0.0]), {}, "a grid must decrease"),
@@ -401,8 +402,9 @@ def test_errors_of_the_way_down() -> None:
 @pytest.mark.parametrize("bad", [torch.zeros(2, 3), torch.tensor([[math.nan]]), torch.zeros(2, 1, dtype=torch.int64)])
 def test_errors_of_x(bad: Tensor) -> None:
     for jump in (FlowMap(OptimalDenoiser(POINTS)), FlowMap(OptimalDenoiser(POINTS), GRID)):
-        with pytest.raises(ValueError, match="x must"):
-            jump(bad, 1.0)
+        for sigma in (1.0, 0.0):
+            with pytest.raises(ValueError, match="x must"):
+                jump(bad, sigma)
 
 
 def test_every_solver_is_taken_or_refused_by_name() -> None:

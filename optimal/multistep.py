@@ -1,0 +1,236 @@
+"""The optimum of multi-step knowledge distillation (Eq. 42): one jump, taken in as many steps as one likes.
+
+The student is trained at σ_N as in knowledge distillation, and also at the points that its own DDIM steps reach from
+x_N ~ p_{t_N}. At σ_N its optimum is the teacher's end point f(x_N). With r = σ/σ_N, the points it then reaches lie on
+the straight line from x_N to that end, whatever the steps in between,
+
+    x = r x_N + (1 − r) f(x_N),    target f(x_N)                                                                (*)
+
+so the optimum at (x, σ) is E[f(x_N) | x] over those x_N whose line passes x. In one dimension f is monotone and there
+is at most one. In more we know of no proof, and have met no x with two; what is returned solves (*). Off these lines
+the loss says nothing: noisy data x0 + σ ε are mostly off them.
+
+To evaluate it, (*) is solved for x_N. Its end is one of the data points y_k, and it is y_k if and only if the flow
+leads to y_k from up the line through it, x_k = y_k + (x − y_k)/r: one run of the flow tests one k. Which to try next is
+Newton's guess. f is constant almost everywhere, but seen from afar it has the slope of the flow of Gaussian data of the
+same covariance C, A = √(C (C + σ_N² I)⁻¹); from the last run, f(x_j) = y_l, the candidates rank by
+
+    ‖y_l + A (x_k − x_j) − y_k‖.
+
+Every second try is the untried data point nearest to x, which finds the end at once where the noise is orthogonal to
+the data, as in many dimensions it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Num
+from torch import Tensor
+from tqdm import tqdm
+
+from .denoiser import OptimalDenoiser
+from .distilled import teacher_map
+from .flow import FlowMap
+from .samplers import Solver
+
+__all__ = ["MultistepKnowledgeOptimum", "multistep_knowledge_optimum"]
+
+_TRIES = 64
+_EQUAL = 1e-3
+"""A teacher on a grid ends on a data point to within so many standard deviations of the data times √dim."""
+_DIRECT = 1024
+"""Up to so many values in an event the covariance is formed; above, A is a multiple of the identity."""
+
+
+def multistep_knowledge_optimum(
+    D: OptimalDenoiser,
+    sigmas: float | Tensor | Sequence[float],
+    solver: str | Solver | None = None,
+    *,
+    tries: int = _TRIES,
+    progress: bool = False,
+    **options: Any,
+) -> MultistepKnowledgeOptimum:
+    """The optimal student of multi-step knowledge distillation, on its own intermediate points (Eq. 42).
+
+    Its DDIM sampler, with any number of steps, ends where the teacher does in one jump. A call below σ_N costs a run of
+    the flow for each data point that is tried, mostly one or two on the student's own points, and `tries` for a point
+    that is none; `intermediate` gives such points with their ends at the cost of one.
+
+    Args:
+        D: the teacher.
+        sigmas: (n + 1,) the grid of the teacher's sampler, fine enough to end on the data; or σ_N alone, for the exact
+            flow.
+        solver, options: of the teacher's sampler, as for `FlowMap`.
+        tries: data points that are tried before x is given up as unreached. With len(D) the search is exhaustive.
+        progress: whether a progress bar of the search is drawn on stderr.
+
+    Raises:
+        ValueError: as for `FlowMap`; D not an `OptimalDenoiser`; tries < 1.
+
+    Example:
+        >>> from optimal import OptimalDenoiser, karras, multistep_knowledge_optimum, sample
+        >>> student = multistep_knowledge_optimum(OptimalDenoiser(torch.tensor([[-1.0], [1.0]])), 80.0)
+        >>> sample(student, torch.tensor([[20.0], [-3.0]]), karras(3), solver="euler").tolist()
+        [[1.0], [-1.0]]
+    """
+    if not isinstance(D, OptimalDenoiser):
+        raise ValueError(f"the search for ends among the data needs an OptimalDenoiser, got {type(D).__name__}")
+    if tries < 1:
+        raise ValueError(f"tries must be at least 1, got {tries}")
+    return MultistepKnowledgeOptimum(*teacher_map(D, sigmas, solver, options), tries=tries, progress=progress)
+
+
+class MultistepKnowledgeOptimum:
+    """See `multistep_knowledge_optimum`. A `Denoiser`, at every σ from 0 to σ_N.
+
+    Attributes:
+        sigma_max: σ_N.
+        teacher: its `FlowMap`.
+    """
+
+    def __init__(self, teacher: FlowMap, sigma_max: float, *, tries: int = _TRIES, progress: bool = False):
+        assert isinstance(teacher.D, OptimalDenoiser)
+        self.teacher, self.sigma_max, self._data = teacher, sigma_max, teacher.D
+        self._tries, self._progress = tries, progress
+        self._guess: _Guess | None = None
+
+    def __repr__(self) -> str:
+        return f"MultistepKnowledgeOptimum({self.teacher!r}, sigma_max={self.sigma_max:g})"
+
+    def __call__(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
+        """x̂, (B, *event): f(x_N) of the x_N whose line passes x, see `reached`; where none is found, f(x, σ).
+
+        Raises:
+            ValueError: sigma above σ_N, negative or of another shape, or for a teacher on a grid below its last level
+                above 0; x as for `FlowMap`.
+        """
+        return self._search(x, sigma)[0]
+
+    def reached(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Bool[Tensor, " B"]:
+        """Whether x was found to be a point that the student's own steps reach, where Eq. 42 says what it answers."""
+        return self._search(x, sigma)[1]
+
+    def intermediate(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Where the student's steps take x from σ_N, and its output there: Eq. 42's pairs, without a search.
+
+        Args:
+            x: (B, *event), at σ_N.
+            sigma: float, () or (B,), from 0 to σ_N.
+
+        Returns:
+            r x + (1 − r) f(x), and f(x).
+        """
+        levels = self._levels(sigma, x)
+        ends = self.teacher(x, self.sigma_max)
+        r = (levels / self.sigma_max).view(-1, *[1] * (x.ndim - 1))
+        return (ends + r * (x.double() - ends)).to(x.dtype), ends
+
+    def _levels(self, sigma: float | Tensor, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor) or x.ndim == 0 or not x.dtype.is_floating_point:
+            raise ValueError("x must be a floating-point tensor of shape (B, *event)")
+        levels = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).detach()
+        if levels.shape not in ((), (len(x),)):
+            raise ValueError(f"sigma must have shape () or (B,), got {tuple(levels.shape)} with B = {len(x)}")
+        usable = (levels >= 0) & (levels <= self.sigma_max * (1 + 1e-6))
+        if not usable.all():
+            wrong = float(levels[~usable].reshape(-1)[0])
+            raise ValueError(f"sigma must lie between 0 and sigma_max = {self.sigma_max:g}, got {wrong:g}")
+        return levels.clamp_max(self.sigma_max).expand(len(x)).contiguous()
+
+    def _search(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
+        levels, x = self._levels(sigma, x), x.detach()
+        landing = self.teacher.land(x, levels)
+        out, candidate = landing.x, landing.index.clone()
+        found = (levels == self.sigma_max) | (levels == 0)
+        if found.all():
+            return out, found
+        self._guess = self._guess or _Guess(self._data, self.sigma_max)
+        wide = (-1, *[1] * (x.ndim - 1))
+        work = torch.float64 if x.dtype == torch.float64 else torch.float32
+        near = self._equal_distance()
+        tried = torch.zeros(len(x), len(self._data), dtype=torch.bool, device=x.device)
+        for attempt in tqdm(
+            range(min(self._tries, len(self._data))), desc="ends", leave=False, disable=not self._progress
+        ):
+            rows = (~found).nonzero().squeeze(1)
+            if len(rows) == 0:
+                break
+            tried[rows, candidate[rows]] = True
+            end = self._data.take(candidate[rows]).double()
+            r = (levels[rows] / self.sigma_max).view(wide)
+            start = end + (x[rows].double() - end) / r
+            led = self.teacher.land(start.to(work), self.sigma_max)
+            same = (led.index == candidate[rows]) & ((led.x.double() - end).flatten(1).norm(dim=1) <= near)
+            out[rows[same]], found[rows[same]] = led.x[same].to(x.dtype), True
+            rows, start, index = rows[~same], start[~same], led.index[~same]
+            if len(rows) == 0:
+                continue
+            if attempt % 2:
+                scores = self._guess.distances(x[rows])
+            else:
+                scores = self._guess.newton(x[rows], levels[rows] / self.sigma_max, start, index)
+            candidate[rows] = scores.masked_fill(tried[rows], torch.inf).argmin(1)
+        return out, found
+
+    def _equal_distance(self) -> float:
+        return _EQUAL * (self._data.standard_deviation or 1.0) * self._data._points.dim**0.5
+
+
+class _Guess:
+    """Rankings of the data points as ends; copies of a point are never tried."""
+
+    def __init__(self, D: OptimalDenoiser, sigma_max: float):
+        points = D._points
+        self._later = D.first_copies() != torch.arange(len(D))
+        self._mean = points.mean
+        self._D = D
+        if points.dim <= _DIRECT:
+            second = torch.zeros(points.dim, points.dim, dtype=torch.float64, device=points.device)
+            for _, block in points.blocks(points.few_rows, points.device):
+                block = block - (self._mean - points.centre)
+                second += block.T @ block / points.size
+            variances, self._basis = torch.linalg.eigh(second)
+        else:
+            variances = torch.full((1,), D.standard_deviation**2, dtype=torch.float64, device=points.device)
+            self._basis = None
+        variances = variances.clamp_min(0)
+        self._slope = (variances / (variances + sigma_max**2)).sqrt()
+
+    def newton(self, x: Tensor, r: Tensor, start: Tensor, index: Tensor) -> Tensor:
+        """‖y_l + A (x_k − x_j) − y_k‖² for all k, less what does not depend on k, (B, N).
+
+        Args:
+            x: (B, *event), the point that a line is sought for.
+            r: (B,) σ/σ_N.
+            start, index: the last run, from x_j (B, *event) to y_l.
+        """
+        ends = self._rotated(self._D.take(index).double().flatten(1) - self._mean.to(x.device))
+        begin = self._rotated(start.flatten(1) - self._mean.to(x.device))
+        query = self._rotated(x.double().flatten(1) - self._mean.to(x.device))
+        slope, r = self._slope.to(x.device), r[:, None]
+        # x_k = y_k + (x − y_k)/r, so that the vector is constant − factor · y_k.
+        constant = ends + slope * (query / r - begin)
+        factor = 1 - slope * (1 - 1 / r)
+        return self._quadratic(constant * factor, factor.square())
+
+    def distances(self, x: Tensor) -> Tensor:
+        """‖x − y_k‖² less ‖x‖², (B, N)."""
+        query = self._rotated(x.double().flatten(1) - self._mean.to(x.device))
+        return self._quadratic(query, torch.ones_like(query[:, :1]))
+
+    def _quadratic(self, linear: Tensor, square: Tensor) -> Tensor:
+        """Σ_i square_i y_ki² − 2 linear_i y_ki in the basis of the covariance, (B, N); inf for later copies."""
+        points = self._D._points
+        out = torch.empty(len(linear), points.size, dtype=torch.float64, device=linear.device)
+        square = square.expand_as(linear)
+        for start, block in points.blocks(points.block_rows(len(linear)), linear.device):
+            rotated = self._rotated(block - (self._mean - points.centre).to(linear.device))
+            out[:, start : start + len(block)] = square @ rotated.square().T - 2 * linear @ rotated.T
+        return out.masked_fill_(self._later.to(linear.device), torch.inf)
+
+    def _rotated(self, z: Tensor) -> Tensor:
+        return z if self._basis is None else z @ self._basis.to(z)

@@ -14,7 +14,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Before the first import of optimal: its annotated shapes are checked under pytest, and only there.
-install_import_hook("optimal", "shapes.check")
+install_import_hook(["optimal", "neural"], "shapes.check")
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 settings.register_profile("optimal", deadline=None, derandomize=True, max_examples=30)

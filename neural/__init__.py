@@ -1,0 +1,30 @@
+"""Networks beside the optimum: trained with Eq. 26, distilled in four ways, and measured under identical samplers.
+
+from neural import PRESETS, agreement, fit
+from optimal import OptimalDenoiser, load
+
+data = load("five-deltas")
+net = fit(PRESETS["toy"], data)                          # a Denoiser
+found = agreement(net, OptimalDenoiser(data), [0.1, 0.5, 1.0, 5.0])
+"""
+
+from .compare import Agreement as Agreement
+from .compare import agreement as agreement
+from .compare import compare as compare
+from .compare import landing_agreement as landing_agreement
+from .config import PRESETS as PRESETS
+from .config import Distillation as Distillation
+from .config import Experiment as Experiment
+from .config import Network as Network
+from .config import Optimisation as Optimisation
+from .networks import MLP as MLP
+from .networks import UNet as UNet
+from .networks import from_diffusers as from_diffusers
+from .precondition import Preconditioned as Preconditioned
+from .run import cached as cached
+from .run import distil as distil
+from .run import fit as fit
+from .run import load_model as load_model
+from .train import Training as Training
+from .train import TrainingDiverged as TrainingDiverged
+from .train import train as train

@@ -1,0 +1,149 @@
+"""Checkpoints: one safetensors file a step, with the configuration in its header.
+
+A file holds everything that the next step depends on: weights, their average, the optimiser's moments, the state of
+the random generator and the step. It is written under a temporary name, flushed to disk and renamed, so that a run
+killed at any moment leaves whole files only. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .config import differing, from_json, to_json
+
+__all__ = ["checkpoints", "kind", "latest", "optimizer_tensors", "pack", "read", "restore_optimizer", "unpack", "write"]
+
+_NAME = re.compile(r"step-(\d{9})\.safetensors")
+_FORMAT = "1"
+
+
+def write(folder: Path, step: int, tensors: dict[str, Tensor], config: Any) -> Path:
+    """Write one checkpoint, and config.json beside it; returns the file.
+
+    Raises:
+        ValueError: the folder cannot be written.
+    """
+    path = folder / f"step-{step:09d}.safetensors"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    text = to_json(config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f".config.{os.getpid()}"
+        beside.write_text(text + "\n")
+        os.replace(beside, folder / "config.json")
+        try:
+            contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            header = {"format": _FORMAT, "step": str(step), "kind": type(config).__name__, "config": text}
+            save_file(contiguous, temporary, metadata=header)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(f"the checkpoint could not be written to {folder}: {error.strerror or error}") from error
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoint files in a folder, by step."""
+    return sorted(path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name))
+
+
+def latest(folder: str | Path) -> Path:
+    """The file of the highest step, or the file itself where one is named.
+
+    Raises:
+        ValueError: there is none.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        return folder
+    found = checkpoints(folder)
+    if not found:
+        raise ValueError(f"no checkpoint (step-….safetensors) in {folder}")
+    return found[-1]
+
+
+def read(path: Path, config_type: type, expected: Any = None) -> tuple[dict[str, Tensor], int, Any]:
+    """The tensors, the step and the configuration of a checkpoint.
+
+    Args:
+        path: the file.
+        config_type: class of its configuration.
+        expected: a configuration it must have.
+
+    Raises:
+        ValueError: damaged, of another kind, or of another configuration: the first differing fields are named.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}") from error
+    if header.get("format") != _FORMAT or header.get("kind") != config_type.__name__:
+        raise ValueError(
+            f"{path} is a checkpoint of a {header.get('kind', 'foreign program')}, not of a {config_type.__name__}"
+        )
+    try:
+        config = from_json(config_type, header["config"])
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} has an unreadable configuration: {error}") from error
+    if expected is not None and config != expected:
+        fields = differing(config, expected)
+        values = "; ".join(
+            f"{name}: {_value(config, name)!r} there, {_value(expected, name)!r} here" for name in fields[:4]
+        )
+        raise ValueError(f"{path} was made with another configuration: {values}")
+    return tensors, int(header["step"]), config
+
+
+def kind(path: Path) -> str:
+    """The class name of a checkpoint's configuration; empty for another file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("kind", "")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}") from error
+
+
+def pack(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The same under prefix.name."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def unpack(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those under prefix.name, by name."""
+    start = prefix + "."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as tensors: index.name of every parameter's moments."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put `optimizer_tensors` back."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, _, field = name.partition(".")
+        state.setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _value(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config

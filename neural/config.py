@@ -1,0 +1,177 @@
+"""What a training run is: data, network, optimisation. Typed, saved as JSON beside its results, compared by field."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["PRESETS", "Distillation", "Experiment", "Network", "Optimisation", "differing", "from_json", "to_json"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The architecture."""
+
+    kind: str = "mlp"
+    """mlp (points, small images) or unet (images)."""
+    width: int = 128
+    """mlp: width of the hidden layers."""
+    depth: int = 3
+    """mlp: number of residual blocks."""
+    channels: tuple[int, ...] = (32, 64)
+    """unet: channels of each resolution, finest first."""
+    layers: int = 2
+    """unet: residual blocks of each resolution."""
+    attention: tuple[int, ...] = ()
+    """unet: sides, in pixels, of the resolutions with self-attention."""
+    precondition: str = "edm"
+    """edm (Karras et al. 2022, Table 1) or none (the paper's plain x_theta)."""
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How a loss is minimised."""
+
+    steps: int = 8000
+    """Number of optimiser steps."""
+    batch: int = 1024
+    """Samples of a step, all processes together."""
+    lr: float = 1e-3
+    """Adam's learning rate at its highest."""
+    warmup: int = 200
+    """Steps over which the learning rate rises from 0; it then falls to 0 as a cosine."""
+    clip: float = 1.0
+    """Largest norm of the gradient; it is scaled down to it."""
+    ema: float = 0.999
+    """Decay of the average of the weights, a step."""
+    accumulate: int = 1
+    """Parts in which a batch is computed."""
+    noise: str = "log_uniform"
+    """Noise levels: log_normal (P_mean, P_std), log_uniform or uniform_t (both between sigma_min and sigma_max)."""
+    P_mean: float = -1.2
+    """log_normal: mean of ln sigma."""
+    P_std: float = 1.2
+    """log_normal: standard deviation of ln sigma."""
+    sigma_min: float = 0.002
+    """Lowest noise level, in units of the data."""
+    sigma_max: float = 80.0
+    """Highest noise level, in units of the data."""
+    weighting: str = "edm"
+    """Of the squared error: edm (1/c_out²), none (Eq. 26), snr (1/sigma²) or snr1 (max(1, 1/sigma²))."""
+    flip: bool = False
+    """Whether images are mirrored left to right, each with probability ½."""
+    bf16: bool = False
+    """Whether the network is run under bfloat16 autocast."""
+    compile: bool = False
+    """Whether the network is compiled (torch.compile)."""
+    seed: int = 0
+    """Of the weights and of all draws."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One network on one data set."""
+
+    dataset: str = "five-deltas"
+    """Data: an embedded name, or a path."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the data set."""
+    network: Network = field(default_factory=Network)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """One student."""
+
+    technique: str = "consistency"
+    """consistency, progressive, knowledge or multistep."""
+    teacher: str = "optimum"
+    """optimum (of the data), or the folder of a trained network."""
+    points: int = 32
+    """Noise levels of the grid above 0 (EDM's, rho = 7); for progressive, the steps of the first teacher."""
+    solver: str = "heun"
+    """The teacher's: euler or heun. progressive: always euler (DDIM)."""
+    pairs: int = 16384
+    """knowledge, multistep: how many noises and end points are computed once."""
+    experiment: Experiment = field(default_factory=Experiment)
+    """Data, the student's network and its optimisation; for progressive, steps are those of each stage."""
+
+
+PRESETS: dict[str, Experiment] = {
+    "toy": Experiment("five-deltas", optimisation=Optimisation(steps=6000)),
+    "digits": Experiment(
+        "digits",
+        network=Network(width=768, depth=4),
+        optimisation=Optimisation(steps=9000, batch=512, lr=1e-3, sigma_min=0.02, sigma_max=80.0),
+    ),
+    "faces": Experiment(
+        "faces",
+        network=Network(kind="unet", channels=(32, 64, 64), layers=1),
+        optimisation=Optimisation(steps=4000, batch=64, lr=1e-3, flip=True),
+    ),
+    "emoji-16": Experiment(
+        "emoji",
+        {"resolution": 16},
+        Network(kind="unet", channels=(32, 64, 64), layers=2),
+        Optimisation(steps=10_000, batch=64, lr=1e-3),
+    ),
+    # Karras et al. 2022's DDPM++ at 64×64 in size; trains on a GPU, and was only constructed here.
+    "ffhq-64": Experiment(
+        "ffhq-64x64.zip",
+        network=Network(kind="unet", channels=(128, 256, 256, 256), layers=4, attention=(16,)),
+        optimisation=Optimisation(
+            steps=390_000, batch=512, lr=2e-4, warmup=20_000, ema=0.9999, noise="log_normal", flip=True, bf16=True
+        ),
+    ),
+}
+
+
+def to_json(config: Any) -> str:
+    """The configuration, readable, keys in the order of the fields."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def from_json(kind: type, text: str) -> Any:
+    """The configuration of this kind that `to_json` wrote.
+
+    Raises:
+        ValueError: no JSON, or fields that this kind does not have.
+    """
+    return _build(kind, json.loads(text))
+
+
+def _build(kind: Any, values: dict[str, Any]) -> Any:
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no field {unknown[0]!r}; it has {', '.join(known)}")
+    nested = {"network": Network, "optimisation": Optimisation, "experiment": Experiment}
+    built = {}
+    for name, value in values.items():
+        if name in nested:
+            value = _build(nested[name], value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[name] = value
+    return kind(**built)
+
+
+def differing(a: Any, b: Any) -> list[str]:
+    """Names of the fields, dotted, in which two configurations of a kind differ."""
+    names = []
+    for f in dataclasses.fields(a):
+        ours, theirs = getattr(a, f.name), getattr(b, f.name)
+        if dataclasses.is_dataclass(ours):
+            names += [f"{f.name}.{name}" for name in differing(ours, theirs)]
+        elif ours != theirs:
+            names.append(f.name)
+    return names
+
+
+def key(config: Any) -> str:
+    """16 hex digits that change with the configuration."""
+    return hashlib.blake2b(to_json(config).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,112 @@
+"""Knowledge distillation (Eq. 41): the teacher's end point, in one jump from noise.
+
+    λ ‖x_θ(x, σ_N) − x̂(x)‖²/dim,    x̂(x) the end of the teacher's sampler from x
+
+The pairs (x, x̂) cost a whole sampler run each. They are computed once, into a folder that the next run finds: two
+files, noises.npy and ends.npy, memory-mapped. The minimum is `optimal.knowledge_optimum(teacher, sigmas, solver)`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..loss import Batch, weighted
+
+__all__ = ["Knowledge", "make_pairs"]
+
+_AT_ONCE = 512
+
+
+def make_pairs(
+    jump: Callable[[Tensor, float], Tensor],
+    event: tuple[int, ...],
+    sigma_max: float,
+    count: int,
+    folder: Path,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Noises σ_N ε and where `jump` takes them, (count, *event) float32 each, from the folder if they are there.
+
+    Args:
+        jump: (x, sigma_max) -> end point: a `FlowMap` or a knowledge optimum.
+        event: shape of one point.
+        sigma_max: σ_N.
+        count: number of pairs.
+        folder: where they are kept; what else is in it must make the folder's name unique to this teacher.
+        seed: of the noises.
+        progress: whether a progress bar is drawn on stderr.
+
+    Raises:
+        ValueError: the folder cannot be written, or count < 1.
+    """
+    if count < 1:
+        raise ValueError(f"pairs must be at least 1, got {count}")
+    shape = (count, *event)
+    paths = folder / "noises.npy", folder / "ends.npy"
+    try:
+        found = tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
+        if all(array.shape == shape and array.dtype == np.float32 for array in found):
+            return found[0], found[1]
+    except (OSError, ValueError):
+        pass  # Not there, or left half-written by another program: made anew.
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
+        noises, ends = (np.lib.format.open_memmap(path, "w+", np.float32, shape) for path in temporary)
+        with tqdm(total=count, desc="pairs", unit="pair", disable=not progress) as bar:
+            for start in range(0, count, _AT_ONCE):
+                part = slice(start, min(start + _AT_ONCE, count))
+                x = sigma_max * torch.randn(part.stop - start, *event, generator=generator)
+                noises[part], ends[part] = x.numpy(), jump(x, sigma_max).numpy()
+                bar.update(part.stop - start)
+        for array, path, final in zip((noises, ends), temporary, paths, strict=True):
+            array.flush()
+            os.replace(path, final)
+    except OSError as error:
+        raise ValueError(f"the pairs could not be written to {folder}: {error.strerror or error}") from error
+    return tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)  # pyright: ignore[reportReturnType]
+
+
+class Knowledge:
+    """The loss of Eq. 41.
+
+    Args:
+        noises, ends: pairs, (M, *event) float32.
+        sigma_max: σ_N.
+        weighting, sigma_data: as for `Consistency`.
+    """
+
+    def __init__(
+        self,
+        noises: np.ndarray | Tensor,
+        ends: np.ndarray | Tensor,
+        sigma_max: float,
+        *,
+        weighting: str = "edm",
+        sigma_data: float = 1.0,
+    ):
+        self.noises, self.ends, self.sigma_max = _tensor(noises), _tensor(ends), sigma_max
+        self.weighting, self.sigma_data = weighting, sigma_data
+
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        index = torch.randint(len(self.noises), (count,), generator=generator)
+        return self.noises[index], self.ends[index]
+
+    def loss(self, student: nn.Module, average: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        x, ends = batch
+        sigma = torch.full((len(x),), self.sigma_max, dtype=torch.float64, device=x.device)
+        return weighted(student(x, sigma) - ends, sigma, self.weighting, self.sigma_data), sigma
+
+
+def _tensor(array: np.ndarray | Tensor) -> Tensor:
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))

@@ -1,0 +1,61 @@
+"""Progressive distillation (Eq. 38–40): one DDIM step of the student for two of its teacher.
+
+    λ ‖x_θ(x, σ_n) − x'‖²/dim,   x = x0 + σ_n ε,   x' the output with which one DDIM step does what the teacher's two do
+
+Each stage halves the steps, its student starting from the weights of the last and becoming the next teacher. The
+minimum of stage k is `optimal.progressive_optimum(teacher, sigmas, k)`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from optimal.denoiser import Denoiser
+from optimal.distilled import ddim_target
+from optimal.schedule import grid
+
+from ..loss import Batch, Source, weighted
+
+__all__ = ["Progressive"]
+
+
+class Progressive:
+    """The loss of one stage, Eq. 38.
+
+    Args:
+        source: where x0 comes from.
+        teacher: any denoiser, the optimum included.
+        sigmas: (n + 1,) the teacher's grid, the last 0. The student's is every second level of it, `student_sigmas`.
+        weighting, sigma_data: as for `Consistency`.
+
+    References:
+        Salimans, Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models", Algorithm 2.
+    """
+
+    def __init__(
+        self, source: Source, teacher: Denoiser, sigmas: Tensor, *, weighting: str = "edm", sigma_data: float = 1.0
+    ):
+        self.source, self.teacher, self.sigmas = source, teacher, grid(sigmas)
+        self.student_sigmas = torch.cat([self.sigmas[:-1][::2], self.sigmas[-1:]])
+        self.weighting, self.sigma_data = weighting, sigma_data
+
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        x0 = self.source.draw(count, generator)
+        index = 2 * torch.randint(len(self.student_sigmas) - 1, (count,), generator=generator)
+        return x0, index, torch.randn(x0.shape, generator=generator)
+
+    def loss(self, student: nn.Module, average: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        x0, index, eps = batch
+        sigmas = self.sigmas.to(x0.device)
+        high = sigmas[index]
+        x = x0 + high.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1)) * eps
+        target = torch.empty_like(x)
+        with torch.no_grad():
+            # An odd grid leaves one step for the last level.
+            for steps in (1, 2):
+                rows = ((len(self.sigmas) - 1 - index).clamp_max(2) == steps).nonzero().squeeze(1)
+                if len(rows):
+                    levels = torch.stack([sigmas[index[rows] + i] for i in range(steps + 1)])
+                    target[rows] = ddim_target(self.teacher, x[rows], levels)
+        return weighted(student(x, high) - target, high, self.weighting, self.sigma_data), high

@@ -1,0 +1,149 @@
+"""Objectives: what a network is trained for, as draws and as a loss of each sample.
+
+`draw` makes the random part of one global batch, on the CPU and the same in every process; `loss` is applied to any
+part of it. So a step has one outcome, however it is split over accumulated parts or processes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optimal import Dataset
+from optimal.process import VP
+
+from .config import Optimisation
+
+__all__ = ["NOISES", "WEIGHTINGS", "Denoising", "Objective", "Source", "draw_sigma", "weighting"]
+
+NOISES = ("log_normal", "log_uniform", "uniform_t")
+WEIGHTINGS = ("edm", "none", "snr", "snr1")
+
+Batch = tuple[Tensor, ...]
+
+_IN_MEMORY = 2**28
+"""Data up to so many bytes as float32 are converted once."""
+
+
+class Objective(Protocol):
+    """A loss with its draws."""
+
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        """Tensors of `count` rows each, from the generator alone."""
+        ...
+
+    def loss(self, student: nn.Module, average: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The weighted loss of every row, (B,), with gradients to the student, and its noise level, (B,).
+
+        student and average, the average of its weights, are denoisers.
+        """
+        ...
+
+
+class Source:
+    """Clean points, drawn uniformly with replacement, from a store of any size.
+
+    Args:
+        data: `Dataset`; a memory map is read by rows.
+        flip: whether images are mirrored left to right, each with probability ½.
+
+    Raises:
+        ValueError: flip, and points that are no images.
+    """
+
+    def __init__(self, data: Dataset, flip: bool = False):
+        if flip and not data.is_image:
+            raise ValueError(f"flip mirrors images, {data.name} has points of shape {data.event}")
+        self.data, self.flip, self.event = data, flip, data.event
+        self._points = data.points if 4 * data.array.size <= _IN_MEMORY else None
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, *event) float32."""
+        index = torch.randint(len(self.data), (count,), generator=generator)
+        x0 = self._points[index] if self._points is not None else self.data[index.numpy()]
+        if self.flip:
+            mirrored = torch.rand(count, generator=generator) < 0.5
+            x0 = torch.where(mirrored.view(-1, 1, 1, 1), x0.flip(-1), x0)
+        return x0
+
+
+def draw_sigma(count: int, options: Optimisation, generator: torch.Generator) -> Tensor:
+    """Noise levels, (count,) float64, as `options.noise` says.
+
+    log_normal: exp(P_mean + P_std ε). log_uniform: even in ln σ. uniform_t: even in the time of linear VP, between the
+    times of sigma_min and sigma_max (Eq. 26 with t ~ U).
+
+    Raises:
+        ValueError: another name.
+    """
+    if options.noise == "log_normal":
+        eps = torch.randn(count, generator=generator, dtype=torch.float64)
+        return (options.P_mean + options.P_std * eps).exp()
+    u = torch.rand(count, generator=generator, dtype=torch.float64)
+    if options.noise == "log_uniform":
+        low, high = math.log(options.sigma_min), math.log(options.sigma_max)
+        return (low + u * (high - low)).exp()
+    if options.noise == "uniform_t":
+        process = VP()
+        low, high = process.time(options.sigma_min), process.time(options.sigma_max)
+        return process.sigma(low + u * (high - low))
+    raise ValueError(f"noise must be one of {', '.join(NOISES)}, got {options.noise!r}")
+
+
+def weighting(name: str, sigma: Tensor, sigma_data: float) -> Tensor:
+    """λ(σ), like sigma: what the squared error of x0 is multiplied by.
+
+    edm: (σ² + σ_d²)/(σ σ_d)² = 1/c_out², so that F's error weighs the same everywhere (Karras et al. 2022, Table 1).
+    none: 1 (Eq. 26). snr: 1/σ², the error of ε. snr1: max(1, 1/σ²) (Salimans, Ho 2022).
+
+    Raises:
+        ValueError: another name.
+    """
+    if name == "edm":
+        return 1 / sigma.square() + 1 / sigma_data**2
+    if name == "none":
+        return torch.ones_like(sigma)
+    if name == "snr":
+        return 1 / sigma.square()
+    if name == "snr1":
+        return (1 / sigma.square()).clamp_min(1)
+    raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}, got {name!r}")
+
+
+class Denoising:
+    """Eq. 26: λ(σ) ‖x0 − x_θ(x0 + σ ε, σ)‖²/dim, whose minimum is E[x0 | x] at every (x, σ), whatever λ > 0 is.
+
+    Args:
+        data: what to train on.
+        options: noise levels, weighting, flips.
+        sigma_data: σ_d of the edm weighting.
+    """
+
+    def __init__(self, data: Dataset, options: Optimisation, sigma_data: float):
+        self.source, self.options, self.sigma_data = Source(data, options.flip), options, sigma_data
+        draw_sigma(0, options, torch.Generator())
+        weighting(options.weighting, torch.ones(0), sigma_data)
+
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        x0 = self.source.draw(count, generator)
+        return x0, draw_sigma(count, self.options, generator), torch.randn(x0.shape, generator=generator)
+
+    def loss(self, student: nn.Module, average: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        x0, sigma, eps = batch
+        x = x0 + sigma.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1)) * eps
+        return weighted(student(x, sigma) - x0, sigma, self.options.weighting, self.sigma_data), sigma
+
+
+def weighted(difference: Tensor, sigma: Tensor, name: str, sigma_data: float) -> Tensor:
+    """λ(σ) · mean square of each row's difference, (B,)."""
+    return weighting(name, sigma, sigma_data).to(difference) * difference.flatten(1).square().mean(1)
+
+
+def root_mean_square(data: Dataset) -> float:
+    """σ_d: √(E x²) over all values of at most 4,096 points spread evenly over the data."""
+    some = data[np.arange(0, len(data), max(1, len(data) // 4096))]
+    return float(some.double().square().mean().sqrt()) or 1.0

@@ -1,0 +1,220 @@
+"""Running trainings to their end: progress, metrics, checkpoints, and a cache keyed by what was asked for."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from optimal import Dataset, OptimalDenoiser, load
+from optimal.datasets.store import cache_folder
+from optimal.denoiser import Denoiser
+
+from . import checkpoint
+from .config import Distillation, Experiment, key, to_json
+from .distill import stages
+from .loss import Denoising, Objective, root_mean_square
+from .networks import build
+from .precondition import Preconditioned
+from .train import Report, Training, train
+
+__all__ = ["cached", "distil", "fit", "load_model", "new_training", "run"]
+
+_EVERY = 100
+"""Steps between rows of metrics.csv."""
+
+
+def new_training(config: Experiment, data: Dataset) -> tuple[Training, Objective]:
+    """A network and its denoising loss, as configured."""
+    sigma_data = root_mean_square(data)
+    model = build(config.network, data.event, sigma_data, seed=config.optimisation.seed)
+    return Training(model, config.optimisation, config), Denoising(data, config.optimisation, sigma_data)
+
+
+def run(
+    training: Training,
+    objective: Objective,
+    folder: Path | None,
+    *,
+    every: int = 1000,
+    progress: bool = False,
+    description: str = "training",
+    listeners: Iterable[Any] = (),
+) -> Preconditioned:
+    """Train to the end; returns the averaged denoiser, for use.
+
+    Args:
+        training, objective: see `neural.train`.
+        folder: for checkpoints (every `every` steps and at the end, the last two are kept) and metrics.csv; None: none.
+        progress: whether a bar with loss, speed and time left is drawn on stderr.
+        description: of the bar.
+        listeners: called with every hundredth `Report`.
+    """
+    steps = training.options.steps
+    with (
+        _Metrics(folder, training.step) as metrics,
+        tqdm(total=steps, initial=training.step, desc=description, unit="it", leave=False, disable=not progress) as bar,
+    ):
+        for report in train(training, objective):
+            bar.update()
+            if report.step % _EVERY == 0 or report.step == steps:
+                bar.set_postfix(loss=f"{report.loss:.3g}")
+                metrics.add(report)
+                for listener in listeners:
+                    listener(report)
+            if folder is not None and (report.step % every == 0 or report.step == steps):
+                training.save(folder)
+                for old in checkpoint.checkpoints(folder)[:-2]:
+                    old.unlink(missing_ok=True)
+    return training.denoiser.eval()
+
+
+class _Metrics:
+    """metrics.csv: step, loss, lr, gradient. A resumed run drops the rows after its checkpoint."""
+
+    def __init__(self, folder: Path | None, step: int):
+        self._file = None
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        path, kept = folder / "metrics.csv", []
+        if step and path.exists():
+            with open(path, newline="") as file:
+                kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
+        self._file = open(path, "w", newline="")  # noqa: SIM115
+        self._writer = csv.writer(self._file)
+        self._writer.writerow([f.name for f in dataclasses.fields(Report)])
+        self._writer.writerows(kept)
+
+    def add(self, report: Report) -> None:
+        if self._file is not None:
+            self._writer.writerow(dataclasses.astuple(report))
+            self._file.flush()
+
+    def __enter__(self) -> _Metrics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def fit(
+    config: Experiment,
+    data: Dataset,
+    folder: Path | None = None,
+    *,
+    resume: bool = False,
+    every: int = 1000,
+    progress: bool = False,
+    listeners: Iterable[Any] = (),
+) -> Preconditioned:
+    """Train a network (Eq. 26); with a folder, `resume` goes on from its last checkpoint, if it has one.
+
+    Raises:
+        ValueError: a folder that holds a run already, without resume; a checkpoint of another configuration.
+    """
+    training, objective = new_training(config, data)
+    _prepare(training, folder, resume)
+    return run(
+        training,
+        objective,
+        folder,
+        every=every,
+        progress=progress,
+        description=f"train {data.name}",
+        listeners=listeners,
+    )
+
+
+def distil(
+    config: Distillation,
+    data: Dataset,
+    teacher: Denoiser,
+    folder: Path,
+    *,
+    resume: bool = False,
+    every: int = 1000,
+    progress: bool = False,
+    listeners: Iterable[Any] = (),
+) -> Preconditioned:
+    """Train a student of a teacher; returns the last stage's. Stages are kept in folders of their own.
+
+    Raises:
+        ValueError: as for `fit` and `neural.distill.stages`.
+    """
+    student = None
+    for name, training, objective in stages(config, data, teacher, folder / "pairs", progress=progress):
+        _prepare(training, folder / name, resume)
+        student = run(
+            training,
+            objective,
+            folder / name,
+            every=every,
+            progress=progress,
+            description=f"{config.technique} {data.name} {name}",
+            listeners=listeners,
+        )
+    if student is None:
+        raise ValueError("progressive distillation needs a teacher of at least 2 steps (points)")
+    return student
+
+
+def load_model(folder: str | Path) -> tuple[Preconditioned, Experiment | Distillation]:
+    """The averaged network of a run's last checkpoint, as a denoiser, and its configuration.
+
+    Args:
+        folder: of a run, or a checkpoint file. Of a distillation, the folder with its stages gives the last one.
+
+    Raises:
+        ValueError: no checkpoint, a damaged one, or data that cannot be loaded.
+    """
+    path = Path(folder)
+    if path.is_dir() and not checkpoint.checkpoints(path):
+        inner = [sub for sub in path.iterdir() if sub.is_dir() and checkpoint.checkpoints(sub)]
+        # Of progressive stages, the one with the fewest steps.
+        inner.sort(key=lambda sub: (len(sub.name), sub.name))
+        if inner:
+            path = inner[0]
+    path = checkpoint.latest(path)
+    kind = Distillation if checkpoint.kind(path) == "Distillation" else Experiment
+    tensors, _, config = checkpoint.read(path, kind)
+    experiment: Experiment = config if kind is Experiment else config.experiment
+    data = load(experiment.dataset, **experiment.options)
+    model = build(experiment.network, data.event, root_mean_square(data))
+    model.load_state_dict(checkpoint.unpack(checkpoint.unpack(tensors, "average"), "module"))
+    return model.eval().requires_grad_(False), config
+
+
+def cached(config: Experiment | Distillation, data: Dataset, *, progress: bool = False) -> Path:
+    """The folder of a finished run of this configuration on these data; trained, or gone on with, where there is none.
+
+    It lies in the user's cache folder (`OPTIMAL_CACHE` names another), under a name made of the configuration and the
+    fingerprint of the data.
+    """
+    name = f"{type(config).__name__.lower()}-{data.name}-{key(config)}-{data.fingerprint[:8]}"
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
+    folder = cache_folder() / "networks" / name
+    done = folder / "done.json"
+    if done.exists():
+        return folder
+    if isinstance(config, Experiment):
+        fit(config, data, folder, resume=True, progress=progress)
+    else:
+        teacher = OptimalDenoiser(data) if config.teacher == "optimum" else load_model(config.teacher)[0]
+        distil(config, data, teacher, folder, resume=True, progress=progress)
+    done.write_text(to_json(config))
+    return folder
+
+
+def _prepare(training: Training, folder: Path | None, resume: bool) -> None:
+    if folder is None or not folder.is_dir() or not checkpoint.checkpoints(folder):
+        return
+    if not resume:
+        raise ValueError(f"{folder} holds a run already: resume it, or name another folder")
+    training.resume(folder)

@@ -1,0 +1,172 @@
+"""Training: a generator that takes one step at a time and reports it; who calls it prints, logs, saves, stops.
+
+Adam on the mean of an `Objective`'s losses, the learning rate rising linearly and falling as a cosine, the gradient
+clipped, the weights averaged. All randomness comes from one generator, whose state is part of the checkpoint: a run
+continued from one goes on bit for bit as if it had not been stopped. Under torchrun every process draws the whole batch
+and computes its share of it, so that the loss does not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from . import checkpoint
+from .config import Optimisation
+from .loss import Objective
+from .precondition import Preconditioned
+
+__all__ = ["Report", "Training", "TrainingDiverged", "learning_rate", "train"]
+
+
+class TrainingDiverged(ValueError):
+    """The loss is not finite: says at which step and noise level, and which checkpoint is the last good one."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One step.
+
+    Attributes:
+        step: how many have been taken, this one included.
+        loss: mean over the global batch.
+        lr: learning rate.
+        gradient: norm of the gradient before it was clipped.
+    """
+
+    step: int
+    loss: float
+    lr: float
+    gradient: float
+
+
+class Training:
+    """A network on its way: weights, their average, optimiser, randomness and step.
+
+    Args:
+        model: the denoiser to train.
+        options: how.
+        config: what is saved with checkpoints; `Experiment` or `Distillation`.
+    """
+
+    def __init__(self, model: Preconditioned, options: Optimisation, config: Any):
+        if options.steps < 1 or options.batch < 1 or options.accumulate < 1:
+            raise ValueError("steps, batch and accumulate must be at least 1")
+        if not 0 <= options.ema < 1:
+            raise ValueError(f"ema must lie in [0, 1), got {options.ema:g}")
+        self.model, self.options, self.config = model, options, config
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
+        self.average.requires_grad_(False)
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
+        self.generator = torch.Generator().manual_seed(options.seed)
+        self.step = 0
+        self.saved: Path | None = None
+
+    @property
+    def denoiser(self) -> Preconditioned:
+        """The network with averaged weights, what is to be used."""
+        return self.average.module  # pyright: ignore[reportReturnType]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a checkpoint of this step; returns the file."""
+        tensors = (
+            checkpoint.pack(self.model.state_dict(), "model")
+            | checkpoint.pack(self.average.state_dict(), "average")
+            | checkpoint.pack(checkpoint.optimizer_tensors(self.optimizer), "optimizer")
+            | {"generator": self.generator.get_state()}
+        )
+        self.saved = checkpoint.write(Path(folder), self.step, tensors, self.config)
+        return self.saved
+
+    def resume(self, folder: str | Path) -> None:
+        """Go on from a folder's last checkpoint.
+
+        Raises:
+            ValueError: there is none, it is damaged, or it was made with another configuration.
+        """
+        path = checkpoint.latest(folder)
+        tensors, self.step, _ = checkpoint.read(path, type(self.config), self.config)
+        self.model.load_state_dict(checkpoint.unpack(tensors, "model"))
+        self.average.load_state_dict(checkpoint.unpack(tensors, "average"))
+        checkpoint.restore_optimizer(self.optimizer, checkpoint.unpack(tensors, "optimizer"))
+        self.generator.set_state(tensors["generator"])
+        self.saved = path
+
+
+def learning_rate(step: int, options: Optimisation) -> float:
+    """At step 0, 1, …: a linear rise over `warmup` steps, then a cosine to 0 at `steps`."""
+    rise = min(1.0, (step + 1) / max(options.warmup, 1))
+    done = max(0.0, (step - options.warmup) / max(options.steps - options.warmup, 1))
+    return options.lr * rise * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+
+def train(training: Training, objective: Objective) -> Iterator[Report]:
+    """Take the steps that are left, one an iteration.
+
+    Args:
+        training: where it stands; changed in place.
+        objective: the loss.
+
+    Yields:
+        a `Report` after every step.
+
+    Raises:
+        ValueError: a batch that cannot be split evenly.
+        TrainingDiverged: a loss that is not finite.
+    """
+    options, model = training.options, training.model
+    parallel = distributed.is_available() and distributed.is_initialized()
+    rank, world = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
+    if options.batch % (world * options.accumulate):
+        raise ValueError(
+            f"a batch of {options.batch} cannot be split over {world} processes times {options.accumulate} parts"
+        )
+    student: nn.Module = nn.parallel.DistributedDataParallel(model) if parallel else model
+    if options.compile:
+        student = torch.compile(student)  # pyright: ignore[reportAssignmentType]
+    device = next(model.parameters()).device
+    model.train()
+    while training.step < options.steps:
+        lr = learning_rate(training.step, options)
+        for group in training.optimizer.param_groups:
+            group["lr"] = lr
+        batch = objective.draw(options.batch, training.generator)
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for part in range(options.accumulate):
+            rows = slice(rank * options.accumulate + part, None, world * options.accumulate)
+            mine = tuple(tensor[rows].to(device) for tensor in batch)
+            last = part == options.accumulate - 1
+            hold = contextlib.nullcontext() if last or not parallel else student.no_sync()  # pyright: ignore
+            with hold:
+                with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+                    losses, sigma = objective.loss(student, training.denoiser, mine)
+                loss = losses.mean() / options.accumulate
+                if not torch.isfinite(losses).all():
+                    _diverged(training, losses.detach(), sigma)
+                loss.backward()
+            total += loss.detach().double()
+        if parallel:
+            distributed.all_reduce(total, distributed.ReduceOp.SUM)
+            total /= world
+        gradient = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        training.optimizer.step()
+        training.optimizer.zero_grad(set_to_none=True)
+        training.average.update_parameters(model)
+        training.step += 1
+        yield Report(training.step, float(total), lr, float(gradient))
+
+
+def _diverged(training: Training, losses: Tensor, sigma: Tensor) -> None:
+    row = int((~torch.isfinite(losses)).nonzero()[0])
+    good = f"the last good checkpoint is {training.saved}" if training.saved else "no checkpoint was written"
+    raise TrainingDiverged(
+        f"the loss is {float(losses[row]):g} at step {training.step + 1}, sigma = {float(sigma[row]):g}; {good}"
+    )

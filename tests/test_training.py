@@ -1,0 +1,253 @@
+"""Training: the loss falls to its floor, a stopped run goes on bit for bit, and processes share one batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neural import Experiment, Network, Optimisation, Preconditioned, Training, TrainingDiverged, agreement, fit, train
+from neural.checkpoint import checkpoints, latest, read
+from neural.run import load_model, new_training, run
+from neural.train import learning_rate
+from optimal import Dataset, OptimalDenoiser, load
+
+Normal = Callable[..., Tensor]
+ROOT = Path(__file__).parents[1]
+
+SMALL = Experiment(
+    "two-points",
+    network=Network(width=32, depth=1),
+    optimisation=Optimisation(steps=60, batch=64, warmup=10, sigma_min=0.05, sigma_max=20.0),
+)
+
+
+def changed(**options: object) -> Experiment:
+    return dataclasses.replace(SMALL, optimisation=dataclasses.replace(SMALL.optimisation, **options))
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_the_loss_falls_to_its_floor_on_two_points() -> None:
+    """The floor is MMSE under the weighting, known from the posterior; and the network is near the optimum."""
+    data, config = load("two-points"), changed(steps=1500, batch=256, lr=3e-3, ema=0.99)
+    training, objective = new_training(config, data)
+    losses = [report.loss for report in train(training, objective)]
+    batch = objective.draw(50_000, torch.Generator().manual_seed(9))
+    D = OptimalDenoiser(data)
+    x = batch[0] + batch[1].float()[:, None] * batch[2]
+    floor = float(((1 / batch[1].square() + 1) * D.posterior(x, batch[1]).variance).mean())
+    assert floor > 0.1
+    assert np.mean(losses[:20]) > 1.3 * floor
+    assert np.mean(losses[-300:]) == pytest.approx(floor, rel=0.1)
+    found = agreement(training.denoiser.eval(), D, [0.1, 0.5, 1.0, 3.0], draws=2000)
+    assert found.gap_share.amax() < 0.03
+    assert (found.excess_risk / found.excess_error).amin() > -4
+
+
+def test_the_learning_rate() -> None:
+    options = Optimisation(steps=100, warmup=10, lr=2.0)
+    rates = [learning_rate(step, options) for step in range(101)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert rates[55] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+    assert (np.diff(rates[10:]) <= 0).all()
+    assert learning_rate(0, Optimisation(warmup=0, lr=2.0)) == 2.0
+
+
+def test_the_average_is_that_of_its_decay() -> None:
+    """The first update copies, then decay·average + (1 − decay)·weights."""
+    training, objective = new_training(changed(ema=0.9, steps=5), load("two-points"))
+    expected = None
+    for _ in train(training, objective):
+        now = weights(training.model)
+        expected = now if expected is None else 0.9 * expected + 0.1 * now
+    assert expected is not None
+    torch.testing.assert_close(weights(training.denoiser), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("at", [1, 7, 37])
+def test_a_resumed_run_is_the_same_bit_for_bit(at: int, tmp_path: Path) -> None:
+    data = load("two-points")
+    whole, objective = new_training(SMALL, data)
+    curve = list(train(whole, objective))
+    first, objective = new_training(SMALL, data)
+    for report in train(first, objective):
+        if report.step == at:
+            first.save(tmp_path)
+            break
+    second, objective = new_training(SMALL, data)
+    second.resume(tmp_path)
+    assert second.step == at
+    assert list(train(second, objective)) == curve[at:]
+    assert torch.equal(weights(second.model), weights(whole.model))
+    assert torch.equal(weights(second.denoiser), weights(whole.denoiser))
+    other, _ = new_training(changed(lr=0.1), data)
+    with pytest.raises(ValueError, match=r"optimisation\.lr: 0\.001 there, 0\.1 here"):
+        other.resume(tmp_path)
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    options = ["--steps", "400", "--batch", "64", "--every", "20", "--out", str(folder)]
+    return [sys.executable, "-m", "neural", "train", "--preset", "toy", *options, *more]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def test_killed_and_resumed_from_the_command_line(tmp_path: Path) -> None:
+    """SIGKILL in the middle of a run; --resume ends with the weights of a run that was left alone."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, env=environment(), cwd=tmp_path, capture_output=True)
+    process = subprocess.Popen(
+        command(killed), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not (killed.is_dir() and checkpoints(killed)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < int(latest(killed).name[5:14]) < 400
+    refused = subprocess.run(command(killed), env=environment(), cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "holds a run already" in refused.stderr
+    subprocess.run(command(killed, "--resume"), check=True, env=environment(), cwd=tmp_path, capture_output=True)
+    # The header's keys come in any order; every tensor is to be the same to the last bit.
+    ours, theirs = (read(latest(folder), Experiment)[0] for folder in (killed, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (killed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    model, config = load_model(killed)
+    assert isinstance(config, Experiment)
+    assert config.optimisation.steps == 400
+    assert torch.isfinite(model(torch.ones(2, 1), 1.0)).all()
+
+
+def test_two_processes_share_one_batch(tmp_path: Path) -> None:
+    """torchrun with gloo: the losses of one process at equal global batch, up to the order of sums."""
+    single, double = tmp_path / "single", tmp_path / "double"
+    subprocess.run(command(single), check=True, env=environment(), cwd=tmp_path, capture_output=True)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    done = subprocess.run(
+        launch + command(double)[2:], env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    curves = [np.loadtxt(folder / "metrics.csv", delimiter=",", skiprows=1) for folder in (single, double)]
+    assert len(curves[0]) == 4
+    np.testing.assert_allclose(curves[1][:, 1], curves[0][:, 1], rtol=2e-3)
+    np.testing.assert_allclose(curves[1][:, 2], curves[0][:, 2])
+
+
+def test_parts_of_a_batch_add_up() -> None:
+    data = load("two-points")
+    curves = []
+    for parts in (1, 4):
+        training, objective = new_training(changed(accumulate=parts), data)
+        curves.append([report.loss for report in train(training, objective)])
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-3)
+    training, objective = new_training(changed(accumulate=3), data)
+    with pytest.raises(ValueError, match="a batch of 64 cannot be split over 1 processes times 3 parts"):
+        next(train(training, objective))
+
+
+def test_bfloat16_and_compile_run(tmp_path: Path) -> None:
+    training, objective = new_training(changed(bf16=True, steps=30), load("two-points"))
+    losses = [report.loss for report in train(training, objective)]
+    assert math.isfinite(losses[-1])
+    plain, objective = new_training(changed(steps=30), load("two-points"))
+    np.testing.assert_allclose(losses, [report.loss for report in train(plain, objective)], rtol=0.1)
+
+
+class Exploding:
+    """A loss that is nan from the third step on, for the second row."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return (torch.randn(count, 1, generator=generator),)
+
+    def loss(self, student: nn.Module, average: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        self.calls += 1
+        sigma = torch.linspace(1, 2, len(batch[0]), dtype=torch.float64)
+        losses = student(batch[0], sigma).square().flatten()
+        if self.calls > 2:
+            losses = losses * torch.where(torch.arange(len(losses)) == 1, torch.nan, 1.0)
+        return losses, sigma
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_loss_that_is_not_finite_stops_with_what_to_know(saved: bool, tmp_path: Path) -> None:
+    training, _ = new_training(changed(batch=3), load("two-points"))
+    steps = train(training, Exploding())
+    assert [next(steps).step for _ in range(2)] == [1, 2]
+    before = weights(training.model).clone()
+    if saved:
+        training.save(tmp_path)
+    with pytest.raises(TrainingDiverged, match="the loss is nan at step 3, sigma = 1.5") as caught:
+        next(steps)
+    assert ("step-000000002.safetensors" if saved else "no checkpoint was written") in str(caught.value)
+    assert torch.equal(before, weights(training.model))
+
+
+def test_runs_keep_metrics_and_two_checkpoints(tmp_path: Path) -> None:
+    data = load("two-points")
+    heard = []
+    model = fit(changed(steps=250), data, tmp_path, every=50, listeners=[heard.append])
+    assert isinstance(model, Preconditioned)
+    assert not model.training
+    assert [report.step for report in heard] == [100, 200, 250]
+    assert [path.name[5:14] for path in checkpoints(tmp_path)] == ["000000200", "000000250"]
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert rows[0] == "step,loss,lr,gradient"
+    assert len(rows) == 4
+    assert json.loads((tmp_path / "config.json").read_text())["optimisation"]["steps"] == 250
+    loaded, _ = load_model(tmp_path)
+    assert torch.equal(weights(loaded), weights(model))
+
+
+def test_a_user_may_bring_any_module(normal: Normal) -> None:
+    class Tiny(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+
+        def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+            return self.layer(torch.cat([x, c_noise[:, None]], 1))
+
+    data = load("two-points")
+    _, objective = new_training(SMALL, data)
+    training = Training(Preconditioned(Tiny(), 1.0, "none"), SMALL.optimisation, SMALL)
+    before = weights(training.model).clone()
+    run(training, objective, None)
+    assert training.step == 60
+    assert not torch.equal(before, weights(training.model))
+
+
+def test_large_stores_are_read_by_rows(tmp_path: Path) -> None:
+    """A memory map above the limit is never converted as a whole."""
+    array = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, (300, 3, 500, 500))
+    array[:, 0, 0, 0] = np.arange(300) % 256
+    training, objective = new_training(changed(steps=1, batch=4), load("two-points"))
+    from neural.loss import Source
+
+    source = Source(Dataset("large", array, fingerprint="0" * 16))
+    assert source._points is None
+    drawn = source.draw(4, torch.Generator().manual_seed(0))
+    assert drawn.shape == (4, 3, 500, 500)
+    assert next(train(training, objective)).step == 1

@@ -230,7 +230,8 @@ def _model(name: str, dataset: str | None) -> tuple[Denoiser, Dataset]:
     if name.startswith("diffusers:"):
         if dataset is None:
             raise ValueError("a diffusers model does not know its data: give --dataset")
-        return from_diffusers(name.removeprefix("diffusers:")), load(dataset)
+        pretrained: Any = from_diffusers(name.removeprefix("diffusers:"))
+        return pretrained, load(dataset)
     model, config = load_model(name)
     experiment = config.experiment if isinstance(config, Distillation) else config
     return model, load(dataset) if dataset else load(experiment.dataset, **experiment.options)

@@ -199,7 +199,7 @@ def test_a_loss_that_is_not_finite_stops_with_what_to_know(saved: bool, tmp_path
     before = weights(training.model).clone()
     if saved:
         training.save(tmp_path)
-    with pytest.raises(TrainingDiverged, match="the loss is nan at step 3, sigma = 1.5") as caught:
+    with pytest.raises(TrainingDiverged, match=r"the loss is nan at step 3, sigma = 1\.5") as caught:
         next(steps)
     assert ("step-000000002.safetensors" if saved else "no checkpoint was written") in str(caught.value)
     assert torch.equal(before, weights(training.model))

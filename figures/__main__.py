@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from . import border, distilled, fig1, grids, prop4, steps, trajectories
+from . import border, distilled, fewstep, fig1, grids, prop4, samples, steps, students, trained, trajectories
 from .config import Config
 from .output import save
 
@@ -26,6 +26,10 @@ FIGURES: dict[str, ModuleType] = {
     "distilled": distilled,
     "prop4": prop4,
     "grids": grids,
+    "trained": trained,
+    "students": students,
+    "samples": samples,
+    "fewstep": fewstep,
 }
 
 

@@ -107,7 +107,7 @@ class Sample:
     """optimum, the folder of a run, or diffusers:FOLDER."""
     dataset: str | None = None
     """Data of `optimum` and of a diffusers model; runs know theirs."""
-    n: int = 16
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     """Number of samples."""
     steps: int = 18
     """Steps of the sampler."""
@@ -135,7 +135,7 @@ class Compare:
     """Noise levels of the denoiser table, in units of the data."""
     draws: int = 1024
     """Pairs (x0, noise) of the denoiser table."""
-    n: int = 256
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
     """Noises of the sampler table."""
     steps: tuple[int, ...] = (1, 2, 4, 18)
     """Numbers of steps of the sampler table."""
@@ -163,6 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if launched:
             distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            if torch.cuda.is_available():
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         {Train: _train, Distill: _distill, Sample: _sample, Compare: _compare}[type(command)](command)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -199,10 +201,16 @@ def _train(command: Train) -> None:
         return
     main_process = not distributed.is_initialized() or distributed.get_rank() == 0
     listeners = [_tensorboard(command.out)] if command.tensorboard and main_process else []
-    folder = command.out if main_process else None
-    if distributed.is_initialized() and command.resume:
-        folder = command.out  # Every process goes on from the same checkpoint.
-    fit(config, data, folder, resume=command.resume, every=command.every, progress=main_process, listeners=listeners)
+    fit(
+        config,
+        data,
+        command.out,
+        resume=command.resume,
+        every=command.every,
+        progress=main_process,
+        listeners=listeners,
+        writes=main_process,
+    )
     if main_process:
         print(f"trained {data.name}: {command.out}")
 

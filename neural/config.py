@@ -105,8 +105,8 @@ PRESETS: dict[str, Experiment] = {
     "toy": Experiment("five-deltas", optimisation=Optimisation(steps=6000)),
     "digits": Experiment(
         "digits",
-        network=Network(width=768, depth=4),
-        optimisation=Optimisation(steps=9000, batch=512, lr=1e-3, sigma_min=0.02, sigma_max=80.0),
+        network=Network(width=512, depth=3),
+        optimisation=Optimisation(steps=10_000, batch=256, lr=2e-3, noise="log_normal", P_mean=0.0, P_std=1.3),
     ),
     "faces": Experiment(
         "faces",

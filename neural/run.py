@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser, load
@@ -33,6 +34,7 @@ def new_training(config: Experiment, data: Dataset) -> tuple[Training, Objective
     """A network and its denoising loss, as configured."""
     sigma_data = root_mean_square(data)
     model = build(config.network, data.event, sigma_data, seed=config.optimisation.seed)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     return Training(model, config.optimisation, config), Denoising(data, config.optimisation, sigma_data)
 
 
@@ -113,8 +115,11 @@ def fit(
     every: int = 1000,
     progress: bool = False,
     listeners: Iterable[Any] = (),
+    writes: bool = True,
 ) -> Preconditioned:
     """Train a network (Eq. 26); with a folder, `resume` goes on from its last checkpoint, if it has one.
+
+    Of several processes, one is to have `writes`; the others read the folder only.
 
     Raises:
         ValueError: a folder that holds a run already, without resume; a checkpoint of another configuration.
@@ -124,7 +129,7 @@ def fit(
     return run(
         training,
         objective,
-        folder,
+        folder if writes else None,
         every=every,
         progress=progress,
         description=f"train {data.name}",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 
-from figures import border, distilled, grids, prop4, steps, trajectories
+from figures import border, distilled, fewstep, grids, prop4, samples, steps, students, trained, trajectories
 from figures.__main__ import FIGURES, main
 from figures.config import Config
 from optimal import OptimalDenoiser, load, speciation_sigma
@@ -33,6 +34,34 @@ def of_trajectories() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def of_steps() -> dict[str, np.ndarray]:
     return steps.compute(QUICK)
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
+    """Small networks, trained once into a cache of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPTIMAL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield Config(quick=True)
+
+
+@pytest.fixture(scope="module")
+def of_trained(networks: Config) -> dict[str, np.ndarray]:
+    return trained.compute(networks)
+
+
+@pytest.fixture(scope="module")
+def of_students(networks: Config) -> dict[str, np.ndarray]:
+    return students.compute(networks)
+
+
+@pytest.fixture(scope="module")
+def of_samples(networks: Config) -> dict[str, np.ndarray]:
+    return samples.compute(networks)
+
+
+@pytest.fixture(scope="module")
+def of_fewstep(networks: Config) -> dict[str, np.ndarray]:
+    return fewstep.compute(networks)
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +253,50 @@ def test_stages_of_the_grids(of_grids: dict[str, np.ndarray]) -> None:
         assert np.isnan(jump[j + 1 :, j]).all()
 
 
-@pytest.mark.parametrize("name", ["border", "trajectories", "steps", "distilled", "prop4", "grids"])
+def test_gap_and_excess_risk_are_one_quantity(of_trained: dict[str, np.ndarray]) -> None:
+    assert of_trained["names"].tolist() == ["toy"]
+    assert (np.abs(of_trained["0_identity"]) < 5).all()
+    assert (of_trained["0_gap"] > 0).all()
+    # Far below the border even a hardly trained network is right: preconditioning sees to it.
+    assert of_trained["0_gap_share"][0] < 0.05
+    np.testing.assert_allclose(of_trained["0_gap"], of_trained["0_gap_share"] * of_trained["0_scale"])
+
+
+def test_students_beside_the_flow_map(of_students: dict[str, np.ndarray]) -> None:
+    points = load("five-deltas").points.flatten().numpy()
+    assert set(of_students["flow"].flatten()) == set(points)
+    assert set(of_students["jump_flow"]) == set(points)
+    assert of_students["one_same"].shape == of_students["one_distance"].shape == (4,)
+    assert ((of_students["one_same"] > 0.2) & (of_students["one_same"] <= 1)).all()
+    # Below all noise the boundary condition holds: the output is x.
+    assert of_students["same_consistency"][-1] > 0.8
+
+
+def test_samples_are_marked_as_memorised(of_samples: dict[str, np.ndarray]) -> None:
+    methods = of_samples["methods"].tolist()
+    assert of_samples["samples"].shape == (len(methods), 14, 1, 8, 8)
+    assert of_samples["memorised"].shape == (len(methods), 14)
+    assert of_samples["memorised"][methods.index("exact flow")].all()
+    assert of_samples["share"][methods.index("exact flow")] == 1
+
+
+def test_few_steps_of_every_method(of_fewstep: dict[str, np.ndarray]) -> None:
+    methods = of_fewstep["methods"].tolist()
+    i = methods.index("optimum, heun")
+    assert of_fewstep[f"{i}_nfe"].tolist() == [1, 3, 7]
+    assert (np.diff(of_fewstep[f"{methods.index('optimum, euler')}_same"]) >= 0).all()
+    assert of_fewstep[f"{methods.index('progressive students')}_nfe"].tolist() == [1, 2, 4, 8]
+    for i in range(len(methods)):
+        assert (of_fewstep[f"{i}_wasserstein"] > 0).all()
+
+
+@pytest.mark.parametrize("name", ["trained", "students", "samples", "fewstep"])
+def test_figures_of_presets_take_no_data(name: str) -> None:
+    with pytest.raises(ValueError, match=r"presets? (toy|digits)"):
+        FIGURES[name].compute(QUICK)
+
+
+@pytest.mark.parametrize("name", [*FIGURES][1:])
 def test_every_figure_is_drawn(name: str, request: pytest.FixtureRequest) -> None:
     arrays = request.getfixturevalue(f"of_{name}")
     figure = FIGURES[name].draw(arrays)

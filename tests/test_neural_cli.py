@@ -1,0 +1,98 @@
+"""`python -m neural`: a user's path from training to the comparison, and one sentence for bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from neural.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> int:
+    return main(list(arguments))
+
+
+def test_train_distil_sample_compare(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--steps", "120", "--batch", "64"]
+    assert run("train", "--preset", "toy", *small, "--out", "net") == 0
+    assert "trained five-deltas: net" in capsys.readouterr().out
+    assert run("distill", "--technique", "knowledge", *small, "--pairs", "300", "--out", "student") == 0
+    assert run("distill", "--technique", "progressive", "--teacher", "net", "--points", "4", *small, "--out", "pd") == 0
+    capsys.readouterr()
+    assert run("sample", "net", "-n", "5", "--steps", "4", "--out", "s") == 0
+    with np.load("s.npz") as arrays:
+        assert arrays["samples"].shape == arrays["noises"].shape == (5, 1)
+    assert run("compare", "net", "student", "--n", "40", "--draws", "50", "--steps", "1", "4", "--out", "table") == 0
+    printed = capsys.readouterr().out
+    assert "gap_share" in printed
+    assert "optimum, 4 steps" in printed
+    with open("table-samplers.csv", newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {f"{name}, {n} steps" for name in ("optimum", "net", "student") for n in (1, 4)}
+    assert rows["net, 4 steps"]["nfe"] == "4"
+    about = json.loads(Path("table-denoiser.json").read_text())
+    assert about["dataset"] == "five-deltas"
+    assert {row["method"] for row in about["rows"]} == {"net", "student"}
+
+
+def test_images_become_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--preset", "faces", "--steps", "2", "--batch", "4", "--out", "net") == 0
+    assert run("sample", "net", "-n", "5", "--steps", "2", "--out", "grid") == 0
+    with Image.open("grid.png") as image:
+        assert image.size == (3 * 26, 2 * 26)
+    assert run("sample", "optimum", "--dataset", "digits", "-n", "4", "--steps", "40", "--out", "sub/digits") == 0
+    with Image.open("sub/digits.png") as image:
+        assert image.size == (18, 18)
+        assert image.mode == "L"
+
+
+@pytest.mark.parametrize(
+    "command", [["train", "--preset", "digits"], ["distill"], ["sample", "optimum", "--dataset", "digits"]]
+)
+def test_dry_runs_do_nothing(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command, "--dry-run") == 0
+    assert "nothing was" in capsys.readouterr().out
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["train", "--preset", "cifar"], "unknown preset 'cifar'; known are toy, digits"),
+        (["train", "--preset", "faces", "--dataset", "five-deltas"], "a UNet works on images"),
+        (["train", "--batch", "0"], "steps, batch and accumulate must be at least 1"),
+        (["distill", "--technique", "magic"], "technique must be one of"),
+        (["distill", "--teacher", "nowhere"], "no checkpoint"),
+        (["sample", "optimum"], "give --dataset"),
+        (["sample", "nowhere"], "no checkpoint"),
+        (["sample", "diffusers:nowhere", "--dataset", "digits"], "holds no unconditional diffusers checkpoint"),
+        (["sample", "optimum", "--dataset", "digits", "-n", "0"], "n must be at least 1, got 0"),
+        (["compare"], "name at least one model"),
+    ],
+)
+def test_bad_input_is_one_sentence(command: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert sentence in error
+
+
+def test_help_names_units_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("sample", "--help")
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "in units of the data" in text
+    assert "default: 80.0" in text
+    assert torch.get_num_threads() >= 1

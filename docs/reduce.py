@@ -10,7 +10,19 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 WIDTH = 1600
 
 if __name__ == "__main__":
-    for name in ("fig1", "border", "trajectories", "steps", "distilled", "prop4", "grids"):
+    for name in (
+        "fig1",
+        "border",
+        "trajectories",
+        "steps",
+        "distilled",
+        "prop4",
+        "grids",
+        "trained",
+        "students",
+        "samples",
+        "fewstep",
+    ):
         with Image.open(Path("figures/out") / f"{name}.png") as image:
             assert isinstance(image, PngImageFile)
             about = PngInfo()

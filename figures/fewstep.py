@@ -2,7 +2,8 @@
 
 On five deltas. Samplers of the optimum and of the trained network (Euler, Heun), and the four students, each sampled as
 it is meant to be: consistency models by jumping and noising again (Eq. 37), the others by DDIM. Left, how many noises
-end on the point of the exact flow; right, the 2-Wasserstein distance of the samples to the data."""
+end on the point of the exact flow; right, the 2-Wasserstein distance of the samples to the data. The noises are even in
+probability."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     data = load("five-deltas")
     D = OptimalDenoiser(data)
     draws = 500 if config.quick else 4000
-    x = 80 * torch.randn(draws, 1, generator=generator(config, 5))
+    # Even in probability: drawn at random, 4,000 samples of the data themselves are 0.2 from them in W2.
+    x = 80 * torch.special.ndtri((torch.arange(draws, dtype=torch.float64) + 0.5) / draws).float()[:, None]
     exact = FlowMap(D)(x, 80.0)
     steps = (1, 2, 4) if config.quick else (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
     runs: dict[str, tuple[Any, dict[str, Any], tuple[int, ...]]] = {}
@@ -89,7 +91,9 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         left.plot(arrays[f"{i}_nfe"], arrays[f"{i}_same"], label=str(name), **style)
         right.plot(arrays[f"{i}_nfe"], arrays[f"{i}_wasserstein"], label=str(name), **style)
     right.axhline(float(arrays["floor"]), color="0.6", linewidth=1)
-    right.annotate("exact landings", (0.99, float(arrays["floor"])), xycoords=right.get_yaxis_transform(), ha="right")
+    right.annotate(
+        "exact landings", (0.99, float(arrays["floor"])), xycoords=right.get_yaxis_transform(), ha="right", va="top"
+    )
     left.set(ylabel="share that ends on the exact flow's data point", ylim=(0, 1.03))
     right.set(ylabel="2-Wasserstein distance to the data", yscale="log")
     for ax in (left, right):

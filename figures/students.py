@@ -91,6 +91,7 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     axes = figure.subplots(2, 2)
     sigmas = arrays["sigmas"]
     titles = ("The flow map f(x, σ), exact", "A consistency model, distilled from the optimum")
+    mesh = None
     for ax, name, title in zip(axes[0], ("flow", "student"), titles, strict=True):
         mesh = ax.pcolormesh(sigmas, arrays["x"], arrays[name].T, vmin=-2, vmax=2, shading="nearest", rasterized=True)
         for separatrix in arrays["borders"].T:
@@ -100,7 +101,8 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         )
         ax.set_title(title, fontsize=11)
         plain_ticks(ax, (10, 5, 2, 1, 0.5, 0.2, 0.1))
-        figure.colorbar(mesh, ax=ax, label="output")
+    assert mesh is not None
+    figure.colorbar(mesh, ax=axes[0, 0], label="output", location="left", pad=0.02)
     jump, curve = axes[1]
     jump.plot(arrays["jump_x"], arrays["jump_flow"], color="k", linewidth=2.5, label="flow map, exact")
     for i, name in enumerate(arrays["techniques"]):

@@ -115,7 +115,7 @@ PRESETS: dict[str, Experiment] = {
     ),
     "emoji-16": Experiment(
         "emoji",
-        {"resolution": 16},
+        {"size": 16},
         Network(kind="unet", channels=(32, 64, 64), layers=2),
         Optimisation(steps=10_000, batch=64, lr=1e-3),
     ),

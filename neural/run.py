@@ -154,7 +154,9 @@ def distil(
         ValueError: as for `fit` and `neural.distill.stages`.
     """
     student = None
-    for name, training, objective in stages(config, data, teacher, folder / "pairs", progress=progress):
+    # What else lies in the folder may be of a run that was broken off before its first checkpoint, of another teacher.
+    pairs = folder / f"pairs-{key(config)}-{data.fingerprint[:8]}"
+    for name, training, objective in stages(config, data, teacher, pairs, progress=progress):
         _prepare(training, folder / name, resume)
         student = run(
             training,

@@ -83,12 +83,15 @@ class _Metrics:
         self._file = None
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
         path, kept = folder / "metrics.csv", []
-        if step and path.exists():
-            with open(path, newline="") as file:
-                kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
-        self._file = open(path, "w", newline="")  # noqa: SIM115
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if step and path.exists():
+                with open(path, newline="") as file:
+                    kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
+            self._file = open(path, "w", newline="")  # noqa: SIM115
+        except OSError as error:
+            raise ValueError(f"the run cannot be written to {folder}: {error.strerror or error}") from error
         self._writer = csv.writer(self._file)
         self._writer.writerow([f.name for f in dataclasses.fields(Report)])
         self._writer.writerows(kept)

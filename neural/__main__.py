@@ -26,7 +26,7 @@ from .compare import agreement, compare, save_table
 from .config import PRESETS, Distillation, Experiment, to_json
 from .loss import root_mean_square
 from .networks import from_diffusers
-from .run import distil, fit, load_model
+from .run import distil, fit, load_model, teacher_of
 
 __all__ = ["main"]
 
@@ -223,7 +223,7 @@ def _distill(command: Distill) -> None:
     if command.dry_run:
         print(f"{data.describe()}\n{to_json(config)}\nnothing was trained")
         return
-    teacher = OptimalDenoiser(data) if command.teacher == "optimum" else load_model(command.teacher)[0]
+    teacher = teacher_of(config, data)
     distil(config, data, teacher, command.out, resume=command.resume, every=command.every, progress=True)
     print(f"distilled {data.name} ({command.technique}): {command.out}")
 

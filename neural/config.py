@@ -8,7 +8,17 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["PRESETS", "Distillation", "Experiment", "Network", "Optimisation", "differing", "from_json", "to_json"]
+__all__ = [
+    "PRESETS",
+    "Distillation",
+    "Experiment",
+    "Network",
+    "Optimisation",
+    "differing",
+    "from_json",
+    "key",
+    "to_json",
+]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,18 @@ from optimal.process import VP
 
 from .config import Optimisation
 
-__all__ = ["NOISES", "WEIGHTINGS", "Denoising", "Objective", "Source", "draw_sigma", "weighting"]
+__all__ = [
+    "NOISES",
+    "WEIGHTINGS",
+    "Batch",
+    "Denoising",
+    "Objective",
+    "Source",
+    "draw_sigma",
+    "root_mean_square",
+    "weighted",
+    "weighting",
+]
 
 NOISES = ("log_normal", "log_uniform", "uniform_t")
 WEIGHTINGS = ("edm", "none", "snr", "snr1")

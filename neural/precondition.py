@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
+from optimal.schedule import per_row
+
 __all__ = ["PRECONDITIONS", "Preconditioned"]
 
 PRECONDITIONS = ("edm", "none")
@@ -68,13 +70,10 @@ class Preconditioned(nn.Module):
         Raises:
             ValueError: sigma negative, not finite or of another shape; F's answer of another shape than x.
         """
-        levels = torch.as_tensor(sigma, dtype=torch.float64, device=x.device)
-        if levels.shape not in ((), (len(x),)):
-            raise ValueError(f"sigma must have shape () or (B,), got {tuple(levels.shape)} with B = {len(x)}")
+        levels = per_row("sigma", sigma, len(x), x.device)
         usable = torch.isfinite(levels) & (levels >= 0)
         if not usable.all():
-            raise ValueError(f"sigma must be finite and not negative, got {float(levels[~usable].reshape(-1)[0]):g}")
-        levels = levels.expand(len(x))
+            raise ValueError(f"sigma must be finite and not negative, got {float(levels[~usable][0]):g}")
         weights = next(self.net.parameters(), torch.empty(0)).dtype
         c_noise = levels.clamp_min(_LOWEST).log() / 4
         work = torch.promote_types(x.dtype, torch.float32)

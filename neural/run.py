@@ -24,7 +24,7 @@ from .networks import build
 from .precondition import Preconditioned
 from .train import Report, Training, train
 
-__all__ = ["cached", "distil", "fit", "load_model", "new_training", "run"]
+__all__ = ["cached", "distil", "fit", "load_model", "new_training", "run", "teacher_of"]
 
 _EVERY = 100
 """Steps between rows of metrics.csv."""
@@ -201,6 +201,11 @@ def load_model(folder: str | Path) -> tuple[Preconditioned, Experiment | Distill
     return model.eval().requires_grad_(False), config
 
 
+def teacher_of(config: Distillation, data: Dataset) -> Denoiser:
+    """The denoiser that `config.teacher` names."""
+    return OptimalDenoiser(data) if config.teacher == "optimum" else load_model(config.teacher)[0]
+
+
 def cached(config: Experiment | Distillation, data: Dataset, *, progress: bool = False) -> Path:
     """The folder of a finished run of this configuration on these data; trained, or gone on with, where there is none.
 
@@ -216,8 +221,7 @@ def cached(config: Experiment | Distillation, data: Dataset, *, progress: bool =
     if isinstance(config, Experiment):
         fit(config, data, folder, resume=True, progress=progress)
     else:
-        teacher = OptimalDenoiser(data) if config.teacher == "optimum" else load_model(config.teacher)[0]
-        distil(config, data, teacher, folder, resume=True, progress=progress)
+        distil(config, data, teacher_of(config, data), folder, resume=True, progress=progress)
     done.write_text(to_json(config))
     return folder
 

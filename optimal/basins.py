@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import chi2
+from scipy.special import chdtrc
 from torch import Tensor
 from tqdm import tqdm
 
@@ -73,7 +73,7 @@ class Basins:
         count, expected = self.counts[distinct].double(), self.expected[distinct]
         statistic = float(((count - expected).square() / expected).sum())
         freedom = int(distinct.sum()) - 1
-        return statistic, float(chi2.sf(statistic, freedom)) if freedom else 1.0
+        return statistic, float(chdtrc(freedom, statistic)) if freedom else 1.0
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from .datasets import Dataset
 from .evaluate import Evaluator, Points
+from .schedule import per_row
 
-__all__ = ["Denoiser", "OptimalDenoiser", "Posterior"]
+__all__ = ["Denoiser", "OptimalDenoiser", "Posterior", "require_points"]
 
 
 @runtime_checkable
@@ -138,7 +139,7 @@ class OptimalDenoiser:
     @property
     def mean(self) -> Float[Tensor, " *event"]:
         """E x0, the mean of the data, (*event) float64: what D tends to as σ → ∞."""
-        return self._points.mean.view(self.event)
+        return (self._points.offset + self._points.centre).view(self.event)
 
     def two_nearest(self, x: Num[Tensor, "B *event"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Distances from x to the nearest and to the second nearest of the distinct data points, (B,) float64 each.
@@ -153,7 +154,7 @@ class OptimalDenoiser:
 
     def first_copies(self) -> Int[Tensor, " N"]:
         """For every data point the first one in the data that equals it, (N,), on the CPU; mostly itself."""
-        return self._points.first_copies()
+        return self._points.first_copies.clone()
 
     def nearest(self, x: Num[Tensor, "B *event"]) -> Int[Tensor, " B"]:
         """The data point nearest to each x, (B,); the first in the data among equals. It leads p(x0 | x) at every σ.
@@ -223,16 +224,20 @@ class OptimalDenoiser:
             raise ValueError(f"x must have shape (B, {', '.join(map(str, self.event))}), got {tuple(x.shape)}")
         if not x.dtype.is_floating_point:
             raise ValueError(f"x must be floating point, got {x.dtype}")
-        levels = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).detach()
-        if levels.shape not in ((), (len(x),)):
-            raise ValueError(f"sigma must have shape () or (B,), got {tuple(levels.shape)} with B = {len(x)}")
+        levels = per_row("sigma", sigma, len(x), x.device)
         usable = torch.isfinite(levels) & (levels > 0)
         if not usable.all():
             raise ValueError(f"sigma must be positive and finite, got {float(levels[~usable].reshape(-1)[0]):g}")
         z = x.reshape(len(x), self._points.dim).double() - self._points.centre.to(x.device)
         if not torch.isfinite(z).all():
             raise ValueError(f"x must be finite, row {int((~torch.isfinite(z)).any(1).nonzero()[0])} is not")
-        return z, levels.expand(len(x)).contiguous()
+        return z, levels
+
+
+def require_points(x: Tensor) -> None:
+    """Raise ValueError unless x is a floating-point tensor with a batch axis: for functions of any denoiser."""
+    if not isinstance(x, Tensor) or x.ndim == 0 or not x.dtype.is_floating_point:
+        raise ValueError("x must be a floating-point tensor of shape (B, *event)")
 
 
 def _single(x: Tensor) -> bool:

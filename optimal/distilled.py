@@ -29,10 +29,10 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from .denoiser import Denoiser
+from .denoiser import Denoiser, require_points
 from .flow import FlowMap
 from .samplers import Solver
-from .schedule import grid, on_grid
+from .schedule import grid, on_grid, per_row
 
 __all__ = [
     "KnowledgeOptimum",
@@ -162,8 +162,7 @@ class ProgressiveOptimum:
         Raises:
             ValueError: sigma out of range or of another shape.
         """
-        if not isinstance(x, Tensor) or x.ndim == 0 or not x.dtype.is_floating_point:
-            raise ValueError("x must be a floating-point tensor of shape (B, *event)")
+        require_points(x)
         levels = on_grid(self._teacher, sigma, len(x)).to(x.device)
         teacher = self._teacher.to(x.device)
         # Of each row: the first level below its own, and how many steps the student's one step stands for.
@@ -188,7 +187,6 @@ class KnowledgeOptimum:
 
     def __init__(self, teacher: FlowMap, sigma_max: float):
         self.teacher, self.sigma_max = teacher, sigma_max
-        self._level = torch.tensor([sigma_max, 0.0], dtype=torch.float64)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.teacher!r}, sigma_max={self.sigma_max:g})"
@@ -199,14 +197,16 @@ class KnowledgeOptimum:
         Raises:
             ValueError: a sigma other than σ_N (0, where x̂ = x, is let pass).
         """
-        levels = torch.as_tensor(sigma, dtype=torch.float64).detach()
-        wrong = (levels != 0) & ((levels - self.sigma_max).abs() > 1e-6 * self.sigma_max)
+        require_points(x)
+        levels = per_row("sigma", sigma, len(x), x.device)
+        own = (levels - self.sigma_max).abs() <= 1e-6 * self.sigma_max
+        wrong = ~own & (levels != 0)
         if wrong.any():
             raise ValueError(
                 f"knowledge distillation trains the student at sigma_max = {self.sigma_max:g} only (Eq. 41), "
-                f"got {float(levels[wrong].reshape(-1)[0]):g}: sample it in one step"
+                f"got {float(levels[wrong][0]):g}: sample it in one step"
             )
-        return self.teacher(x, on_grid(self._level, levels, len(x)))
+        return self.teacher(x, torch.where(own, self.sigma_max, levels))
 
 
 def teacher_map(

@@ -33,10 +33,10 @@ from torch import Tensor
 
 from .adaptive import AdaptiveFlow
 from .capture import certify
-from .denoiser import Denoiser, OptimalDenoiser, Posterior
+from .denoiser import Denoiser, OptimalDenoiser, Posterior, require_points
 from .process import EDM
 from .samplers import Counted, Solver, Step, solver_of
-from .schedule import grid, on_grid
+from .schedule import grid, on_grid, per_row
 
 __all__ = ["FlowMap", "Landing"]
 
@@ -212,16 +212,13 @@ class FlowMap:
             ValueError: as for a call; sigma_end above sigma, or not on the grid.
         """
         levels = self._levels(x, sigma)
-        ends = torch.as_tensor(sigma_end, dtype=torch.float64, device=levels.device).detach()
-        if ends.shape not in ((), levels.shape):
-            raise ValueError(f"sigma_end must have shape () or (B,), got {tuple(ends.shape)} with B = {len(x)}")
+        ends = per_row("sigma_end", sigma_end, len(x), x.device)
         if self.sigmas is not None:
-            if ends.ndim:
+            if torch.as_tensor(sigma_end).ndim:
                 raise ValueError("with a grid, sigma_end is one level for all rows")
-            ends = on_grid(self.sigmas, ends, 1)[0]
-            if ends not in self.sigmas:
-                raise ValueError(f"sigma_end must be a level of the grid, got {float(ends):g}")
-        ends = ends.expand(len(x))
+            ends = on_grid(self.sigmas, ends, len(x))
+            if not torch.isin(ends, self.sigmas.to(ends)).all():
+                raise ValueError(f"sigma_end must be a level of the grid, got {float(ends[0]):g}")
         usable = (ends >= 0) & (ends <= levels)
         if not usable.all():
             raise ValueError(
@@ -244,19 +241,16 @@ class FlowMap:
 
     def _levels(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """sigma of every row, (B,) float64, checked."""
-        if not isinstance(x, Tensor) or x.ndim == 0 or not x.dtype.is_floating_point:
-            raise ValueError("x must be a floating-point tensor of shape (B, *event)")
+        require_points(x)
         if isinstance(self.D, OptimalDenoiser):
             self.D._checked(x, 1.0)
         if self.sigmas is not None:
             return on_grid(self.sigmas, sigma, len(x)).to(x.device)
-        levels = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).detach()
-        if levels.shape not in ((), (len(x),)):
-            raise ValueError(f"sigma must have shape () or (B,), got {tuple(levels.shape)} with B = {len(x)}")
+        levels = per_row("sigma", sigma, len(x), x.device)
         usable = torch.isfinite(levels) & (levels >= 0)
         if not usable.all():
-            raise ValueError(f"sigma must be finite and not negative, got {float(levels[~usable].reshape(-1)[0]):g}")
-        return levels.expand(len(x)).contiguous()
+            raise ValueError(f"sigma must be finite and not negative, got {float(levels[~usable][0]):g}")
+        return levels
 
     def _steps(self, x: Tensor, levels: Tensor, end: float) -> tuple[Tensor, Tensor]:
         """The solver's steps from each row's level to `end`, and the denoiser calls that they took, (B,)."""

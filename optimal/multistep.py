@@ -31,18 +31,17 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 from tqdm import tqdm
 
-from .denoiser import OptimalDenoiser
+from .denoiser import OptimalDenoiser, require_points
 from .distilled import teacher_map
 from .flow import FlowMap
 from .samplers import Solver
+from .schedule import per_row
 
 __all__ = ["MultistepKnowledgeOptimum", "multistep_knowledge_optimum"]
 
 _TRIES = 64
 _EQUAL = 1e-3
 """A teacher on a grid ends on a data point to within so many standard deviations of the data times √dim."""
-_DIRECT = 1024
-"""Up to so many values in an event the covariance is formed; above, A is a multiple of the identity."""
 
 
 def multistep_knowledge_optimum(
@@ -130,16 +129,13 @@ class MultistepKnowledgeOptimum:
         return (ends + r * (x.double() - ends)).to(x.dtype), ends
 
     def _levels(self, sigma: float | Tensor, x: Tensor) -> Tensor:
-        if not isinstance(x, Tensor) or x.ndim == 0 or not x.dtype.is_floating_point:
-            raise ValueError("x must be a floating-point tensor of shape (B, *event)")
-        levels = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).detach()
-        if levels.shape not in ((), (len(x),)):
-            raise ValueError(f"sigma must have shape () or (B,), got {tuple(levels.shape)} with B = {len(x)}")
+        require_points(x)
+        levels = per_row("sigma", sigma, len(x), x.device)
         usable = (levels >= 0) & (levels <= self.sigma_max * (1 + 1e-6))
         if not usable.all():
-            wrong = float(levels[~usable].reshape(-1)[0])
+            wrong = float(levels[~usable][0])
             raise ValueError(f"sigma must lie between 0 and sigma_max = {self.sigma_max:g}, got {wrong:g}")
-        return levels.clamp_max(self.sigma_max).expand(len(x)).contiguous()
+        return levels.clamp_max(self.sigma_max)
 
     def _search(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         levels, x = self._levels(sigma, x), x.detach()
@@ -184,20 +180,15 @@ class _Guess:
     """Rankings of the data points as ends; copies of a point are never tried."""
 
     def __init__(self, D: OptimalDenoiser, sigma_max: float):
-        points = D._points
-        self._later = D.first_copies() != torch.arange(len(D))
-        self._mean = points.mean
-        self._D = D
-        if points.dim <= _DIRECT:
-            second = torch.zeros(points.dim, points.dim, dtype=torch.float64, device=points.device)
-            for _, block in points.blocks(points.few_rows, points.device):
-                block = block - (self._mean - points.centre)
-                second += block.T @ block / points.size
-            variances, self._basis = torch.linalg.eigh(second)
+        self._points = points = D._points
+        self._later = points.first_copies != torch.arange(points.size)
+        covariance = points.covariance()
+        if covariance is not None:
+            variances, self._basis = torch.linalg.eigh(covariance)
+            variances = variances.clamp_min(0)
         else:
-            variances = torch.full((1,), D.standard_deviation**2, dtype=torch.float64, device=points.device)
-            self._basis = None
-        variances = variances.clamp_min(0)
+            # A multiple of the identity.
+            variances, self._basis = torch.tensor([D.standard_deviation**2], dtype=torch.float64), None
         self._slope = (variances / (variances + sigma_max**2)).sqrt()
 
     def newton(self, x: Tensor, r: Tensor, start: Tensor, index: Tensor) -> Tensor:
@@ -208,29 +199,29 @@ class _Guess:
             r: (B,) σ/σ_N.
             start, index: the last run, from x_j (B, *event) to y_l.
         """
-        ends = self._rotated(self._D.take(index).double().flatten(1) - self._mean.to(x.device))
-        begin = self._rotated(start.flatten(1) - self._mean.to(x.device))
-        query = self._rotated(x.double().flatten(1) - self._mean.to(x.device))
+        points = self._points
+        ends, begin, query = (self._rotated(self._relative(part)) for part in (points.take(index), start, x))
         slope, r = self._slope.to(x.device), r[:, None]
-        # x_k = y_k + (x − y_k)/r, so that the vector is constant − factor · y_k.
+        # x_k = y_k + (x − y_k)/r, so that the vector is constant − factor · y_k in the basis of the covariance.
         constant = ends + slope * (query / r - begin)
-        factor = 1 - slope * (1 - 1 / r)
-        return self._quadratic(constant * factor, factor.square())
+        factor = (1 - slope * (1 - 1 / r)).expand_as(constant)
+        parts = [
+            factor.square() @ rotated.square().T - 2 * (constant * factor) @ rotated.T
+            for _, block in points.blocks(points.block_rows(len(x)), x.device)
+            for rotated in (self._rotated(block),)
+        ]
+        return torch.cat(parts, 1).masked_fill_(self._later.to(x.device), torch.inf)
 
     def distances(self, x: Tensor) -> Tensor:
-        """‖x − y_k‖² less ‖x‖², (B, N)."""
-        query = self._rotated(x.double().flatten(1) - self._mean.to(x.device))
-        return self._quadratic(query, torch.ones_like(query[:, :1]))
+        """½‖x − y_k‖² for all k, less what does not depend on k, (B, N)."""
+        parts = [part for _, part in self._points.half_distances(self._relative(x))]
+        return torch.cat(parts, 1).masked_fill_(self._later.to(x.device), torch.inf)
 
-    def _quadratic(self, linear: Tensor, square: Tensor) -> Tensor:
-        """Σ_i square_i y_ki² − 2 linear_i y_ki in the basis of the covariance, (B, N); inf for later copies."""
-        points = self._D._points
-        out = torch.empty(len(linear), points.size, dtype=torch.float64, device=linear.device)
-        square = square.expand_as(linear)
-        for start, block in points.blocks(points.block_rows(len(linear)), linear.device):
-            rotated = self._rotated(block - (self._mean - points.centre).to(linear.device))
-            out[:, start : start + len(block)] = square @ rotated.square().T - 2 * linear @ rotated.T
-        return out.masked_fill_(self._later.to(linear.device), torch.inf)
+    def _relative(self, x: Tensor) -> Tensor:
+        """x − c, (B, D) float64, as `Points` has it."""
+        return x.double().flatten(1) - self._points.centre.to(x.device)
 
     def _rotated(self, z: Tensor) -> Tensor:
+        """Relative to the mean, in the basis of the covariance."""
+        z = z - self._points.offset.to(z)
         return z if self._basis is None else z @ self._basis.to(z)

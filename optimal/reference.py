@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from .schedule import per_row
 from .transport import log_normal, separatrices, transport
 
 __all__ = ["Gaussian", "GaussianMixture", "OnePoint", "TwoPoint"]
@@ -78,7 +79,7 @@ class _Exact(ABC):
                 mixture of events of more than one value).
         """
         z, levels = _checked(x.detach() if isinstance(x, Tensor) else x, sigma, self.event)
-        end = _column("sigma_end", sigma_end, x)
+        end = per_row("sigma_end", sigma_end, len(x), x.device)[:, None]
         usable = torch.isfinite(end) & (end >= 0)
         if not usable.all():
             raise ValueError(f"sigma_end must be finite and not negative, got {float(end[~usable][0]):g}")
@@ -388,7 +389,7 @@ def _checked(x: Tensor, sigma: float | Tensor, event: tuple[int, ...]) -> tuple[
         raise ValueError(f"x must have shape (B, {', '.join(map(str, event))}), got {tuple(x.shape)}")
     if not x.dtype.is_floating_point:
         raise ValueError(f"x must be floating point, got {x.dtype}")
-    levels = _column("sigma", sigma, x)
+    levels = per_row("sigma", sigma, len(x), x.device)[:, None]
     usable = torch.isfinite(levels) & (levels > 0)
     if not usable.all():
         raise ValueError(f"sigma must be positive and finite, got {float(levels[~usable][0]):g}")
@@ -396,13 +397,6 @@ def _checked(x: Tensor, sigma: float | Tensor, event: tuple[int, ...]) -> tuple[
     if not torch.isfinite(z).all():
         raise ValueError(f"x must be finite, row {int((~torch.isfinite(z)).any(1).nonzero()[0])} is not")
     return z, levels
-
-
-def _column(name: str, sigma: float | Tensor, x: Tensor) -> Tensor:
-    levels = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).detach()
-    if levels.shape not in ((), (len(x),)):
-        raise ValueError(f"{name} must have shape () or (B,), got {tuple(levels.shape)} with B = {len(x)}")
-    return levels.expand(len(x))[:, None]
 
 
 def _like(z: Tensor, x: Tensor) -> Tensor:

@@ -27,9 +27,6 @@ from .denoiser import OptimalDenoiser
 
 __all__ = ["collapse_sigma", "speciation_sigma", "top_eigenvalue"]
 
-_DIRECT = 1024
-"""Up to this many values in an event the covariance matrix is formed; above, Lanczos needs only products with it."""
-
 
 def speciation_sigma(eigenvalue: float) -> float:
     """σ_S = √(Λ − 1), 0 where Λ <= 1: the data are within the noise from the start.
@@ -80,7 +77,7 @@ def collapse_sigma(n: int, d: int, s: float = 1.0) -> float:
 def top_eigenvalue(D: OptimalDenoiser) -> float:
     """Λ, the largest eigenvalue of the covariance (1/N) Σ (y_j − ȳ)(y_j − ȳ)ᵀ of the data of D.
 
-    Lanczos iterations on blocks of the data, about twenty passes; for events of up to 1,024 values, one pass.
+    Lanczos iterations on blocks of the data, about twenty passes; for events of up to 1,024 values, two passes.
 
     Example:
         >>> D = OptimalDenoiser(torch.tensor([[-2.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
@@ -88,15 +85,10 @@ def top_eigenvalue(D: OptimalDenoiser) -> float:
         2.0
     """
     points = D._points
-    mean = torch.zeros(points.dim, dtype=torch.float64, device=points.device)
-    second = torch.zeros(points.dim, points.dim, dtype=torch.float64, device=points.device)
-    direct = points.dim <= _DIRECT
-    for _, block in points.blocks(points.few_rows, points.device):
-        mean += block.sum(0) / points.size
-        if direct:
-            second += block.T @ block / points.size
-    if direct:
-        return float(torch.linalg.eigvalsh(second - torch.outer(mean, mean))[-1].clamp_min(0))
+    covariance = points.covariance()
+    if covariance is not None:
+        return float(torch.linalg.eigvalsh(covariance)[-1].clamp_min(0))
+    mean = points.offset
 
     def product(v: np.ndarray) -> np.ndarray:
         direction = torch.from_numpy(v.reshape(-1)).to(mean)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .process import VP, CosineVP, Process
 
-__all__ = ["cosine", "grid", "karras", "log_linear", "on_grid", "uniform_t"]
+__all__ = ["cosine", "grid", "karras", "log_linear", "on_grid", "per_row", "uniform_t"]
 
 _DEFAULT = VP()
 _SAME = 1e-6
@@ -175,6 +175,24 @@ def grid(sigmas: Tensor | np.ndarray | Sequence[float]) -> Tensor:
     return levels
 
 
+def per_row(name: str, sigma: float | Tensor, batch: int, device: torch.device | None = None) -> Tensor:
+    """The noise level of every row of a batch, (B,) float64, without gradients.
+
+    Args:
+        name: of the argument, for the message.
+        sigma: float, () or (B,).
+        batch: B.
+        device: of the result; that of sigma unless given.
+
+    Raises:
+        ValueError: sigma of another shape.
+    """
+    levels = torch.as_tensor(sigma, dtype=torch.float64, device=device).detach()
+    if levels.shape not in ((), (batch,)):
+        raise ValueError(f"{name} must have shape () or (B,), got {tuple(levels.shape)} with B = {batch}")
+    return levels.expand(batch).contiguous()
+
+
 def on_grid(sigmas: Tensor, sigma: float | Tensor, batch: int) -> Tensor:
     """The noise level of every row of a batch, for functions that are defined along a grid.
 
@@ -193,11 +211,8 @@ def on_grid(sigmas: Tensor, sigma: float | Tensor, batch: int) -> Tensor:
         >>> on_grid(grid([10, 1, 0]), torch.tensor([10.000001, 3.0, 0.0]), 3)
         tensor([10.,  3.,  0.], dtype=torch.float64)
     """
-    levels = torch.as_tensor(sigma, dtype=torch.float64).detach()
-    if levels.shape not in ((), (batch,)):
-        raise ValueError(f"sigma must have shape () or (B,), got {tuple(levels.shape)} with B = {batch}")
+    levels = per_row("sigma", sigma, batch)
     sigmas = sigmas.to(levels.device)
-    levels = levels.expand(batch).contiguous()
     nearest = sigmas[(levels[:, None] - sigmas).abs().argmin(1)]
     levels = torch.where((levels - nearest).abs() <= _SAME * nearest, nearest, levels)
     usable = (levels == 0) | ((levels >= sigmas[-2]) & (levels <= sigmas[0]))

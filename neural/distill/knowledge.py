@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..loss import Batch, weighted
 
-__all__ = ["Knowledge", "make_pairs"]
+__all__ = ["Knowledge", "in_memory", "make_pairs"]
 
 _AT_ONCE = 512
 
@@ -41,7 +41,7 @@ def make_pairs(
         event: shape of one point.
         sigma_max: σ_N.
         count: number of pairs.
-        folder: where they are kept; what else is in it must make the folder's name unique to this teacher.
+        folder: where they are kept; its name must be unique to the teacher, σ_N and the seed.
         seed: of the noises.
         progress: whether a progress bar is drawn on stderr.
 
@@ -59,9 +59,9 @@ def make_pairs(
     except (OSError, ValueError):
         pass  # Not there, or left half-written by another program: made anew.
     generator = torch.Generator().manual_seed(seed)
+    temporary = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
         noises, ends = (np.lib.format.open_memmap(path, "w+", np.float32, shape) for path in temporary)
         with tqdm(total=count, desc="pairs", unit="pair", disable=not progress) as bar:
             for start in range(0, count, _AT_ONCE):
@@ -74,6 +74,9 @@ def make_pairs(
             os.replace(path, final)
     except OSError as error:
         raise ValueError(f"the pairs could not be written to {folder}: {error.strerror or error}") from error
+    finally:
+        for path in temporary:
+            path.unlink(missing_ok=True)
     return tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)  # pyright: ignore[reportReturnType]
 
 
@@ -95,7 +98,7 @@ class Knowledge:
         weighting: str = "edm",
         sigma_data: float = 1.0,
     ):
-        self.noises, self.ends, self.sigma_max = _tensor(noises), _tensor(ends), sigma_max
+        self.noises, self.ends, self.sigma_max = in_memory(noises), in_memory(ends), sigma_max
         self.weighting, self.sigma_data = weighting, sigma_data
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
@@ -108,5 +111,6 @@ class Knowledge:
         return weighted(student(x, sigma) - ends, sigma, self.weighting, self.sigma_data), sigma
 
 
-def _tensor(array: np.ndarray | Tensor) -> Tensor:
+def in_memory(array: np.ndarray | Tensor) -> Tensor:
+    """The pairs as a tensor of their own."""
     return array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from optimal.schedule import grid
 
 from ..loss import Batch, weighted
-from .knowledge import _tensor
+from .knowledge import in_memory
 
 __all__ = ["MultistepKnowledge"]
 
@@ -41,7 +41,7 @@ class MultistepKnowledge:
         weighting: str = "edm",
         sigma_data: float = 1.0,
     ):
-        self.noises, self.ends, self.sigmas, self.most = _tensor(noises), _tensor(ends), grid(sigmas), most
+        self.noises, self.ends, self.sigmas, self.most = in_memory(noises), in_memory(ends), grid(sigmas), most
         self.weighting, self.sigma_data = weighting, sigma_data
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:

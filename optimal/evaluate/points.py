@@ -26,6 +26,8 @@ _BLOCK_BYTES = 48 * 2**20
 """A block of rows in work precision: large enough for a matrix product, small enough for the processor's cache."""
 _LOGITS = 2**19
 """Logits of a block, all queries together: 4 MiB. Without this bound, small events take 4 to 13 times longer."""
+_COVARIANCE = 1024
+"""Up to this many values in an event the covariance matrix is formed."""
 _CANDIDATES = 8
 """Nearest points by their products that are measured by their differences."""
 _FEW_BYTES = 4 * 2**20
@@ -121,6 +123,7 @@ class Points:
         chosen = self._rows[index.to(self.device)]
         return (to_float(chosen) if chosen.dtype == torch.uint8 else chosen).view(-1, *self.event)
 
+    @functools.cached_property
     def first_copies(self) -> Tensor:
         """For every point the first one that equals it, (N,) int64, on the CPU; told apart by 16-byte hashes."""
         first = torch.empty(self.size, dtype=torch.int64)
@@ -135,24 +138,37 @@ class Points:
         return first
 
     @functools.cached_property
-    def mean(self) -> Tensor:
-        """(1/N) Σ y_j, (D,) float64."""
+    def offset(self) -> Tensor:
+        """ȳ − c, (D,) float64: the mean of the points as `blocks` gives them."""
         total = torch.zeros(self.dim, dtype=torch.float64, device=self.device)
         for _, block in self.blocks(self.few_rows, self.device):
             total += block.sum(0)
-        return total / self.size + self.centre
+        return total / self.size
+
+    def covariance(self) -> Tensor | None:
+        """(1/N) Σ (y_j − ȳ)(y_j − ȳ)ᵀ, (D, D) float64; None for events of more than 1,024 values."""
+        if self.dim > _COVARIANCE:
+            return None
+        second = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=self.device)
+        for _, block in self.blocks(self.few_rows, self.device):
+            second += block.T @ block / self.size
+        return second - torch.outer(self.offset, self.offset)
+
+    def half_distances(self, z: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield (start, ½‖z − (y_j − c)‖² − ½‖z‖² of a block, (B, n)) over all points, for z (B, D) float64."""
+        for start, block in self.blocks(self.block_rows(len(z)), z.device):
+            yield start, self.half_norms[start : start + len(block)].to(z.device) - z @ block.T
 
     def two_nearest(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """‖z − (y − c)‖ of the nearest and the second nearest distinct point, for z (B, D) float64; (B,) each.
 
         Products find the candidates, differences measure them.
         """
-        first = self.first_copies().to(z.device)
+        first = self.first_copies.to(z.device)
         best = torch.full((len(z), 0), torch.inf, dtype=torch.float64, device=z.device)
         index = torch.zeros(len(z), 0, dtype=torch.int64, device=z.device)
-        for start, block in self.blocks(self.block_rows(len(z)), z.device):
-            places = torch.arange(start, start + len(block), device=z.device)
-            scores = self.half_norms[places].to(z.device) - z @ block.T
+        for start, scores in self.half_distances(z):
+            places = torch.arange(start, start + scores.shape[1], device=z.device)
             scores[:, first[places] != places] = torch.inf
             joined = torch.cat([best, scores], 1)
             best, chosen = joined.topk(min(_CANDIDATES, joined.shape[1]), largest=False)

@@ -41,7 +41,7 @@ from .heun import Heun
 from .reverse_sde import ReverseSDE
 from .solver import Solver, Step
 
-__all__ = ["SOLVERS", "Solver", "State", "Step", "sample", "trajectory"]
+__all__ = ["SOLVERS", "Counted", "Solver", "State", "Step", "sample", "solver_of", "trajectory"]
 
 SOLVERS: dict[str, type[Solver]] = {
     "euler": Euler,

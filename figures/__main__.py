@@ -14,6 +14,7 @@ import tyro
 
 from . import border, distilled, fewstep, fig1, grids, prop4, samples, steps, students, trained, trajectories
 from .config import Config
+from .networks import prepare
 from .output import save
 
 __all__ = ["FIGURES", "main"]
@@ -33,6 +34,10 @@ FIGURES: dict[str, ModuleType] = {
 }
 
 
+_PRESETS = ("trained", "students", "samples", "fewstep")
+"""Figures of the networks of presets."""
+
+
 @dataclass(frozen=True)
 class Command(Config):
     """Draw figures into --out, each as PNG and PDF with the numbers behind it as NPZ and JSON."""
@@ -50,7 +55,15 @@ def main(arguments: list[str] | None = None) -> int:
             for name, module in FIGURES.items():
                 print(f"{name:10} {module.TITLE}")
             return 0
-        for name in _chosen(command.names):
+        names = _chosen(command.names)
+        if len(names) > 1 and command.dataset:
+            for name in [name for name in names if name in _PRESETS]:
+                print(f"{name}: left out, it shows networks trained on presets, not --dataset")
+            names = [name for name in names if name not in _PRESETS]
+        if command.names == ("all",) and not command.dataset:
+            # First, so that what is left can use all cores.
+            prepare(command, ("toy", "digits"), ("toy", "digits"))
+        for name in names:
             _make(name, command)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,27 +1,55 @@
-"""The trained networks that figures show, from the cache: presets, made small by --quick."""
+"""The trained networks that figures show, from the cache: presets, made small by --quick.
+
+Those that are missing are trained side by side, each on one thread: these networks are too small for two threads to be
+twice as fast.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import multiprocessing
+import os
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from multiprocessing.sharedctypes import Synchronized
+from typing import Any
 
-from neural import PRESETS, Distillation, Experiment, Preconditioned, cached, load_model
-from optimal import Dataset, load
+import torch
+from tqdm import tqdm
 
+from neural import PRESETS, Distillation, Experiment, Preconditioned, cached, is_cached, load_model
+from optimal import Dataset, karras, load
+
+from .common import generator
 from .config import Config
 
-__all__ = ["STUDENTS", "dataset", "network", "student"]
+__all__ = ["STUDENTS", "dataset", "network", "prepare", "sampled", "student"]
 
 STUDENTS = ("consistency", "progressive", "knowledge", "multistep")
 
 _STUDENTS = {
-    "consistency": (4000, 18, 0.95, "none"),
-    "progressive": (1200, 32, 0.98, "edm"),
-    "knowledge": (3000, 32, 0.995, "edm"),
-    "multistep": (4000, 32, 0.995, "edm"),
+    "toy": {
+        "consistency": (4000, 18, 0.95, "none"),
+        "progressive": (1200, 32, 0.98, "edm"),
+        "knowledge": (3000, 32, 0.995, "edm"),
+        "multistep": (4000, 32, 0.995, "edm"),
+    },
+    "digits": {
+        "consistency": (700, 18, 0.95, "none"),
+        "progressive": (250, 16, 0.98, "edm"),
+        "knowledge": (700, 16, 0.99, "edm"),
+        "multistep": (700, 16, 0.99, "edm"),
+    },
 }
 """Optimiser steps (of a stage), grid points of the teacher, decay of the average, weighting. The target of consistency
-distillation is its average: at 0.995 only half of the noises land right after as many steps, at 0.95 97%."""
+distillation is its average: at 0.995 only half of the toy's noises land right after as many steps, at 0.95 97%."""
+_PAIRS = {"toy": 65_536, "digits": 8192}
+_BATCH = {"toy": 1024, "digits": 256}
+_SIGMA_MIN = 0.02
+"""Lowest level of the students' grids."""
 _QUICK_STEPS = 150
+_POLL = 0.5
 
 
 def dataset(preset: str) -> Dataset:
@@ -36,14 +64,116 @@ def network(config: Config, preset: str) -> Preconditioned:
 
 def student(config: Config, preset: str, technique: str, stage: str = "student") -> Preconditioned:
     """A student of the optimum of a preset's data; of progressive distillation that of `stage`, "steps-4" say."""
-    base = _experiment(config, preset)
-    steps, points, ema, weighting = _STUDENTS[technique]
-    changes = {"steps": _QUICK_STEPS if config.quick else steps, "ema": ema, "weighting": weighting, "sigma_min": 0.02}
-    experiment = dataclasses.replace(base, optimisation=dataclasses.replace(base.optimisation, **changes))
-    pairs = 2000 if config.quick else 65_536
-    distillation = Distillation(technique, points=points, pairs=pairs, experiment=experiment)
-    folder = cached(distillation, dataset(preset), progress=True)
+    folder = cached(_distillation(config, preset, technique), dataset(preset), progress=True)
     return load_model(folder / stage if stage != "student" else folder)[0]
+
+
+def sampled(config: Config, preset: str, technique: str, steps: int) -> tuple[Preconditioned, dict[str, Any]]:
+    """A student and the arguments of `optimal.sample` with which it takes so many steps, as it is meant to be sampled.
+
+    Consistency models jump and add noise again (Eq. 37), the others take DDIM steps, on EDM's levels; a student of
+    progressive distillation is that of the stage with so many steps, on the levels that the stage has kept.
+    """
+    sigma_min = _SIGMA_MIN
+    if technique == "progressive":
+        points = _STUDENTS[preset][technique][1]
+        sigmas = karras(points, sigma_min=sigma_min)
+        sigmas = torch.cat([sigmas[:-1][:: points // steps], sigmas[-1:]])
+        return student(config, preset, technique, f"steps-{steps}"), {"sigmas": sigmas, "solver": "euler"}
+    arguments: dict[str, Any] = {"sigmas": karras(steps, sigma_min=sigma_min), "solver": "euler"}
+    if technique == "consistency":
+        arguments |= {"solver": "consistency", "generator": generator(config, 6)}
+    return student(config, preset, technique), arguments
+
+
+def prepare(config: Config, networks: Iterable[str], students: Iterable[str] = ()) -> None:
+    """Train what is missing of these presets' networks and students, as many at a time as there are cores.
+
+    One bar counts the optimiser steps of all of them.
+    """
+    wanted: list[Experiment | Distillation] = [_experiment(config, preset) for preset in networks]
+    wanted += [_distillation(config, preset, technique) for preset in students for technique in STUDENTS]
+    missing = [job for job in wanted if not is_cached(job, _data(job))]
+    workers = min(len(missing), os.cpu_count() or 1)
+    if workers < 2:
+        return  # One is trained where it is asked for, on all threads.
+    missing.sort(key=_cost, reverse=True)
+    context = multiprocessing.get_context("spawn")
+    done = context.Value("q", 0)
+    total = sum(map(_steps, missing))
+    with (
+        tqdm(total=total, desc=f"training {len(missing)} networks", unit="step") as bar,
+        ProcessPoolExecutor(workers, context, initializer=_start, initargs=(done,)) as pool,
+    ):
+        left = {pool.submit(_train, job) for job in missing}
+        try:
+            while left:
+                finished, left = wait(left, _POLL, FIRST_COMPLETED)
+                bar.update(done.value - bar.n)
+                for future in finished:
+                    future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_done: Synchronized[int] | None = None
+"""Steps of all processes together; in a worker only."""
+
+
+def _start(done: Synchronized[int]) -> None:
+    global _done
+    _done = done
+    torch.set_num_threads(1)
+
+
+def _train(job: Experiment | Distillation) -> None:
+    cached(job, _data(job), listeners=[_Count()])
+
+
+class _Count:
+    """Adds the steps of a run's reports, those before a resumption included, to the shared count."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def __call__(self, report: Any) -> None:
+        assert _done is not None
+        with _done.get_lock():
+            _done.value += report.step - (self.last if report.step > self.last else 0)
+        self.last = report.step
+
+
+def _steps(job: Experiment | Distillation) -> int:
+    options = (job if isinstance(job, Experiment) else job.experiment).optimisation
+    if isinstance(job, Distillation) and job.technique == "progressive":
+        return options.steps * math.ceil(math.log2(job.points))
+    return options.steps
+
+
+def _cost(job: Experiment | Distillation) -> int:
+    """The longest is to be started first."""
+    experiment = job if isinstance(job, Experiment) else job.experiment
+    return _steps(job) * experiment.optimisation.batch * experiment.network.width**2
+
+
+def _data(job: Experiment | Distillation) -> Dataset:
+    experiment = job if isinstance(job, Experiment) else job.experiment
+    return load(experiment.dataset, **experiment.options)
+
+
+def _distillation(config: Config, preset: str, technique: str) -> Distillation:
+    base = _experiment(config, preset)
+    steps, points, ema, weighting = _STUDENTS[preset][technique]
+    changes = {
+        "steps": _QUICK_STEPS if config.quick else steps,
+        "ema": ema,
+        "weighting": weighting,
+        "sigma_min": _SIGMA_MIN,
+    }
+    experiment = dataclasses.replace(base, optimisation=dataclasses.replace(base.optimisation, **changes))
+    pairs = 1000 if config.quick else _PAIRS[preset]
+    return Distillation(technique, points=points, pairs=pairs, experiment=experiment)
 
 
 def _experiment(config: Config, preset: str) -> Experiment:
@@ -51,4 +181,5 @@ def _experiment(config: Config, preset: str) -> Experiment:
     options = dataclasses.replace(experiment.optimisation, seed=config.seed)
     if config.quick:
         options = dataclasses.replace(options, steps=_QUICK_STEPS, batch=min(options.batch, 128), warmup=20)
+        experiment = dataclasses.replace(experiment, network=dataclasses.replace(experiment.network, width=64))
     return dataclasses.replace(experiment, optimisation=options)

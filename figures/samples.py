@@ -1,4 +1,4 @@
-"""The same noises through the optimum and a trained network: rows by method, columns by noise, on digits.
+"""The same noises through the optimum, a trained network and its students: rows by method, columns by noise, on digits.
 
 A frame marks a memorised sample: one whose distance to the nearest data point is below a third of that to the second
 nearest."""
@@ -17,20 +17,20 @@ from optimal import FlowMap, OptimalDenoiser, karras, sample
 
 from .common import cell, generator, provenance
 from .config import Config
-from .networks import dataset, network
+from .networks import STUDENTS, dataset, network, prepare, sampled
 
 __all__ = ["TITLE", "compute", "draw"]
 
-TITLE = "The same noises through the optimum and a trained network, memorised samples marked"
+TITLE = "The same noises through the optimum, a network and four students, memorised samples marked"
 
 _METHODS = (
-    ("exact flow", "optimum", None, 0),
     ("optimum, Heun 35 calls", "optimum", "heun", 18),
     ("optimum, Euler 6 calls", "optimum", "euler", 6),
     ("network, Heun 35 calls", "network", "heun", 18),
     ("network, Euler 18 calls", "network", "euler", 18),
     ("network, Euler 6 calls", "network", "euler", 6),
 )
+_STUDENT_STEPS = (1, 4)
 _SHOWN = 14
 
 
@@ -46,23 +46,28 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     """
     if config.dataset:
         raise ValueError("samples shows the network of the preset digits; sample yours with python -m neural sample")
+    prepare(config, ("digits",), ("digits",))
     data = dataset("digits")
     D, net = OptimalDenoiser(data), network(config, "digits")
     draws = 32 if config.quick else 512
     x = 80 * torch.randn(draws, *data.event, generator=generator(config, 7))
     landing = FlowMap(D).land(x, 80.0)
     shown, marks, share, same = [], [], [], []
-    for _, model, solver, steps in _METHODS:
-        ends = landing.x
-        if solver:
-            ends = sample(D if model == "optimum" else net, x, karras(steps), solver=solver)
+    runs = {"exact flow": landing.x}
+    for name, model, solver, steps in _METHODS:
+        runs[name] = sample(D if model == "optimum" else net, x, karras(steps), solver=solver)
+    for technique in STUDENTS:
+        for n in _STUDENT_STEPS:
+            model, arguments = sampled(config, "digits", technique, n)
+            runs[f"{technique}, {n} call{'s' if n > 1 else ''}"] = sample(model, x, **arguments)
+    for ends in runs.values():
         copied = memorised(ends, D)
         shown.append(ends[:_SHOWN].numpy())
         marks.append(copied[:_SHOWN].numpy())
         share.append(float(copied.double().mean()))
         same.append(float((D.nearest(ends) == landing.index).double().mean()))
     return provenance(data) | {
-        "methods": np.array([name for name, *_ in _METHODS]),
+        "methods": np.array([*runs]),
         "samples": np.stack(shown),
         "memorised": np.stack(marks),
         "share": np.array(share),

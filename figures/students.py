@@ -1,8 +1,8 @@
-"""Distilled networks beside the distilled optimum, on five deltas.
+"""Distilled networks beside the distilled optimum, on five deltas and on digits.
 
 Top, over (σ, x): the exact flow map, and a consistency model distilled from the optimum. Bottom left, one jump from the
-highest noise for all four techniques; bottom right, how many noises land where the flow map takes them, and the
-distance from it, at every noise level."""
+highest noise for all four techniques; then, on both data sets, how many noisy points land where the flow map takes
+them, and the distance from it, at every noise level."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neural.compare import evaluate
+from neural.compare import evaluate, landing_agreement
 from optimal import FlowMap, OptimalDenoiser, load
 from optimal.reference import GaussianMixture
 
 from .common import generator, log_ticks, plain_ticks
 from .config import Config
-from .networks import STUDENTS, student
+from .networks import STUDENTS, dataset, prepare, student
 
 __all__ = ["TITLE", "compute", "draw"]
 
@@ -34,13 +35,14 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Returns:
         sigmas (S,), x (X,), flow and student (S, X), borders (S, N − 1); jump_x (J,), jump_flow (J,) and jump_NAME (J,)
         at σ = 80 for every technique; curve_sigmas (C,), for techniques trained at every level same_NAME and
-        distance_NAME (C,); one_same and one_distance (4,) of one jump from 80, draws.
+        distance_NAME (C,); one_same and one_distance (4,) of one jump from 80; the same with digits_ before; draws.
 
     Raises:
         ValueError: --dataset was given.
     """
     if config.dataset:
-        raise ValueError("students shows the students of the preset toy; distil yours with python -m neural")
+        raise ValueError("students shows students of the presets toy and digits; distil yours with python -m neural")
+    prepare(config, (), ("toy", "digits"))
     data = load("five-deltas")
     D = OptimalDenoiser(data)
     flow, students = FlowMap(D), {name: student(config, "toy", name) for name in STUDENTS}
@@ -62,37 +64,46 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     }
     for name, model in students.items():
         arrays[f"jump_{name}"] = evaluate(model, jump_x[:, None], 80.0).flatten().numpy()
+    arrays |= _curves(config, "toy", D, draws)
+    digits = OptimalDenoiser(dataset("digits"))
+    curves = _curves(config, "digits", digits, 64 if config.quick else 512)
+    return arrays | {f"digits_{name}": value for name, value in curves.items()}
+
+
+def _curves(config: Config, preset: str, D: OptimalDenoiser, draws: int) -> dict[str, np.ndarray]:
+    """Students' jumps beside the flow map's from noisy data at every level, and from pure noise."""
+    flow, students = FlowMap(D), {name: student(config, preset, name) for name in STUDENTS}
     curve = torch.logspace(np.log10(80), np.log10(0.1), 13, dtype=torch.float64)
-    arrays["curve_sigmas"] = curve.numpy()
-    results = {name: np.empty((2, len(curve))) for name in _LEVELS}
     source = generator(config, 4)
-    x0, eps = D.take(torch.randint(len(D), (draws,), generator=source)), torch.randn(draws, 1, generator=source)
+    x0 = D.take(torch.randint(len(D), (draws,), generator=source))
+    eps = torch.randn(x0.shape, generator=source)
+    found = {name: np.empty((2, len(curve))) for name in _LEVELS}
     for i, sigma in enumerate(curve.tolist()):
         noisy = x0 + sigma * eps
         landing = flow.land(noisy, sigma)
         for name in _LEVELS:
-            answer = evaluate(students[name], noisy, sigma)
-            results[name][0, i] = float((D.nearest(answer) == landing.index).double().mean())
-            results[name][1, i] = float((answer - landing.x).square().mean().sqrt())
-    for name in _LEVELS:
-        arrays[f"same_{name}"], arrays[f"distance_{name}"] = results[name]
-    noises = 80 * eps
-    landing = flow.land(noises, 80.0)
-    answers = [evaluate(model, noises, 80.0) for model in students.values()]
-    arrays["one_same"] = np.array([float((D.nearest(a) == landing.index).double().mean()) for a in answers])
-    arrays["one_distance"] = np.array([float((a - landing.x).square().mean().sqrt()) for a in answers])
-    return arrays
+            row = landing_agreement(students[name], noisy, sigma, landing.x, landing.index, D)
+            found[name][:, i] = row["same"], row["distance"]
+    landing = flow.land(80 * eps, 80.0)
+    one = [landing_agreement(model, 80 * eps, 80.0, landing.x, landing.index, D) for model in students.values()]
+    return {
+        "curve_sigmas": curve.numpy(),
+        "one_same": np.array([row["same"] for row in one]),
+        "one_distance": np.array([row["distance"] for row in one]),
+        **{f"same_{name}": found[name][0] for name in _LEVELS},
+        **{f"distance_{name}": found[name][1] for name in _LEVELS},
+    }
 
 
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
-    figure = Figure(figsize=(14, 10), layout="constrained")
+    figure = Figure(figsize=(17, 10), layout="constrained")
     figure.suptitle("What do students learn of the flow map?", fontsize=15)
-    axes = figure.subplots(2, 2)
+    axes = figure.subplot_mosaic("AAABBB;CCDDEE")
     sigmas = arrays["sigmas"]
     titles = ("The flow map f(x, σ), exact", "A consistency model, distilled from the optimum")
     mesh = None
-    for ax, name, title in zip(axes[0], ("flow", "student"), titles, strict=True):
+    for ax, name, title in zip((axes["A"], axes["B"]), ("flow", "student"), titles, strict=True):
         mesh = ax.pcolormesh(sigmas, arrays["x"], arrays[name].T, vmin=-2, vmax=2, shading="nearest", rasterized=True)
         for separatrix in arrays["borders"].T:
             ax.plot(sigmas, separatrix, color="w", linewidth=1)
@@ -102,8 +113,8 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         ax.set_title(title, fontsize=11)
         plain_ticks(ax, (10, 5, 2, 1, 0.5, 0.2, 0.1))
     assert mesh is not None
-    figure.colorbar(mesh, ax=axes[0, 0], label="output", location="left", pad=0.02)
-    jump, curve = axes[1]
+    figure.colorbar(mesh, ax=axes["A"], label="output", location="left", pad=0.02)
+    jump = axes["C"]
     jump.plot(arrays["jump_x"], arrays["jump_flow"], color="k", linewidth=2.5, label="flow map, exact")
     for i, name in enumerate(arrays["techniques"]):
         same = 100 * float(arrays["one_same"][i])
@@ -112,15 +123,27 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     jump.set(xlabel="noise x at σ = 80", ylabel="output of one jump", ylim=(-3, 4.4))
     jump.set_title("One jump from noise: a staircase to be learnt", fontsize=11)
     jump.legend(fontsize=8, loc="upper left")
-    twin = curve.twinx()
-    for name in _LEVELS:
-        color = f"C{arrays['techniques'].tolist().index(name)}"
-        curve.plot(arrays["curve_sigmas"], arrays[f"same_{name}"], color=color, label=name)
-        twin.plot(arrays["curve_sigmas"], arrays[f"distance_{name}"], color=color, linestyle="--")
-    curve.set(xscale="log", xlim=(80, 0.1), ylim=(0, 1.03), xlabel="noise level σ →", ylabel="share (solid)")
-    twin.set(ylim=(0, None), ylabel="r.m.s. distance from the flow map (dashed)")
-    curve.set_title("On noisy data x0 + σ ε: what it was trained on, or not", fontsize=11)
-    curve.legend(fontsize=8, loc="lower left")
-    log_ticks(curve, 0.1, 80)
-    curve.grid(alpha=0.3)
+    _draw_curves(axes["D"], arrays, "", "Five deltas")
+    _draw_curves(axes["E"], arrays, "digits_", "Digits")
     return figure
+
+
+def _draw_curves(axes: Axes, arrays: Mapping[str, np.ndarray], prefix: str, title: str) -> None:
+    twin = axes.twinx()
+    techniques = arrays["techniques"].tolist()
+    for i, name in enumerate(techniques):
+        if name in _LEVELS:
+            sigmas = arrays[f"{prefix}curve_sigmas"]
+            axes.plot(sigmas, arrays[f"{prefix}same_{name}"], color=f"C{i}")
+            twin.plot(sigmas, arrays[f"{prefix}distance_{name}"], color=f"C{i}", linestyle="--")
+        # From pure noise, which the curve's first point nearly is.
+        place = 80 * 1.15**i
+        axes.plot(place, arrays[f"{prefix}one_same"][i], "o", color=f"C{i}", clip_on=False, label=name)
+        twin.plot(place, arrays[f"{prefix}one_distance"][i], "x", color=f"C{i}", clip_on=False)
+    axes.set(xscale="log", xlim=(160, 0.1), ylim=(0, 1.03), xlabel="noise level σ →")
+    axes.set_ylabel("share on the flow map's point (solid, ●)")
+    twin.set(ylim=(0, None), ylabel="r.m.s. distance from the flow map (dashed, ×)")
+    axes.set_title(f"{title}: noisy data x0 + σ ε (lines), pure noise (marks)", fontsize=11)
+    axes.legend(fontsize=8, loc="lower left")
+    log_ticks(axes, 0.1, 80)
+    axes.grid(alpha=0.3)

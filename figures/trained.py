@@ -17,7 +17,7 @@ from optimal import OptimalDenoiser, seeking_refining_border
 
 from .common import generator, log_ticks
 from .config import Config
-from .networks import dataset, network
+from .networks import dataset, network, prepare
 
 __all__ = ["TITLE", "compute", "draw"]
 
@@ -44,6 +44,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     if config.dataset:
         raise ValueError("trained shows the networks of the presets toy and digits; train yours with python -m neural")
     presets = _PRESETS[:1] if config.quick else _PRESETS
+    prepare(config, presets)
     arrays: dict[str, np.ndarray] = {"names": np.array(presets)}
     for i, preset in enumerate(presets):
         net, data = network(config, preset), dataset(preset)

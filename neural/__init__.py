@@ -24,6 +24,7 @@ from .precondition import Preconditioned as Preconditioned
 from .run import cached as cached
 from .run import distil as distil
 from .run import fit as fit
+from .run import is_cached as is_cached
 from .run import load_model as load_model
 from .train import Training as Training
 from .train import TrainingDiverged as TrainingDiverged

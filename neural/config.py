@@ -49,6 +49,8 @@ class Optimisation:
     """Number of optimiser steps."""
     batch: int = 1024
     """Samples of a step, all processes together."""
+    optimizer: str = "adam"
+    """adam, or muon: Muon for the matrices between hidden layers (mlp only), at ten times lr, Adam for the rest."""
     lr: float = 1e-3
     """Adam's learning rate at its highest."""
     warmup: int = 200
@@ -112,11 +114,13 @@ class Distillation:
 
 
 PRESETS: dict[str, Experiment] = {
-    "toy": Experiment("five-deltas", optimisation=Optimisation(steps=6000)),
+    "toy": Experiment("five-deltas", network=Network(depth=2), optimisation=Optimisation(steps=5000)),
     "digits": Experiment(
         "digits",
-        network=Network(width=512, depth=3),
-        optimisation=Optimisation(steps=10_000, batch=256, lr=2e-3, noise="log_normal", P_mean=0.0, P_std=1.3),
+        network=Network(width=384, depth=3),
+        optimisation=Optimisation(
+            steps=2400, batch=1024, optimizer="muon", lr=4e-3, noise="log_normal", P_mean=0.1, P_std=1.4
+        ),
     ),
     "faces": Experiment(
         "faces",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser, load
@@ -24,10 +26,12 @@ from .networks import build
 from .precondition import Preconditioned
 from .train import Report, Training, train
 
-__all__ = ["cached", "distil", "fit", "load_model", "new_training", "run", "teacher_of"]
+__all__ = ["cache_path", "cached", "distil", "fit", "is_cached", "load_model", "new_training", "run", "teacher_of"]
 
 _EVERY = 100
 """Steps between rows of metrics.csv."""
+
+_DONE = "done.json"
 
 
 def new_training(config: Experiment, data: Dataset) -> tuple[Training, Objective]:
@@ -157,8 +161,7 @@ def distil(
         ValueError: as for `fit` and `neural.distill.stages`.
     """
     student = None
-    # What else lies in the folder may be of a run that was broken off before its first checkpoint, of another teacher.
-    pairs = folder / f"pairs-{key(config)}-{data.fingerprint[:8]}"
+    pairs = folder / f"pairs-{key(config)}-{data.fingerprint[:8]}-{_fingerprint(teacher)}"
     for name, training, objective in stages(config, data, teacher, pairs, progress=progress):
         _prepare(training, folder / name, resume)
         student = run(
@@ -206,24 +209,46 @@ def teacher_of(config: Distillation, data: Dataset) -> Denoiser:
     return OptimalDenoiser(data) if config.teacher == "optimum" else load_model(config.teacher)[0]
 
 
-def cached(config: Experiment | Distillation, data: Dataset, *, progress: bool = False) -> Path:
+def cached(
+    config: Experiment | Distillation, data: Dataset, *, progress: bool = False, listeners: Iterable[Any] = ()
+) -> Path:
     """The folder of a finished run of this configuration on these data; trained, or gone on with, where there is none.
 
-    It lies in the user's cache folder (`OPTIMAL_CACHE` names another), under a name made of the configuration and the
-    fingerprint of the data.
+    It lies in the user's cache folder (`OPTIMAL_CACHE` names another), under a name made of the configuration, the
+    fingerprint of the data and, for a student of a network, that of the teacher's weights.
     """
-    name = f"{type(config).__name__.lower()}-{data.name}-{key(config)}-{data.fingerprint[:8]}"
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
-    folder = cache_folder() / "networks" / name
-    done = folder / "done.json"
-    if done.exists():
+    folder = cache_path(config, data)
+    if (folder / _DONE).exists():
         return folder
     if isinstance(config, Experiment):
-        fit(config, data, folder, resume=True, progress=progress)
+        fit(config, data, folder, resume=True, progress=progress, listeners=listeners)
     else:
-        distil(config, data, teacher_of(config, data), folder, resume=True, progress=progress)
-    done.write_text(to_json(config))
+        distil(config, data, teacher_of(config, data), folder, resume=True, progress=progress, listeners=listeners)
+    (folder / _DONE).write_text(to_json(config))
     return folder
+
+
+def cache_path(config: Experiment | Distillation, data: Dataset) -> Path:
+    """Where `cached` keeps a run."""
+    name = f"{type(config).__name__.lower()}-{data.name}-{key(config)}-{data.fingerprint[:8]}"
+    if isinstance(config, Distillation) and config.teacher != "optimum":
+        name += f"-{_fingerprint(teacher_of(config, data))}"
+    return cache_folder() / "networks" / re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
+
+
+def is_cached(config: Experiment | Distillation, data: Dataset) -> bool:
+    """Whether `cached` has nothing left to train."""
+    return (cache_path(config, data) / _DONE).exists()
+
+
+def _fingerprint(teacher: Denoiser) -> str:
+    """8 hex digits of a network's weights; of a teacher without any, a fixed word."""
+    if not isinstance(teacher, nn.Module):
+        return "optimum"
+    digest = hashlib.blake2b(digest_size=4)
+    for name, tensor in sorted(teacher.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _prepare(training: Training, folder: Path | None, resume: bool) -> None:

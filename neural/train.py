@@ -1,9 +1,9 @@
 """Training: a generator that takes one step at a time and reports it; who calls it prints, logs, saves, stops.
 
-Adam on the mean of an `Objective`'s losses, the learning rate rising linearly and falling as a cosine, the gradient
-clipped, the weights averaged. All randomness comes from one generator, whose state is part of the checkpoint: a run
-continued from one goes on bit for bit as if it had not been stopped. Under torchrun every process draws the whole batch
-and computes its share of it, so that the loss does not depend on how many there are.
+Adam (or Muon) on the mean of an `Objective`'s losses, the learning rate rising linearly and falling as a cosine, the
+gradient clipped, the weights averaged. All randomness comes from one generator, whose state is part of the checkpoint:
+a run continued from one goes on bit for bit as if it had not been stopped. Under torchrun every process draws the whole
+batch and computes its share of it, so that the loss does not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -22,9 +22,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from . import checkpoint
 from .config import Optimisation
 from .loss import Objective
+from .networks import MLP
 from .precondition import Preconditioned
 
-__all__ = ["Report", "Training", "TrainingDiverged", "learning_rate", "train"]
+__all__ = ["OPTIMIZERS", "Report", "Training", "TrainingDiverged", "learning_rate", "train"]
+
+
+OPTIMIZERS = ("adam", "muon")
+_MUON = 10.0
+"""Muon's learning rate over Adam's: its steps have a norm of their own, whatever the gradient's is."""
 
 
 class TrainingDiverged(ValueError):
@@ -65,7 +71,7 @@ class Training:
         self.model, self.options, self.config = model, options, config
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
         self.average.requires_grad_(False)
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
+        self.optimizers = _optimizers(model, options)
         self.generator = torch.Generator().manual_seed(options.seed)
         self.step = 0
         self.saved: Path | None = None
@@ -80,9 +86,10 @@ class Training:
         tensors = (
             checkpoint.pack(self.model.state_dict(), "model")
             | checkpoint.pack(self.average.state_dict(), "average")
-            | checkpoint.pack(checkpoint.optimizer_tensors(self.optimizer), "optimizer")
             | {"generator": self.generator.get_state()}
         )
+        for name, (optimizer, _) in self.optimizers.items():
+            tensors |= checkpoint.pack(checkpoint.optimizer_tensors(optimizer), name)
         self.saved = checkpoint.write(Path(folder), self.step, tensors, self.config)
         return self.saved
 
@@ -96,7 +103,8 @@ class Training:
         tensors, self.step, _ = checkpoint.read(path, type(self.config), self.config)
         self.model.load_state_dict(checkpoint.unpack(tensors, "model"))
         self.average.load_state_dict(checkpoint.unpack(tensors, "average"))
-        checkpoint.restore_optimizer(self.optimizer, checkpoint.unpack(tensors, "optimizer"))
+        for name, (optimizer, _) in self.optimizers.items():
+            checkpoint.restore_optimizer(optimizer, checkpoint.unpack(tensors, name))
         self.generator.set_state(tensors["generator"])
         self.saved = path
 
@@ -136,8 +144,9 @@ def train(training: Training, objective: Objective) -> Iterator[Report]:
     model.train()
     while training.step < options.steps:
         lr = learning_rate(training.step, options)
-        for group in training.optimizer.param_groups:
-            group["lr"] = lr
+        for optimizer, factor in training.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = factor * lr
         batch = objective.draw(options.batch, training.generator)
         total = torch.zeros((), dtype=torch.float64, device=device)
         for part in range(options.accumulate):
@@ -157,11 +166,34 @@ def train(training: Training, objective: Objective) -> Iterator[Report]:
             distributed.all_reduce(total, distributed.ReduceOp.SUM)
             total /= world
         gradient = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-        training.optimizer.step()
-        training.optimizer.zero_grad(set_to_none=True)
+        for optimizer, _ in training.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         training.average.update_parameters(model)
         training.step += 1
         yield Report(training.step, float(total), lr, float(gradient))
+
+
+def _optimizers(model: Preconditioned, options: Optimisation) -> dict[str, tuple[torch.optim.Optimizer, float]]:
+    """By name, each with what multiplies the learning rate for it.
+
+    Raises:
+        ValueError: an unknown name, or muon for a network without `matrices()`.
+
+    References:
+        Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
+    """
+    if options.optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {options.optimizer!r}")
+    if options.optimizer == "adam":
+        return {"adam": (torch.optim.Adam(model.parameters(), lr=options.lr), 1.0)}
+    if not isinstance(model.net, MLP):
+        raise ValueError("muon is for the matrices between the hidden layers of an mlp; use adam")
+    matrices = model.net.matrices()
+    chosen = {id(matrix) for matrix in matrices}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    muon = torch.optim.Muon(matrices, lr=_MUON * options.lr, weight_decay=0.0)
+    return {"adam": (torch.optim.Adam(rest, lr=options.lr), 1.0), "muon": (muon, _MUON)}
 
 
 def _diverged(training: Training, losses: Tensor, sigma: Tensor) -> None:

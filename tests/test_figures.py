@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from figures import border, distilled, fewstep, grids, prop4, samples, steps, students, trained, trajectories
 from figures.__main__ import FIGURES, main
 from figures.config import Config
+from figures.networks import prepare
 from optimal import OptimalDenoiser, load, speciation_sigma
 from optimal.reference import GaussianMixture
 from optimal.regimes import top_eigenvalue
@@ -266,7 +268,9 @@ def test_students_beside_the_flow_map(of_students: dict[str, np.ndarray]) -> Non
     points = load("five-deltas").points.flatten().numpy()
     assert set(of_students["flow"].flatten()) == set(points)
     assert set(of_students["jump_flow"]) == set(points)
-    assert of_students["one_same"].shape == of_students["one_distance"].shape == (4,)
+    for prefix in ("", "digits_"):
+        assert of_students[f"{prefix}one_same"].shape == of_students[f"{prefix}one_distance"].shape == (4,)
+        assert (of_students[f"{prefix}distance_consistency"] > 0).all()
     assert ((of_students["one_same"] > 0.2) & (of_students["one_same"] <= 1)).all()
     # Below all noise the boundary condition holds: the output is x.
     assert of_students["same_consistency"][-1] > 0.8
@@ -274,20 +278,35 @@ def test_students_beside_the_flow_map(of_students: dict[str, np.ndarray]) -> Non
 
 def test_samples_are_marked_as_memorised(of_samples: dict[str, np.ndarray]) -> None:
     methods = of_samples["methods"].tolist()
+    assert {"consistency, 1 call", "progressive, 4 calls", "knowledge, 1 call", "multistep, 4 calls"} < set(methods)
     assert of_samples["samples"].shape == (len(methods), 14, 1, 8, 8)
     assert of_samples["memorised"].shape == (len(methods), 14)
     assert of_samples["memorised"][methods.index("exact flow")].all()
     assert of_samples["share"][methods.index("exact flow")] == 1
 
 
-def test_few_steps_of_every_method(of_fewstep: dict[str, np.ndarray]) -> None:
+@pytest.mark.parametrize("i", [0, 1])
+def test_few_steps_of_every_method(of_fewstep: dict[str, np.ndarray], i: int) -> None:
     methods = of_fewstep["methods"].tolist()
-    i = methods.index("optimum, heun")
-    assert of_fewstep[f"{i}_nfe"].tolist() == [1, 3, 7]
-    assert (np.diff(of_fewstep[f"{methods.index('optimum, euler')}_same"]) >= 0).all()
-    assert of_fewstep[f"{methods.index('progressive students')}_nfe"].tolist() == [1, 2, 4, 8]
-    for i in range(len(methods)):
-        assert (of_fewstep[f"{i}_wasserstein"] > 0).all()
+    k = methods.index("optimum, heun")
+    assert of_fewstep[f"{i}_{k}_nfe"].tolist() == [1, 3, 7]
+    assert (np.diff(of_fewstep[f"{i}_{methods.index('optimum, euler')}_same"]) >= 0).all()
+    assert of_fewstep[f"{i}_{methods.index('progressive student')}_nfe"].tolist() == [1, 2, 4, 8]
+    for technique in ("consistency", "knowledge", "multistep"):
+        assert of_fewstep[f"{i}_{methods.index(f'{technique} student')}_nfe"].tolist() == [1, 2, 4]
+    for k in range(len(methods)):
+        assert (of_fewstep[f"{i}_{k}_wasserstein"] > 0).all()
+
+
+def test_networks_are_trained_once(networks: Config, of_fewstep: dict, capfd: pytest.CaptureFixture) -> None:
+    """All that a figure needs is in the cache now; nothing is trained again, and what differs is."""
+    capfd.readouterr()
+    prepare(networks, ("toy", "digits"), ("toy", "digits"))
+    assert "training" not in capfd.readouterr().err
+    prepare(dataclasses.replace(networks, seed=1), ("toy", "digits"))
+    shown = capfd.readouterr().err
+    assert "training 2 networks: 100%" in shown
+    assert "300/300" in shown
 
 
 @pytest.mark.parametrize("name", ["trained", "students", "samples", "fewstep"])

@@ -14,11 +14,11 @@ _FEW = 4
 
 
 class MLP(nn.Module):
-    """F(x, c_noise) on flattened events: blocks h + W' silu(W norm(h)), the last layer 0 at the start.
+    """F(x, c_noise) on flattened events: blocks h + W' silu(W (a(σ) norm(h) + b(σ))), the last layer 0 at the start.
 
-    c_noise = ¼ ln σ comes in beside x, as itself and as sines and cosines of 1 to 32 radians a unit: ten e-foldings of
-    σ are told apart coarsely and finely. So do the values of x, of ½ to 16 radians a unit, where an event has four or
-    fewer: the steps of a distilled optimum are then within reach.
+    c_noise = ¼ ln σ comes in beside x and sets scale and shift of every block, as itself and as sines and cosines of 1
+    to 32 radians a unit: ten e-foldings of σ are told apart coarsely and finely. The values of x come in likewise, with
+    ½ to 16 radians a unit, where an event has four or fewer: the steps of a distilled optimum are then within reach.
 
     Args:
         event: shape of one point.
@@ -35,7 +35,7 @@ class MLP(nn.Module):
         count = _FREQUENCIES if dim <= _FEW else 0
         self.register_buffer("periods", torch.logspace(-1, 4, count, base=2.0), persistent=False)
         self.first = nn.Linear(dim * (1 + 2 * count) + 1 + 2 * _FREQUENCIES, width)
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(_Block(width, 1 + 2 * _FREQUENCIES) for _ in range(depth))
         self.last = nn.Linear(width, dim)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
@@ -43,21 +43,29 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """(B, *event), like x; c_noise (B,)."""
         phase = c_noise[:, None] * self.frequencies
+        level = torch.cat([c_noise[:, None], phase.sin(), phase.cos()], 1)
         flat = x.flatten(1)
         waves = (flat[:, :, None] * self.periods).flatten(1)
-        inputs = [flat, waves.sin(), waves.cos(), c_noise[:, None], phase.sin(), phase.cos()]
-        hidden = self.first(torch.cat(inputs, 1))
+        hidden = self.first(torch.cat([flat, waves.sin(), waves.cos(), level], 1))
         for block in self.blocks:
-            hidden = block(hidden)
+            hidden = block(hidden, level)
         return self.last(nn.functional.silu(hidden)).view(x.shape)
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The weights between hidden layers, which Muon is for."""
+        return [layer.weight for block in self.blocks for layer in (block.into, block.out)]  # pyright: ignore
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int):
+    def __init__(self, width: int, levels: int):
         super().__init__()
-        self.norm, self.into, self.out = nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.norm, self.level = nn.LayerNorm(width, elementwise_affine=False), nn.Linear(levels, 2 * width)
+        self.into, self.out = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        for layer in (self.level, self.out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden + self.out(nn.functional.silu(self.into(self.norm(hidden))))
+    def forward(self, hidden: Tensor, level: Tensor) -> Tensor:
+        scale, shift = self.level(level).chunk(2, 1)
+        inner = torch.addcmul(shift, self.norm(hidden), 1 + scale)
+        return hidden + self.out(nn.functional.silu(self.into(inner)))

@@ -55,6 +55,9 @@ class Posterior:
         top_weight: (B,), its probability.
         variance: (B,), tr Cov[x0 | x] = E‖x0 − D‖². For a float32 x its error is up to 2e-4 σ² (the scale is that of
             the Jacobian: tr ∂D/∂x = variance/σ²), which can exceed a variance near 0; a float64 x has full precision.
+        error_bound: (B,), method="screened": proven bound on the relative error of the mean as it is in float64, with
+            probability 1 − 10⁻¹² (see `optimal.evaluate.screened`); nan where none was proven.
+        error_estimate: (B,), the expected size of that error; nan where the method has no estimate of it.
     """
 
     mean: Tensor
@@ -63,6 +66,8 @@ class Posterior:
     top_index: Tensor
     top_weight: Tensor
     variance: Tensor
+    error_bound: Tensor
+    error_estimate: Tensor
 
     @property
     def effective_count(self) -> Tensor:
@@ -76,9 +81,13 @@ class OptimalDenoiser:
     Args:
         data: `Dataset`, or tensor or array (N, *event): floating point, taken as it is, or uint8, taken as images,
             u8/127.5 − 1. An array may be a memory map of any size; it is read in blocks and never expanded as a whole.
-        method: "dense" (blocked matrix products), "keops" (compiled reductions; needs a C++ compiler) or "auto", which
-            takes the faster one, see `Evaluator.choose`.
+        method: "dense" (blocked matrix products), "screened" (products of bytes, with a proven bound; for images kept
+            as uint8, other data are left to dense), "keops" (compiled reductions; needs a C++ compiler) or "auto",
+            which takes the fastest, see `Evaluator.choose`.
         memory: budget in bytes for the temporaries of one call, 1 GiB unless told otherwise.
+        tolerance: screened: largest proven bound on the relative error of the mean.
+        certified: screened: whether the bound must hold; False is faster where the posterior is spread over many
+            points, and gives `Posterior.error_estimate` only.
 
     Attributes:
         event: shape of one point.
@@ -99,14 +108,22 @@ class OptimalDenoiser:
         tensor([[0.4621]])
     """
 
-    def __init__(self, data: Dataset | Tensor | np.ndarray, *, method: str = "auto", memory: int = 2**30):
+    def __init__(
+        self,
+        data: Dataset | Tensor | np.ndarray,
+        *,
+        method: str = "auto",
+        memory: int = 2**30,
+        tolerance: float = 1e-3,
+        certified: bool = True,
+    ):
         if not isinstance(data, Dataset | Tensor | np.ndarray):
             raise ValueError(
                 f"data must be a Dataset, tensor or array, got {type(data).__name__}: use load() for a path"
             )
         self.data = data
         self._points = Points(data.array if isinstance(data, Dataset) else data)
-        self._evaluator = Evaluator(self._points, method, memory)
+        self._evaluator = Evaluator(self._points, method, memory, tolerance=tolerance, certified=certified)
         self.event = self._points.event
 
     def __len__(self) -> int:
@@ -173,16 +190,20 @@ class OptimalDenoiser:
     def posterior(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Posterior:
         """Mean, log density, entropy, leader and variance of p(x0 | x), all from one pass over the data."""
         z, levels = self._checked(x, sigma)
-        mean, log_density, entropy, top_weight, variance, top_index = _Evaluate.apply(
+        mean, log_density, entropy, top_weight, variance, top_index, bound, estimate = _Evaluate.apply(
             z, levels, self._evaluator, _single(x)
         )
+        mean = mean + self._points.centre.to(z)
+        size = mean.detach().norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
         return Posterior(
-            mean=(mean + self._points.centre.to(z)).view(x.shape).to(x.dtype),
+            mean=mean.view(x.shape).to(x.dtype),
             log_density=log_density.to(x.dtype),
             entropy=entropy.to(x.dtype),
             top_index=top_index,
             top_weight=top_weight.to(x.dtype),
             variance=variance.to(x.dtype),
+            error_bound=(bound / size).to(x.dtype),
+            error_estimate=(estimate / size).to(x.dtype),
         )
 
     def weights(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B N"]:
@@ -264,8 +285,8 @@ class _Evaluate(torch.autograd.Function):
         ctx.evaluator, ctx.single, ctx.sums = evaluator, single, sums
         ctx.save_for_backward(z, sigma, mean)
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(sums.index)
-        return mean, log_density, entropy, 1 / sums.total, variance, sums.index
+        ctx.mark_non_differentiable(sums.index, sums.bound, sums.estimate)
+        return mean, log_density, entropy, 1 / sums.total, variance, sums.index, sums.bound, sums.estimate
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -275,7 +296,7 @@ class _Evaluate(torch.autograd.Function):
                 "a Jacobian-vector product is covariance_product(x, sigma, v) / sigma²"
             )
         z, sigma, mean = ctx.saved_tensors
-        by_mean, by_log_density, by_entropy, by_top_weight, by_variance, _ = grads
+        by_mean, by_log_density, by_entropy, by_top_weight, by_variance, *_ = grads
         sums, points = ctx.sums, ctx.evaluator.points
         out = torch.zeros_like(z)
         if by_mean is not None or by_entropy is not None or by_variance is not None:

@@ -42,7 +42,7 @@ def compiled() -> None:
         D.covariance_product(torch.zeros(1, dim), 1.0, torch.ones(1, dim))
 
 
-@pytest.fixture(params=["dense", "keops"])
+@pytest.fixture(params=["dense", "keops", "screened"])
 def method(request: pytest.FixtureRequest) -> str:
     """Each way to reduce the sums over the data."""
     if request.param == "keops":

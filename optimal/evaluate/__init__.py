@@ -1,6 +1,7 @@
 """How the sums over the data are reduced: one method a file, each with `moments` and `tilt` of the same meaning.
 
 dense   blocked matrix products, float32 with float64 where float32 would be wrong
+screened  products of bytes that leave out what cannot matter, with a bound, for images
 keops   KeOps reductions in float64, compiled for each event size
 
 and, in float64 by matrix products alone, the sums of the capture certificate (drift).
@@ -8,12 +9,13 @@ and, in float64 by matrix products alone, the sums of the capture certificate (d
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from . import dense, keops
+from . import dense, keops, screened
 from .drift import drift_bounds
 from .moments import Moments
 from .points import Points
@@ -23,7 +25,7 @@ __all__ = ["METHODS", "Evaluator", "Moments", "Points"]
 _QUERIES = 4096
 """Most queries that pass over the data together; more gain nothing and push a block's logits out of cache."""
 
-METHODS = ("auto", "dense", "keops")
+METHODS = ("auto", "dense", "keops", "screened")
 
 
 class Evaluator:
@@ -33,17 +35,20 @@ class Evaluator:
     rounding the method must then repair.
 
     Raises:
-        ValueError: unknown method, keops without a C++ compiler, a budget of no bytes.
+        ValueError: unknown method, keops without a C++ compiler, a budget of no bytes, a tolerance not positive.
     """
 
-    def __init__(self, points: Points, method: str, memory: int):
+    def __init__(self, points: Points, method: str, memory: int, *, tolerance: float = 1e-3, certified: bool = True):
         if method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         if memory <= 0:
             raise ValueError(f"memory must be a positive number of bytes, got {memory}")
         if method == "keops":
             keops.require()
+        if not 0 < tolerance < math.inf:
+            raise ValueError(f"tolerance must be positive and finite, got {tolerance:g}")
         self.points, self.method, self.memory = points, method, memory
+        self.tolerance, self.certified = tolerance, certified
 
     def choose(self, z: Tensor) -> ModuleType:
         """The module that does the sums for the queries z.
@@ -57,7 +62,7 @@ class Evaluator:
         if len(z) == 0:
             return dense  # KeOps cannot reduce for no queries.
         if self.method != "auto":
-            return {"dense": dense, "keops": keops}[self.method]
+            return {"dense": dense, "keops": keops, "screened": screened}[self.method]
         if z.device.type == "cuda":
             worthwhile = self.points.dim <= 64
         else:
@@ -67,8 +72,9 @@ class Evaluator:
     def moments(self, z: Tensor, sigma: Tensor, *, single: bool) -> Moments:
         """The running sums of every query."""
         method = self.choose(z)
+        bounds = {"tolerance": self.tolerance, "certified": self.certified} if method is screened else {}
         parts = [
-            method.moments(self.points, z[part], sigma[part], single=single, memory=self.memory)
+            method.moments(self.points, z[part], sigma[part], single=single, memory=self.memory, **bounds)
             for part in self._parts(len(z))
         ]
         return parts[0] if len(parts) == 1 else Moments.cat(parts)

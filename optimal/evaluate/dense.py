@@ -20,7 +20,7 @@ from torch import Tensor
 from .moments import Moments
 from .points import Points, evenly
 
-__all__ = ["logits", "moments", "tilt"]
+__all__ = ["ROUNDING", "logits", "merge", "moments", "tilt"]
 
 _WINDOW = 30.0
 """Points further below the leader than this many nats are left out."""
@@ -29,7 +29,7 @@ _TOLERANCE = 1e-3
 _LEAD, _LEADERS = 10.0, 192
 """Where float32 logits are let through, but by less than a factor 6, the points within so many nats of the leader,
 which make up the result, are still scored in float64 if a block holds no more than so many for a query."""
-_ROUNDING = {torch.float32: 24 * 2.0**-24, torch.float64: 256 * 2.0**-53}
+ROUNDING = {torch.float32: 24 * 2.0**-24, torch.float64: 256 * 2.0**-53}
 """Rounding of a product in units of |z·y| + 4‖z‖‖y‖/√D. Largest measured at D = 12,288, for 1 to 300 queries, blocks of
 64 to 2,000 points, σ from 0.05 to 20, on photographs, drawings and constant images (bench/rounding.py): 22 and 135.
 Much smaller blocks, for which it is up to 40, do not occur: blocks are of even size."""
@@ -83,9 +83,9 @@ def logits(
         top = scores.amax(1)
         size = (product.abs().amax(1).double() + spread) * precision
         if not single:
-            yield None, index, scores, _ROUNDING[torch.float64] * size, block
+            yield None, index, scores, ROUNDING[torch.float64] * size, block
             continue
-        error = _ROUNDING[torch.float32] * size
+        error = ROUNDING[torch.float32] * size
         best = torch.maximum(best, top - error)
         near = top + error >= best - _WINDOW
         trusted = error <= _TOLERANCE
@@ -111,7 +111,7 @@ def logits(
                 few = candidates[first : first + len(exact)]
                 part = (part_z @ exact.T - half_norms[few]) * part_precision
                 best[at] = torch.maximum(best[at], part.amax(1))
-                yield chosen, few, part, _ROUNDING[torch.float64] * size[at], exact
+                yield chosen, few, part, ROUNDING[torch.float64] * size[at], exact
 
 
 def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: int) -> Moments:
@@ -119,22 +119,35 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: i
     sums = Moments(len(z), points.dim, z.device)
     squares = 2 * points.half_norms.to(z.device)
     for rows, index, scores, error, block in logits(points, z, sigma, single=single, memory=memory):
-        top = scores.amax(1)
-        scores.sub_(top[:, None])
-        # Equal points get logits that differ by rounding; the first in the data is to lead.
-        leader = (scores >= -error[:, None]).int().argmax(1)
-        weights = scores.exp()
-        sums.merge(
-            rows,
-            top=top,
-            total=weights.sum(1),
-            energy=scores.mul_(weights).sum(1),
-            mean=weights.to(block.dtype) @ block,
-            square=weights @ squares[index],
-            index=index[leader],
-            tie=error,
-        )
+        merge(sums, rows, index, scores, error, block, squares[index])
     return sums
+
+
+def merge(
+    sums: Moments,
+    rows: Tensor | None,
+    index: Tensor,
+    scores: Tensor,
+    error: Tensor,
+    block: Tensor,
+    squares: Tensor,
+) -> None:
+    """Add the points `index` to the sums of the queries `rows`: a part as `logits` yields it, with ‖y_j − c‖², (n,)."""
+    top = scores.amax(1)
+    scores.sub_(top[:, None])
+    # Equal points get logits that differ by rounding; the first in the data is to lead.
+    leader = (scores >= -error[:, None]).int().argmax(1)
+    weights = scores.exp()
+    sums.merge(
+        rows,
+        top=top,
+        total=weights.sum(1),
+        energy=scores.mul_(weights).sum(1),
+        mean=weights.to(block.dtype) @ block,
+        square=weights @ squares,
+        index=index[leader],
+        tie=error,
+    )
 
 
 def tilt(

@@ -23,12 +23,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .dense import _ROUNDING
+from .dense import ROUNDING
 from .points import Points
 
 __all__ = ["drift_bounds", "leads"]
 
-_UNIT = _ROUNDING[torch.float64]
+_UNIT = ROUNDING[torch.float64]
 _DISTANCE = 2.0**-20
 """Relative error of a distance that is let through."""
 _FAR = 50.0

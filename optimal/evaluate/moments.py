@@ -17,9 +17,14 @@ from torch import Tensor
 
 __all__ = ["Moments"]
 
+_FIELDS = ("top", "total", "energy", "square", "mean", "index", "bound", "estimate")
+
 
 class Moments:
-    """Sums for B queries, empty at first; float64, `index` int64. The leader among equals is the first in the data."""
+    """Sums for B queries, empty at first; float64, `index` int64. The leader among equals is the first in the data.
+
+    bound and estimate, (B,), are of ‖mean/total − exact‖: proven, and expected; nan where the method has none.
+    """
 
     def __init__(self, batch: int, dim: int, device: torch.device):
         def zeros(*shape: int) -> Tensor:
@@ -28,6 +33,7 @@ class Moments:
         self.top = torch.full((batch,), -torch.inf, dtype=torch.float64, device=device)
         self.total, self.energy, self.square = zeros(batch), zeros(batch), zeros(batch)
         self.mean = zeros(batch, dim)
+        self.bound, self.estimate = zeros(batch) + torch.nan, zeros(batch) + torch.nan
         self.index = torch.zeros(batch, dtype=torch.int64, device=device)
 
     def merge(
@@ -67,9 +73,21 @@ class Moments:
     def cat(cls, parts: list[Moments]) -> Moments:
         """The sums of several groups of queries, one after another."""
         out = cls(0, parts[0].mean.shape[1], parts[0].mean.device)
-        for name in ("top", "total", "energy", "square", "mean", "index"):
+        for name in _FIELDS:
             setattr(out, name, torch.cat([getattr(part, name) for part in parts]))
         return out
+
+    def at(self, rows: Tensor) -> Moments:
+        """The sums of the queries `rows`."""
+        out = Moments(0, self.mean.shape[1], self.mean.device)
+        for name in _FIELDS:
+            setattr(out, name, getattr(self, name)[rows])
+        return out
+
+    def put(self, rows: Tensor, other: Moments) -> None:
+        """Take the sums of the queries `rows` from another."""
+        for name in _FIELDS:
+            getattr(self, name)[rows] = getattr(other, name)
 
     @property
     def log_total(self) -> Tensor:

@@ -118,6 +118,25 @@ class Points:
             part = slice(start, start + rows)
             yield start, self.read(part if index is None else index[part].to(self.device), buffer, scratch)
 
+    @property
+    def bytes(self) -> bool:
+        """Whether the points are images kept as bytes, for `signed`."""
+        return self._rows.dtype == torch.uint8
+
+    def signed(self, size: int, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (places, u8 − 128 as int8, (n, D)) over all points or those of `index`, about `size` bytes at a time.
+
+        y = (u8 − 128 + ½)/127.5, but for the rounding of `to_float`. One buffer serves all.
+        """
+        count = self.size if index is None else len(index)
+        rows = evenly(count, max(1, size // self.dim))
+        buffer = torch.empty(rows, self.dim, dtype=torch.uint8, device=device)
+        for start in range(0, count, rows):
+            part = slice(start, min(start + rows, count))
+            block = self._rows[part if index is None else index[part].to(self.device)].to(device)
+            # Bit for bit, u8 ^ 128 is the signed byte u8 − 128.
+            yield part, torch.bitwise_xor(block, 128, out=buffer[: len(block)]).view(torch.int8)
+
     def take(self, index: Tensor) -> Tensor:
         """y[index], (len(index), *event), in the data's own precision; images as float32."""
         chosen = self._rows[index.to(self.device)]

@@ -80,7 +80,7 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
     rows, columns = arrays["memorised"].shape
     figure = Figure(figsize=(15, 0.75 * rows + 1.1), layout="constrained")
-    figure.suptitle("From the same noises: what does the network do differently?", fontsize=15)
+    figure.suptitle("From the same noises: what do a network and its students do differently?", fontsize=15)
     axes = figure.subplots()
     for row in range(rows):
         for column in range(columns):

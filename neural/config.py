@@ -58,7 +58,7 @@ class Optimisation:
     clip: float = 1.0
     """Largest norm of the gradient; it is scaled down to it."""
     ema: float = 0.999
-    """Decay of the average of the weights, a step."""
+    """Decay of the average of the weights, a step; at most (1 + n)/(10 + n) after n steps."""
     accumulate: int = 1
     """Parts in which a batch is computed."""
     noise: str = "log_uniform"
@@ -119,7 +119,7 @@ PRESETS: dict[str, Experiment] = {
         "digits",
         network=Network(width=384, depth=3),
         optimisation=Optimisation(
-            steps=2400, batch=1024, optimizer="muon", lr=4e-3, noise="log_normal", P_mean=0.1, P_std=1.4
+            steps=2000, batch=1024, optimizer="muon", lr=4e-3, noise="log_normal", P_mean=0.1, P_std=1.4
         ),
     ),
     "faces": Experiment(

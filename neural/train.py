@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from . import checkpoint
 from .config import Optimisation
@@ -69,7 +69,7 @@ class Training:
         if not 0 <= options.ema < 1:
             raise ValueError(f"ema must lie in [0, 1), got {options.ema:g}")
         self.model, self.options, self.config = model, options, config
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema))
+        self.average = AveragedModel(model, multi_avg_fn=_averaging(options.ema))
         self.average.requires_grad_(False)
         self.optimizers = _optimizers(model, options)
         self.generator = torch.Generator().manual_seed(options.seed)
@@ -172,6 +172,18 @@ def train(training: Training, objective: Objective) -> Iterator[Report]:
         training.average.update_parameters(model)
         training.step += 1
         yield Report(training.step, float(total), lr, float(gradient))
+
+
+def _averaging(decay: float) -> Any:
+    """θ⁻ ← d θ⁻ + (1 − d) θ with d = min(decay, (1 + n)/(10 + n)) after n updates: short runs forget too."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], weights: list[Tensor], count: Tensor | int) -> None:
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        for average, weight in zip(averages, weights, strict=True):
+            average.lerp_(weight.to(average), 1 - now)
+
+    return update
 
 
 def _optimizers(model: Preconditioned, options: Optimisation) -> dict[str, tuple[torch.optim.Optimizer, float]]:

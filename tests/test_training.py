@@ -81,12 +81,13 @@ def test_the_learning_rate() -> None:
 
 
 def test_the_average_is_that_of_its_decay() -> None:
-    """The first update copies, then decay·average + (1 − decay)·weights."""
-    training, objective = new_training(changed(ema=0.9, steps=5), load("two-points"))
+    """The first update copies, then decay·average + (1 − decay)·weights, the decay rising from 2/11."""
+    training, objective = new_training(changed(ema=0.35, steps=6), load("two-points"))
     expected = None
-    for _ in train(training, objective):
+    decays = [0.0, 2 / 11, 3 / 12, 4 / 13, 0.35, 0.35]
+    for decay, _ in zip(decays, train(training, objective), strict=True):
         now = weights(training.model)
-        expected = now if expected is None else 0.9 * expected + 0.1 * now
+        expected = now if expected is None else decay * expected + (1 - decay) * now
     assert expected is not None
     torch.testing.assert_close(weights(training.denoiser), expected, rtol=1e-5, atol=1e-6)
 

@@ -187,8 +187,7 @@ class _Scores:
     def error(self, points: Points, part: slice = slice(None)) -> Tensor:
         """(b, n) nats: bound on the error of `logits`, up to one number a query."""
         precision = self.sigma.square().reciprocal()[:, None]
-        stored = self.z.norm(dim=1) * (_FLOAT32 * points.dim**0.5)
-        return (self.digits.error[:, None] * self.norms[part] + stored[:, None]) * precision
+        return (self.digits.error[:, None] * self.norms[part] + self.stored(points)[:, None]) * precision
 
     def logits(self, part: slice = slice(None)) -> Tensor:
         """(b, n) nats."""
@@ -198,11 +197,23 @@ class _Scores:
     def near(self, points: Points) -> Tensor:
         """(b, n) bool: the points that can lie within the window of the leader."""
         parts = [slice(i, i + _COLUMNS) for i in range(0, self.products.shape[1], _COLUMNS)]
+        error, half = self.digits.error, 0.5 * self.norms.square()
+        # In units of σ² nats, with what is the same for all points left out, and in as few operations as can be.
         best = torch.full_like(self.sigma, -torch.inf)
         for part in parts:
-            best = torch.maximum(best, (self.logits(part) - self.error(points, part)).amax(1))
-        floor = (best - _WINDOW)[:, None]
-        return torch.cat([self.logits(part) + self.error(points, part) >= floor for part in parts], 1)
+            lower = torch.addr(self.products[:, part] - half[part], error, self.norms[part], alpha=-1)
+            best = torch.maximum(best, lower.amax(1))
+        window = _WINDOW * self.sigma.square() + 2 * self.stored(points)
+        floor = (best - window)[:, None]
+        near = torch.empty(self.products.shape, dtype=torch.bool, device=self.z.device)
+        for part in parts:
+            upper = torch.addr(self.products[:, part] - half[part], error, self.norms[part])
+            torch.ge(upper, floor, out=near[:, part])
+        return near
+
+    def stored(self, points: Points) -> Tensor:
+        """(b,): bound on what the rounding of `to_float` changes a product by."""
+        return self.z.norm(dim=1) * (_FLOAT32 * points.dim**0.5)
 
     def narrowed(self, rows: Tensor, keep: Tensor | None) -> _Scores:
         """The same of the queries `rows` and, of the points, of those in the mask `keep` (None: all)."""
@@ -311,27 +322,23 @@ def _moved(points: Points, sums: Moments, error: Tensor) -> Tensor:
 
 def _spread(points: Points, scores: _Scores, rows: Tensor, out: Moments, enough: float, certified: bool) -> None:
     """Sums over the points at hand by products of bytes, once the logits are known well enough."""
-    if certified:
-        # No digit mends what `to_float` has rounded.
-        hopeless = _FLOAT32 * points.dim**0.5 * scores.z.norm(dim=1) > enough / 2 * scores.sigma.square()
-        if hopeless.any():
-            at = hopeless.nonzero().squeeze(1)
-            out.put(rows[at], _by_float64(points, scores.z[at], scores.sigma[at]))
-            at = (~hopeless).nonzero().squeeze(1)
-            if len(at) == 0:
-                return
-            rows, scores = rows[at], scores.narrowed(at, None)
-    count, largest = 0, float(scores.error(points).amax())
-    while largest > enough and count < (_MOST if certified else 1):
+    precision = scores.sigma.square().reciprocal()
+    count, largest = 0, float((scores.digits.error * precision).amax() * scores.norms.max())
+    while largest > enough / 2 and count < (_MOST if certified else 1):
         largest /= 127
         count += 1
     if count:
         scores.add(points, count)
-    union = scores.near(points).any(0)
-    if int(union.sum()) <= _few(points):
-        everyone = torch.arange(len(rows), device=rows.device)
-        _sharp(points, scores.narrowed(everyone, union), rows, out)
+    near = scores.near(points)
+    # No digit mends what `to_float` has rounded: for such queries, at low noise, it has to be float64.
+    low = certified & (scores.stored(points) * precision > enough / 2)
+    low |= torch.full_like(low, int(near.any(0).sum()) <= _few(points))
+    at, others = low.nonzero().squeeze(1), (~low).nonzero().squeeze(1)
+    if len(at):
+        _sharp(points, scores.narrowed(at, near[at].any(0)), rows[at], out)
+    if len(others) == 0:
         return
+    rows, scores = rows[others], scores.narrowed(others, None)
     index = torch.arange(points.size, device=rows.device) if scores.index is None else scores.index
     logits, error = scores.logits(), scores.error(points)
     tie = _settle_leaders(points, scores, logits, error, index)

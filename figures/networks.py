@@ -10,6 +10,7 @@ import dataclasses
 import math
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing.sharedctypes import Synchronized
@@ -126,6 +127,15 @@ def _start(done: Synchronized[int]) -> None:
     global _done
     _done = done
     torch.set_num_threads(1)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    """End with the parent, however that ended: nobody is to train on in the background."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _train(job: Experiment | Distillation) -> None:

@@ -86,7 +86,7 @@ def test_data(data: torch.Tensor, kind: str, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"method": "exact"}, r"method must be one of auto, dense, keops, got 'exact'$"),
+        ({"method": "exact"}, r"method must be one of auto, dense, keops, screened, got 'exact'$"),
         ({"memory": 0}, r"memory must be a positive number of bytes, got 0$"),
         ({"memory": -5}, r"memory must be a positive number of bytes, got -5$"),
     ],

@@ -20,14 +20,13 @@ from optimal import FlowMap, OptimalDenoiser, karras
 
 from .common import generator
 from .config import Config
-from .networks import STUDENTS, dataset, network, prepare, sampled
+from .networks import SIGMA_MIN, STUDENTS, dataset, network, prepare, sampled
 
 __all__ = ["TITLE", "compute", "draw"]
 
 TITLE = "Few steps: quality against denoiser calls for the optimum, a network and its students"
 
 _PRESETS = ("toy", "digits")
-_SIGMA_MIN = 0.02
 
 
 def compute(config: Config) -> dict[str, np.ndarray]:
@@ -59,7 +58,7 @@ def _column(config: Config, preset: str) -> dict[str, np.ndarray]:
     for name, model in {"optimum": D, "network": net}.items():
         for solver in ("euler", "heun"):
             runs[f"{name}, {solver}"] = {
-                str(n): (model, {"solver": solver, "sigmas": karras(n, sigma_min=_SIGMA_MIN)}) for n in counts
+                str(n): (model, {"solver": solver, "sigmas": karras(n, sigma_min=SIGMA_MIN)}) for n in counts
             }
     for technique in STUDENTS:
         few = (1, 2, 4, 8) if technique == "progressive" else [n for n in counts if n <= 6]

@@ -20,12 +20,13 @@ import torch
 from tqdm import tqdm
 
 from neural import PRESETS, Distillation, Experiment, Preconditioned, cached, is_cached, load_model
-from optimal import Dataset, karras, load
+from neural.config import experiment_of
+from optimal import Dataset, karras
 
 from .common import generator
 from .config import Config
 
-__all__ = ["STUDENTS", "dataset", "network", "prepare", "sampled", "student"]
+__all__ = ["SIGMA_MIN", "STUDENTS", "dataset", "network", "prepare", "sampled", "student"]
 
 STUDENTS = ("consistency", "progressive", "knowledge", "multistep")
 
@@ -48,7 +49,7 @@ distillation is its average: at 0.995 only half of the toy's noises land right a
 _PAIRS = {"toy": 65_536, "digits": 4096}
 _STUDENT = {"toy": {}, "digits": {"batch": 256, "optimizer": "adam", "lr": 2e-3}}
 """What else students have for themselves: at small batches Muon's own products would take most of the time."""
-_SIGMA_MIN = 0.02
+SIGMA_MIN = 0.02
 """Lowest level of the students' grids."""
 _QUICK_STEPS = 150
 _POLL = 0.5
@@ -56,7 +57,7 @@ _POLL = 0.5
 
 def dataset(preset: str) -> Dataset:
     """The data of a preset."""
-    return load(PRESETS[preset].dataset, **PRESETS[preset].options)
+    return PRESETS[preset].load()
 
 
 def network(config: Config, preset: str) -> Preconditioned:
@@ -76,13 +77,12 @@ def sampled(config: Config, preset: str, technique: str, steps: int) -> tuple[Pr
     Consistency models jump and add noise again (Eq. 37), the others take DDIM steps, on EDM's levels; a student of
     progressive distillation is that of the stage with so many steps, on the levels that the stage has kept.
     """
-    sigma_min = _SIGMA_MIN
     if technique == "progressive":
         points = _STUDENTS[preset][technique][1]
-        sigmas = karras(points, sigma_min=sigma_min)
+        sigmas = karras(points, sigma_min=SIGMA_MIN)
         sigmas = torch.cat([sigmas[:-1][:: points // steps], sigmas[-1:]])
         return student(config, preset, technique, f"steps-{steps}"), {"sigmas": sigmas, "solver": "euler"}
-    arguments: dict[str, Any] = {"sigmas": karras(steps, sigma_min=sigma_min), "solver": "euler"}
+    arguments: dict[str, Any] = {"sigmas": karras(steps, sigma_min=SIGMA_MIN), "solver": "euler"}
     if technique == "consistency":
         arguments |= {"solver": "consistency", "generator": generator(config, 6)}
     return student(config, preset, technique), arguments
@@ -95,7 +95,7 @@ def prepare(config: Config, networks: Iterable[str], students: Iterable[str] = (
     """
     wanted: list[Experiment | Distillation] = [_experiment(config, preset) for preset in networks]
     wanted += [_distillation(config, preset, technique) for preset in students for technique in STUDENTS]
-    missing = [job for job in wanted if not is_cached(job, _data(job))]
+    missing = [job for job in wanted if not is_cached(job, experiment_of(job).load())]
     workers = min(len(missing), os.cpu_count() or 1)
     if workers < 2:
         return  # One is trained where it is asked for, on all threads.
@@ -139,7 +139,7 @@ def _follow() -> None:
 
 
 def _train(job: Experiment | Distillation) -> None:
-    cached(job, _data(job), listeners=[_Count()])
+    cached(job, experiment_of(job).load(), listeners=[_Count()])
 
 
 class _Count:
@@ -156,27 +156,22 @@ class _Count:
 
 
 def _steps(job: Experiment | Distillation) -> int:
-    options = (job if isinstance(job, Experiment) else job.experiment).optimisation
+    steps = experiment_of(job).optimisation.steps
     if isinstance(job, Distillation) and job.technique == "progressive":
-        return options.steps * math.ceil(math.log2(job.points))
-    return options.steps
+        return steps * math.ceil(math.log2(job.points))
+    return steps
 
 
 def _cost(job: Experiment | Distillation) -> int:
     """The longest is to be started first."""
-    experiment = job if isinstance(job, Experiment) else job.experiment
+    experiment = experiment_of(job)
     return _steps(job) * experiment.optimisation.batch * experiment.network.width**2
-
-
-def _data(job: Experiment | Distillation) -> Dataset:
-    experiment = job if isinstance(job, Experiment) else job.experiment
-    return load(experiment.dataset, **experiment.options)
 
 
 def _distillation(config: Config, preset: str, technique: str) -> Distillation:
     base = _experiment(config, preset)
     steps, points, ema, weighting = _STUDENTS[preset][technique]
-    changes: dict[str, Any] = {"ema": ema, "weighting": weighting, "sigma_min": _SIGMA_MIN}
+    changes: dict[str, Any] = {"ema": ema, "weighting": weighting, "sigma_min": SIGMA_MIN}
     if not config.quick:
         changes |= {"steps": steps} | _STUDENT[preset]
     experiment = dataclasses.replace(base, optimisation=dataclasses.replace(base.optimisation, **changes))

@@ -13,6 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from neural import Preconditioned
 from neural.compare import evaluate, landing_agreement
 from optimal import FlowMap, OptimalDenoiser, load
 from optimal.reference import GaussianMixture
@@ -64,15 +65,17 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     }
     for name, model in students.items():
         arrays[f"jump_{name}"] = evaluate(model, jump_x[:, None], 80.0).flatten().numpy()
-    arrays |= _curves(config, "toy", D, draws)
-    digits = OptimalDenoiser(dataset("digits"))
-    curves = _curves(config, "digits", digits, 64 if config.quick else 512)
+    arrays |= _curves(config, students, D, draws)
+    digits = {name: student(config, "digits", name) for name in STUDENTS}
+    curves = _curves(config, digits, OptimalDenoiser(dataset("digits")), 64 if config.quick else 512)
     return arrays | {f"digits_{name}": value for name, value in curves.items()}
 
 
-def _curves(config: Config, preset: str, D: OptimalDenoiser, draws: int) -> dict[str, np.ndarray]:
+def _curves(
+    config: Config, students: Mapping[str, Preconditioned], D: OptimalDenoiser, draws: int
+) -> dict[str, np.ndarray]:
     """Students' jumps beside the flow map's from noisy data at every level, and from pure noise."""
-    flow, students = FlowMap(D), {name: student(config, preset, name) for name in STUDENTS}
+    flow = FlowMap(D)
     curve = torch.logspace(np.log10(80), np.log10(0.1), 13, dtype=torch.float64)
     source = generator(config, 4)
     x0 = D.take(torch.randint(len(D), (draws,), generator=source))

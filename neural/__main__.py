@@ -23,7 +23,7 @@ from optimal.denoiser import Denoiser
 
 from . import networks
 from .compare import agreement, compare, save_table
-from .config import PRESETS, Distillation, Experiment, to_json
+from .config import PRESETS, Distillation, Experiment, experiment_of, to_json
 from .loss import root_mean_square
 from .networks import from_diffusers
 from .run import distil, fit, load_model, teacher_of
@@ -194,7 +194,7 @@ def _experiment(command: Train | Distill) -> Experiment:
 
 def _train(command: Train) -> None:
     config = _experiment(command)
-    data = load(config.dataset, **config.options)
+    data = config.load()
     if command.dry_run:
         model = networks.build(config.network, data.event, root_mean_square(data))
         print(f"{data.describe()}\n{to_json(config)}\n{networks.count(model):,} weights; nothing was trained")
@@ -219,7 +219,7 @@ def _distill(command: Distill) -> None:
     config = Distillation(
         command.technique, command.teacher, command.points, command.solver, command.pairs, _experiment(command)
     )
-    data = load(config.experiment.dataset, **config.experiment.options)
+    data = config.experiment.load()
     if command.dry_run:
         print(f"{data.describe()}\n{to_json(config)}\nnothing was trained")
         return
@@ -241,8 +241,7 @@ def _model(name: str, dataset: str | None) -> tuple[Denoiser, Dataset]:
         pretrained: Any = from_diffusers(name.removeprefix("diffusers:"))
         return pretrained, load(dataset)
     model, config = load_model(name)
-    experiment = config.experiment if isinstance(config, Distillation) else config
-    return model, load(dataset) if dataset else load(experiment.dataset, **experiment.options)
+    return model, load(dataset) if dataset else experiment_of(config).load()
 
 
 def _sample(command: Sample) -> None:

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from optimal import Dataset, load
+
 __all__ = [
     "PRESETS",
     "Distillation",
@@ -15,6 +17,7 @@ __all__ = [
     "Network",
     "Optimisation",
     "differing",
+    "experiment_of",
     "from_json",
     "key",
     "to_json",
@@ -94,6 +97,10 @@ class Experiment:
     network: Network = field(default_factory=Network)
     optimisation: Optimisation = field(default_factory=Optimisation)
 
+    def load(self) -> Dataset:
+        """The data."""
+        return load(self.dataset, **self.options)
+
 
 @dataclass(frozen=True)
 class Distillation:
@@ -142,6 +149,11 @@ PRESETS: dict[str, Experiment] = {
         ),
     ),
 }
+
+
+def experiment_of(config: Experiment | Distillation) -> Experiment:
+    """Data, network and optimisation of either."""
+    return config if isinstance(config, Experiment) else config.experiment
 
 
 def to_json(config: Any) -> str:

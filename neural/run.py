@@ -14,12 +14,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from optimal import Dataset, OptimalDenoiser, load
+from optimal import Dataset, OptimalDenoiser
 from optimal.datasets.store import cache_folder
 from optimal.denoiser import Denoiser
 
 from . import checkpoint
-from .config import Distillation, Experiment, key, to_json
+from .config import Distillation, Experiment, experiment_of, key, to_json
 from .distill import stages
 from .loss import Denoising, Objective, root_mean_square
 from .networks import build
@@ -197,8 +197,8 @@ def load_model(folder: str | Path) -> tuple[Preconditioned, Experiment | Distill
     path = checkpoint.latest(path)
     kind = Distillation if checkpoint.kind(path) == "Distillation" else Experiment
     tensors, _, config = checkpoint.read(path, kind)
-    experiment: Experiment = config if kind is Experiment else config.experiment
-    data = load(experiment.dataset, **experiment.options)
+    experiment = experiment_of(config)
+    data = experiment.load()
     model = build(experiment.network, data.event, root_mean_square(data))
     model.load_state_dict(checkpoint.unpack(checkpoint.unpack(tensors, "average"), "module"))
     return model.eval().requires_grad_(False), config

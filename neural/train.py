@@ -27,7 +27,6 @@ from .precondition import Preconditioned
 
 __all__ = ["OPTIMIZERS", "Report", "Training", "TrainingDiverged", "learning_rate", "train"]
 
-
 OPTIMIZERS = ("adam", "muon")
 _MUON = 10.0
 """Muon's learning rate over Adam's: its steps have a norm of their own, whatever the gradient's is."""

@@ -193,17 +193,15 @@ class OptimalDenoiser:
         mean, log_density, entropy, top_weight, variance, top_index, bound, estimate = _Evaluate.apply(
             z, levels, self._evaluator, _single(x)
         )
-        mean = mean + self._points.centre.to(z)
-        size = mean.detach().norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
         return Posterior(
-            mean=mean.view(x.shape).to(x.dtype),
+            mean=(mean + self._points.centre.to(z)).view(x.shape).to(x.dtype),
             log_density=log_density.to(x.dtype),
             entropy=entropy.to(x.dtype),
             top_index=top_index,
             top_weight=top_weight.to(x.dtype),
             variance=variance.to(x.dtype),
-            error_bound=(bound / size).to(x.dtype),
-            error_estimate=(estimate / size).to(x.dtype),
+            error_bound=bound.to(x.dtype),
+            error_estimate=estimate.to(x.dtype),
         )
 
     def weights(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B N"]:
@@ -277,16 +275,15 @@ class _Evaluate(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, sigma: Tensor, evaluator: Evaluator, single: bool) -> tuple[Tensor, ...]:
         points = evaluator.points
         sums = evaluator.moments(z, sigma, single=single)
-        mean = sums.mean / sums.total[:, None]
+        mean = sums.average
         normaliser = math.log(points.size) + points.dim * (0.5 * math.log(2 * math.pi) + sigma.log())
         log_density = sums.log_total - 0.5 * z.square().sum(1) / sigma.square() - normaliser
         entropy = (sums.total.log() - sums.energy / sums.total).clamp_min(0)
-        variance = (sums.square / sums.total - mean.square().sum(1)).clamp_min(0)
         ctx.evaluator, ctx.single, ctx.sums = evaluator, single, sums
         ctx.save_for_backward(z, sigma, mean)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(sums.index, sums.bound, sums.estimate)
-        return mean, log_density, entropy, 1 / sums.total, variance, sums.index, sums.bound, sums.estimate
+        return mean, log_density, entropy, 1 / sums.total, sums.variance, sums.index, sums.bound, sums.estimate
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]

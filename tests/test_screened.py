@@ -10,8 +10,9 @@ from problems import absolute_error, reference_posterior, row_error
 from torch import Tensor
 
 from optimal import OptimalDenoiser, load, sample
+from optimal.evaluate import digits as of_bytes
 from optimal.evaluate import screened
-from optimal.evaluate.screened import Digits
+from optimal.evaluate.digits import Digits
 
 Normal = Callable[..., Tensor]
 SIGMAS = (0.002, 0.05, 0.5, 2.0, 5.0, 20.0, 80.0)
@@ -57,7 +58,7 @@ ADVERSARIAL = {
 @pytest.fixture(params=["fast", "float32"])
 def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both products of bytes: the processor's, and the one through float32."""
-    monkeypatch.setattr(screened, "fast_bytes", lambda: request.param == "fast")
+    monkeypatch.setattr(of_bytes, "fast_bytes", lambda: request.param == "fast")
 
 
 @pytest.fixture(params=[16, 3000])
@@ -153,11 +154,11 @@ def test_digits_add_up_and_leave_what_they_say(dim: int, normal: Normal) -> None
 def test_products_of_bytes_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest sums there are, with inner dimensions that do not fit int32, or float32, at once."""
     for fast in (True, False):
-        monkeypatch.setattr(screened, "fast_bytes", lambda fast=fast: fast)
+        monkeypatch.setattr(of_bytes, "fast_bytes", lambda fast=fast: fast)
         for inner in (7, 1024, 1025, 2**17 + 3):
             a = torch.full((2, inner), -127, dtype=torch.int8)
             b = torch.full((inner, 3), -128, dtype=torch.int8)
-            assert (screened._product(a, b).double() == 127 * 128 * inner).all()
+            assert (of_bytes.product(a, b).double() == 127 * 128 * inner).all()
 
 
 def test_results_do_not_depend_on_the_batch(normal: Normal) -> None:

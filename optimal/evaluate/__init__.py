@@ -1,8 +1,8 @@
 """How the sums over the data are reduced: one method a file, each with `moments` and `tilt` of the same meaning.
 
-dense   blocked matrix products, float32 with float64 where float32 would be wrong
+dense     blocked matrix products, float32 with float64 where float32 would be wrong
 screened  products of bytes that leave out what cannot matter, with a bound, for images
-keops   KeOps reductions in float64, compiled for each event size
+keops     KeOps reductions in float64, compiled for each event size
 
 and, in float64 by matrix products alone, the sums of the capture certificate (drift).
 """
@@ -84,7 +84,7 @@ class Evaluator:
     ) -> Tensor:
         """Σ_j w_j c_j (y_j − D) with c_j = ⟨direction, y_j − D⟩ + a log w_j + b ‖y_j − D‖², (B, D)."""
         method = self.choose(z)
-        log_total, mean = sums.log_total, sums.mean / sums.total[:, None]
+        log_total, mean = sums.log_total, sums.average
         parts = [
             method.tilt(
                 self.points,

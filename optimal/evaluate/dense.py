@@ -20,7 +20,7 @@ from torch import Tensor
 from .moments import Moments
 from .points import Points, evenly
 
-__all__ = ["ROUNDING", "logits", "merge", "moments", "tilt"]
+__all__ = ["ROUNDING", "logits", "merge", "moments", "rescored", "tilt"]
 
 _WINDOW = 30.0
 """Points further below the leader than this many nats are left out."""
@@ -68,7 +68,6 @@ def logits(
     best = torch.full_like(sigma, -torch.inf)
     rows_per_block = points.block_rows(len(z), memory, 4 if single else 8)
     step = evenly(rows_per_block, max(1, _READ_BYTES // (4 * points.dim)))
-    again = max(1, _AGAIN_BYTES // (8 * points.dim))
     scratch = None if single else torch.empty(step, points.dim, device=z.device)
     buffer = torch.empty(rows_per_block, points.dim, dtype=dtype, device=z.device)
     products = torch.empty(len(z), rows_per_block, dtype=dtype, device=z.device)
@@ -95,23 +94,37 @@ def logits(
                 continue
             at = slice(None) if chosen is None else chosen
             part = scores[at]
-            part_z, part_precision = z[at], precision[at, None]
+            part_z, part_precision = z[at], precision[at]
             if not in_doubt:
                 leading = part >= best[at, None] - _LEAD
                 worthwhile = (error[at] > _TOLERANCE / 6) & (leading.sum(1) <= _LEADERS)
                 leaders = leading[worthwhile].any(0).nonzero().squeeze(1)
-                for first, exact in points.blocks(again, z.device, index[leaders]):
-                    few = leaders[first : first + len(exact)]
-                    part[:, few] = (part_z @ exact.T - half_norms[index[few]]) * part_precision
+                for places, exact, _, _ in rescored(points, part_z, part_precision, index[leaders]):
+                    part[:, leaders[places]] = exact
                 yield chosen, index, part, error[at], block
                 continue
             floor = (best - error - _WINDOW)[at, None]
             candidates = index[(part >= floor).any(0)]
-            for first, exact in points.blocks(again, z.device, candidates):
-                few = candidates[first : first + len(exact)]
-                part = (part_z @ exact.T - half_norms[few]) * part_precision
+            for places, part, _, exact in rescored(points, part_z, part_precision, candidates):
                 best[at] = torch.maximum(best[at], part.amax(1))
-                yield chosen, few, part, ROUNDING[torch.float64] * size[at], exact
+                yield chosen, candidates[places], part, ROUNDING[torch.float64] * size[at], exact
+
+
+def rescored(
+    points: Points, z: Tensor, precision: Tensor, index: Tensor
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Score the points `index` in float64: z (B, D), precision (B,) 1/σ².
+
+    Yields:
+        places in `index`; logits (B, n); estimate of their rounding errors (B,), nats; block (n, D) of y − c.
+    """
+    half_norms = points.half_norms.to(z.device)[index]
+    spread = 4 * z.norm(dim=1) * points.radius / points.dim**0.5
+    for first, block in points.blocks(max(1, _AGAIN_BYTES // (8 * points.dim)), z.device, index):
+        places = slice(first, first + len(block))
+        product = z @ block.T
+        error = ROUNDING[torch.float64] * (product.abs().amax(1) + spread) * precision
+        yield places, (product - half_norms[places]) * precision[:, None], error, block
 
 
 def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: int) -> Moments:

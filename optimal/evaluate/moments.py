@@ -23,7 +23,7 @@ _FIELDS = ("top", "total", "energy", "square", "mean", "index", "bound", "estima
 class Moments:
     """Sums for B queries, empty at first; float64, `index` int64. The leader among equals is the first in the data.
 
-    bound and estimate, (B,), are of ‖mean/total − exact‖: proven, and expected; nan where the method has none.
+    bound and estimate, (B,), are of the relative error of the mean, proven and expected; nan where there is none.
     """
 
     def __init__(self, batch: int, dim: int, device: torch.device):
@@ -33,7 +33,7 @@ class Moments:
         self.top = torch.full((batch,), -torch.inf, dtype=torch.float64, device=device)
         self.total, self.energy, self.square = zeros(batch), zeros(batch), zeros(batch)
         self.mean = zeros(batch, dim)
-        self.bound, self.estimate = zeros(batch) + torch.nan, zeros(batch) + torch.nan
+        self.bound, self.estimate = zeros(batch).fill_(torch.nan), zeros(batch).fill_(torch.nan)
         self.index = torch.zeros(batch, dtype=torch.int64, device=device)
 
     def merge(
@@ -88,6 +88,16 @@ class Moments:
         """Take the sums of the queries `rows` from another."""
         for name in _FIELDS:
             getattr(self, name)[rows] = getattr(other, name)
+
+    @property
+    def average(self) -> Tensor:
+        """Posterior mean − c, (B, D)."""
+        return self.mean / self.total[:, None]
+
+    @property
+    def variance(self) -> Tensor:
+        """tr Cov, (B,): a difference of squares, never negative."""
+        return (self.square / self.total - self.average.square().sum(1)).clamp_min(0)
 
     @property
     def log_total(self) -> Tensor:

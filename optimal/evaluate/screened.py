@@ -10,7 +10,7 @@ and one pass over the data with q_i adds digit i of z·(y_j − c) for every j, 
 What is not known yet is r·(y_j − c). Two bounds hold for it, and the smaller counts:
 
     |r·v| <= ‖r‖ ‖v‖                              always;
-    |r·v| <= s ‖v‖ √(½ ln(2N/10⁻¹²)) ≈ 4.4 s ‖v‖     with probability 1 − 10⁻¹² for all N points together,
+    |r·v| <= s ‖v‖ √(½ ln(2N/10⁻¹²)) ≈ 4.4 s ‖v‖     with probability 1 − 10⁻¹² for all N points and a digit,
 
 the second because digits are rounded at random (q = ⌊z/s + d⌋, d uniform, the same for every query; Hoeffding's
 inequality for a sum of independent terms of mean 0 and range s|v_i|). At D = 12,288 it is 7 times the tighter one.
@@ -21,20 +21,17 @@ sharp    few points can lie within 27 nats of the leader. They alone are scored 
 spread   many can. More digits are computed until the bound is below 5·10⁻⁵ nats, by which time it is below any
          tolerance; the mean is then again a product of bytes, the weights written in digits as the query was.
 
-In both cases what was left out is bounded: `Moments.bound` is a proven bound on ‖mean − exact mean‖, from the weight of
-the points left out, the logits' errors and the weights' last digit.
+In both cases what was left out is bounded: `Moments.bound` is a proven bound on ‖mean − exact mean‖ over ‖mean‖, from
+the weight of the points left out, the logits' errors and the weights' last digit. What no digit mends, the rounding of
+u8/127.5 − 1 to float32, matters at low noise: there the points that are left are scored in float64, few or many.
 
 Data in floating point are no bytes; they are screened in float32 by `dense`, which has an estimate and no bound. Where
-no fast product of bytes exists, the same digits go through float32 products of 1,024 values at a time: sums of so few
-bytes times bytes are below 2²⁴, and exact.
+no fast product of bytes exists, the same digits go through float32 products (`digits`).
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import math
-import time
 from dataclasses import dataclass
 
 import torch
@@ -42,114 +39,30 @@ from torch import Tensor
 
 from . import dense
 from .dense import tilt
+from .digits import Digits, product
 from .moments import Moments
 from .points import Points
 
-__all__ = ["Digits", "fast_bytes", "moments", "tilt"]
+__all__ = ["moments", "tilt"]
 
 _WINDOW = 27.0
 """Points further below the leader than this many nats are left out: N e⁻²⁷ is 1e-7 at N = 70,000."""
 _ENOUGH = 5e-5
 """Digits are added until the bound on the logits is below so many nats, or below a quarter of the tolerance."""
-_RISK = 1e-12
 _FEW = 3000
 """Up to so many points, for all queries together, are scored in float64; and no more than an eighth of the data."""
 _MOST = 6
 """Digits after which float64 itself is the limit."""
 _BLOCK_BYTES = 12 * 2**20
 """Bytes of the data multiplied at a time."""
-_EXACT_COLUMNS = 1024
-"""127 · 128 · 1,024 < 2²⁴: sums of so many products of bytes are exact in float32."""
-_SUM_COLUMNS = 2**17
-"""127 · 128 · 2¹⁷ < 2³¹: and of so many in int32."""
 _FLOAT32 = 2.0**-23
 """Largest difference between (u + ½)/127.5 and the float32 number that `to_float` makes of it."""
-_AGAIN_BYTES = 8 * 2**20
 _COLUMNS = 1024
 _GATHER = 0.5
 """Above this share of the data, all of it is read rather than the points in question."""
 _REST = 5.0
 """Digits are added to the weights until the bound on what is left, relative to the mean, is so many times `_ENOUGH`,
 and its expected size a tenth of it."""
-
-
-@functools.cache
-def fast_bytes() -> bool:
-    """Whether this processor and this torch multiply matrices of bytes faster than float32 ones; tried once."""
-    a = torch.randint(-127, 128, (64, 2048), dtype=torch.int8)
-    b = torch.randint(-127, 128, (2048, 2048), dtype=torch.int8)
-    x, y = a.float(), b.float()
-    try:
-        spent = []
-        for product in (lambda: _bytes(a, b.T), lambda: x @ y.T):
-            product()
-            start = time.perf_counter()
-            for _ in range(3):
-                product()
-            spent.append(time.perf_counter() - start)
-    except (RuntimeError, AttributeError):
-        return False
-    return spent[0] < spent[1]
-
-
-def _bytes(a: Tensor, b: Tensor) -> Tensor:
-    return torch._int_mm(a, b)  # pyright: ignore[reportPrivateImportUsage]
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b for int8 matrices, exactly, int32."""
-    inner = a.shape[1]
-    step = _SUM_COLUMNS if fast_bytes() else _EXACT_COLUMNS
-    if inner > step:
-        out = _product(a[:, :step], b[:step]).double()
-        for start in range(step, inner, step):
-            out += _product(a[:, start : start + step], b[start : start + step])
-        return out
-    if fast_bytes():
-        return _bytes(a.contiguous(), b)
-    return a.float() @ b.float()
-
-
-class Digits:
-    """A matrix (B, D) written in signed bytes, digit after digit.
-
-    Attributes:
-        rest: (B, D) float64, what the digits so far leave.
-        step: (B,) float64, the value of one unit of the last digit.
-        error: (B,) float64: |rest · v| <= error ‖v‖ for all of `count` vectors v.
-    """
-
-    def __init__(self, values: Tensor, count: int):
-        self.rest = values.clone()
-        self.step = values.abs().amax(1)
-        self.dim = values.shape[1]
-        self._factor = math.sqrt(0.5 * math.log(2 * max(count, 1) / _RISK))
-        # Rounding at random doubles the square of what is left; where the bound on ‖r‖ counts, it is not worth it.
-        self._random = self.dim > 12 * self._factor**2
-        self._generator = torch.Generator().manual_seed(20251)
-        self.error = values.norm(dim=1)
-
-    def narrowed(self, rows: Tensor) -> Digits:
-        """The same of the rows."""
-        out = copy.copy(self)
-        # The generator goes on from one state, so that digits do not depend on how queries are grouped.
-        out._generator = self._generator.clone_state()
-        out.rest, out.step, out.error = self.rest[rows], self.step[rows], self.error[rows]
-        return out
-
-    def next(self) -> tuple[Tensor, Tensor]:
-        """The next digit, (B, D) int8, and the value of its unit, (B,)."""
-        self.step = (self.step / 127).clamp_min(torch.finfo(torch.float64).tiny)
-        if self._random:
-            dither = torch.rand(self.dim, generator=self._generator, dtype=torch.float64).to(self.rest)
-        else:
-            dither = 0.5
-        digit = self.rest.div(self.step[:, None]).add_(dither).floor_().clamp_(-127, 127)
-        self.rest.addcmul_(digit, self.step[:, None], value=-1)
-        self.error = self.rest.norm(dim=1)
-        if self._random:
-            self.error = torch.minimum(self.error, self._factor * self.step)
-        return digit.to(torch.int8), self.step
 
 
 @dataclass
@@ -181,18 +94,17 @@ class _Scores:
         stacked = torch.cat([digit for digit, _ in pairs])
         units = torch.cat([step for _, step in pairs])[:, None] / 127.5
         for part, block in points.signed(_BLOCK_BYTES, self.z.device, self.index):
-            sums = _product(stacked, block.T).double().mul_(units).view(count, len(self.z), -1).sum(0)
+            sums = product(stacked, block.T).double().mul_(units).view(count, len(self.z), -1).sum(0)
             self.products[:, part] += sums.add_(constant[:, None])
 
-    def error(self, points: Points, part: slice = slice(None)) -> Tensor:
+    def error(self, points: Points) -> Tensor:
         """(b, n) nats: bound on the error of `logits`, up to one number a query."""
         precision = self.sigma.square().reciprocal()[:, None]
-        return (self.digits.error[:, None] * self.norms[part] + self.stored(points)[:, None]) * precision
+        return (self.digits.error[:, None] * self.norms + self.stored(points)[:, None]) * precision
 
-    def logits(self, part: slice = slice(None)) -> Tensor:
+    def logits(self) -> Tensor:
         """(b, n) nats."""
-        half = 0.5 * self.norms[part].square()
-        return (self.products[:, part] - half) / self.sigma.square()[:, None]
+        return (self.products - 0.5 * self.norms.square()) / self.sigma.square()[:, None]
 
     def near(self, points: Points) -> Tensor:
         """(b, n) bool: the points that can lie within the window of the leader."""
@@ -233,8 +145,8 @@ def moments(
     *,
     single: bool,
     memory: int,
-    tolerance: float = 1e-3,
-    certified: bool = True,
+    tolerance: float,
+    certified: bool,
 ) -> Moments:
     """The running sums of `Moments` over the whole data, with their bound, for z (B, D) and sigma (B,), float64.
 
@@ -250,10 +162,12 @@ def moments(
         for i in range(0, len(z), group)
     ]
     out = parts[0] if len(parts) == 1 else Moments.cat(parts)
-    size = (out.mean / out.total[:, None] + points.centre.to(z)).norm(dim=1)
+    size = (out.average + points.centre.to(z)).norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
     rows = (out.bound > tolerance * size).nonzero().squeeze(1)
     if len(rows):
         out.put(rows, _by_float64(points, z[rows], sigma[rows]))
+    out.bound /= size
+    out.estimate /= size
     return out
 
 
@@ -284,15 +198,10 @@ def _few(points: Points) -> int:
 def _sharp(points: Points, scores: _Scores, rows: Tensor, out: Moments) -> None:
     """Sums over the points at hand in float64. All others are more than the window below the leader."""
     assert scores.index is not None
-    again = max(1, _AGAIN_BYTES // (8 * points.dim))
-    precision = scores.sigma.square().reciprocal()[:, None]
-    spread = 4 * scores.z.norm(dim=1) * points.radius / points.dim**0.5
-    half_norms = points.half_norms.to(scores.z.device)
-    for first, exact in points.blocks(again, scores.z.device, scores.index):
-        few = scores.index[first : first + len(exact)]
-        product = scores.z @ exact.T
-        rounding = dense.ROUNDING[torch.float64] * (product.abs().amax(1) + spread) * precision[:, 0]
-        dense.merge(out, rows, few, (product - half_norms[few]) * precision, rounding, exact, 2 * half_norms[few])
+    squares = scores.norms.square()
+    precision = scores.sigma.square().reciprocal()
+    for places, logits, error, block in dense.rescored(points, scores.z, precision, scores.index):
+        dense.merge(out, rows, scores.index[places], logits, error, block, squares[places])
     left_out = (points.size - len(scores.index)) * math.exp(-_WINDOW)
     bound = _rounding(points, out.at(rows), scores.z, scores.sigma) + 2 * points.radius * left_out
     out.bound[rows] = out.estimate[rows] = bound
@@ -315,8 +224,7 @@ def _moved(points: Points, sums: Moments, error: Tensor) -> Tensor:
 
     The variance is a difference of squares, of which this much of the larger may be lost.
     """
-    mean = sums.mean / sums.total[:, None]
-    variance = (sums.square / sums.total - mean.square().sum(1)).clamp_min(0) + 1e-12 * points.radius**2
+    variance = sums.variance + 1e-12 * points.radius**2
     return (torch.expm1(2 * error) * variance.sqrt()).nan_to_num(torch.inf, torch.inf)
 
 
@@ -332,7 +240,8 @@ def _spread(points: Points, scores: _Scores, rows: Tensor, out: Moments, enough:
     near = scores.near(points)
     # No digit mends what `to_float` has rounded: for such queries, at low noise, it has to be float64.
     low = certified & (scores.stored(points) * precision > enough / 2)
-    low |= torch.full_like(low, int(near.any(0).sum()) <= _few(points))
+    if int(near.any(0).sum()) <= _few(points):
+        low.fill_(True)
     at, others = low.nonzero().squeeze(1), (~low).nonzero().squeeze(1)
     if len(at):
         _sharp(points, scores.narrowed(at, near[at].any(0)), rows[at], out)
@@ -361,9 +270,7 @@ def _spread(points: Points, scores: _Scores, rows: Tensor, out: Moments, enough:
     left_out = (points.size - len(index)) * math.exp(-_WINDOW)
     common = 2 * points.radius * left_out + 1e-13 * points.largest_norm + _FLOAT32 * points.dim**0.5
     proven = _moved(points, sums, error.amax(1)) + rest + common
-    variance = (square / total - (mean / total[:, None]).square().sum(1)).clamp_min(0)
-    likely = scores.digits.step / 6**0.5 * variance / scores.sigma.square()
-    likely += likely_rest + common
+    likely = scores.digits.step / 6**0.5 * sums.variance * precision[others] + likely_rest + common
     out.bound[rows] = proven if certified else torch.nan
     out.estimate[rows] = torch.minimum(proven, likely)
 
@@ -373,16 +280,11 @@ def _settle_leaders(points: Points, scores: _Scores, logits: Tensor, error: Tens
     leading = (logits + error >= (logits - error).amax(1, keepdim=True)).any(0).nonzero().squeeze(1)
     if len(leading) > _FEW:
         return 2 * error.amax(1)
-    precision = scores.sigma.square().reciprocal()[:, None]
-    half_norms = points.half_norms.to(logits.device)
+    precision = scores.sigma.square().reciprocal()
     rounding = torch.zeros_like(scores.sigma)
-    again = max(1, _AGAIN_BYTES // (8 * points.dim))
-    for first, exact in points.blocks(again, logits.device, index[leading]):
-        places = leading[first : first + len(exact)]
-        product = scores.z @ exact.T
-        logits[:, places] = (product - half_norms[index[places]]) * precision
-        size = product.abs().amax(1) + 4 * scores.z.norm(dim=1) * points.radius / points.dim**0.5
-        rounding = torch.maximum(rounding, dense.ROUNDING[torch.float64] * size * precision[:, 0])
+    for places, exact, error_again, _ in dense.rescored(points, scores.z, precision, index[leading]):
+        logits[:, leading[places]] = exact
+        rounding = torch.maximum(rounding, error_again)
     return rounding
 
 
@@ -392,7 +294,7 @@ def _weighted_sum(points: Points, parts: list[tuple[Tensor, Tensor]], index: Ten
     units = torch.cat([step for _, step in parts])[:, None]
     total = torch.zeros(len(stacked), points.dim, dtype=torch.float64, device=stacked.device)
     for part, block in points.signed(_BLOCK_BYTES, stacked.device, index):
-        total += _product(stacked[:, part], block)
+        total += product(stacked[:, part], block)
     total = (total * units).view(len(parts), -1, points.dim).sum(0) / 127.5
     weight = (stacked.double().sum(1, keepdim=True) * units).view(len(parts), -1, 1).sum(0)
     return total + weight * (0.5 / 127.5 - points.centre.to(total))

@@ -115,7 +115,10 @@ def prepare(config: Config, networks: Iterable[str], students: Iterable[str] = (
                 for future in finished:
                     future.result()
         except BaseException:
+            # The others would be waited for.
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
             raise
 
 

@@ -20,10 +20,22 @@ from torch import Tensor
 
 from .config import differing, from_json, to_json
 
-__all__ = ["checkpoints", "kind", "latest", "optimizer_tensors", "pack", "read", "restore_optimizer", "unpack", "write"]
+__all__ = [
+    "FORMAT",
+    "checkpoints",
+    "kind",
+    "latest",
+    "optimizer_tensors",
+    "pack",
+    "read",
+    "restore_optimizer",
+    "unpack",
+    "write",
+]
 
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
-_FORMAT = "1"
+FORMAT = "2"
+"""Raise it whenever networks, training or files change what a configuration means: what is older is then not read."""
 
 
 def write(folder: Path, step: int, tensors: dict[str, Tensor], config: Any) -> Path:
@@ -42,7 +54,7 @@ def write(folder: Path, step: int, tensors: dict[str, Tensor], config: Any) -> P
         os.replace(beside, folder / "config.json")
         try:
             contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            header = {"format": _FORMAT, "step": str(step), "kind": type(config).__name__, "config": text}
+            header = {"format": FORMAT, "step": str(step), "kind": type(config).__name__, "config": text}
             save_file(contiguous, temporary, metadata=header)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
@@ -91,10 +103,12 @@ def read(path: Path, config_type: type, expected: Any = None) -> tuple[dict[str,
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}") from error
-    if header.get("format") != _FORMAT or header.get("kind") != config_type.__name__:
+    if header.get("kind") != config_type.__name__:
         raise ValueError(
             f"{path} is a checkpoint of a {header.get('kind', 'foreign program')}, not of a {config_type.__name__}"
         )
+    if header.get("format") != FORMAT:
+        raise ValueError(f"{path} was made by another version of this program: train again")
     try:
         config = from_json(config_type, header["config"])
     except (KeyError, TypeError, json.JSONDecodeError) as error:

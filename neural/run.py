@@ -214,8 +214,8 @@ def cached(
 ) -> Path:
     """The folder of a finished run of this configuration on these data; trained, or gone on with, where there is none.
 
-    It lies in the user's cache folder (`OPTIMAL_CACHE` names another), under a name made of the configuration, the
-    fingerprint of the data and, for a student of a network, that of the teacher's weights.
+    It lies in the user's cache folder (`OPTIMAL_CACHE` names another), under a name made of the version, the
+    configuration, the fingerprint of the data and, for a student of a network, that of the teacher's weights.
     """
     folder = cache_path(config, data)
     if (folder / _DONE).exists():
@@ -230,7 +230,7 @@ def cached(
 
 def cache_path(config: Experiment | Distillation, data: Dataset) -> Path:
     """Where `cached` keeps a run."""
-    name = f"{type(config).__name__.lower()}-{data.name}-{key(config)}-{data.fingerprint[:8]}"
+    name = f"{type(config).__name__.lower()}{checkpoint.FORMAT}-{data.name}-{key(config)}-{data.fingerprint[:8]}"
     if isinstance(config, Distillation) and config.teacher != "optimum":
         name += f"-{_fingerprint(teacher_of(config, data))}"
     return cache_folder() / "networks" / re.sub(r"[^A-Za-z0-9_.-]+", "_", name)

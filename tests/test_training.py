@@ -31,7 +31,7 @@ from neural import (
     train,
 )
 from neural.checkpoint import checkpoints, latest, read
-from neural.run import load_model, new_training, run
+from neural.run import cache_path, load_model, new_training, run
 from neural.train import learning_rate
 from optimal import Dataset, OptimalDenoiser, load
 
@@ -303,3 +303,17 @@ def test_muon_is_for_the_hidden_layers() -> None:
     faces = dataclasses.replace(PRESETS["faces"], optimisation=dataclasses.replace(config.optimisation))
     with pytest.raises(ValueError, match="muon is for the matrices between the hidden layers of an mlp"):
         new_training(faces, load("faces"))
+
+
+def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a configuration means may have changed; and the cache does not find it either."""
+    data = load("two-points")
+    kept = cache_path(SMALL, data)
+    with monkeypatch.context() as patch:
+        patch.setattr("neural.checkpoint.FORMAT", "1")
+        new_training(SMALL, data)[0].save(tmp_path)
+        assert cache_path(SMALL, data) != kept
+    with pytest.raises(ValueError, match="made by another version of this program: train again"):
+        load_model(tmp_path)
+    with pytest.raises(ValueError, match="made by another version"):
+        fit(SMALL, data, tmp_path, resume=True)

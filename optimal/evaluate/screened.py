@@ -22,8 +22,10 @@ spread   many can. More digits are computed until the bound is below 5·10⁻⁵
          tolerance; the mean is then again a product of bytes, the weights written in digits as the query was.
 
 In both cases what was left out is bounded: `Moments.bound` is a proven bound on ‖mean − exact mean‖ over ‖mean‖, from
-the weight of the points left out, the logits' errors and the weights' last digit. What no digit mends, the rounding of
-u8/127.5 − 1 to float32, matters at low noise: there the points that are left are scored in float64, few or many.
+the weight of the points left out, the logits' errors and the weights' last digit. What no digit mends is the
+rounding of u8/127.5 − 1 to float32: its bound, 2⁻²³ D/σ nats for x = x0 + σ ε, is above the 2.5·10⁻⁵ let through for σ
+below 58 at D = 12,288. There the points that are left are scored in float64, few or many; where they are many, that
+is slower than `dense`.
 
 Data in floating point are no bytes; they are screened in float32 by `dense`, which has an estimate and no bound. Where
 no fast product of bytes exists, the same digits go through float32 products (`digits`).
@@ -238,7 +240,7 @@ def _spread(points: Points, scores: _Scores, rows: Tensor, out: Moments, enough:
     if count:
         scores.add(points, count)
     near = scores.near(points)
-    # No digit mends what `to_float` has rounded: for such queries, at low noise, it has to be float64.
+    # No digit mends what `to_float` has rounded: for such queries it has to be float64.
     low = certified & (scores.stored(points) * precision > enough / 2)
     if int(near.any(0).sum()) <= _few(points):
         low.fill_(True)

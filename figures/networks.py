@@ -32,22 +32,24 @@ STUDENTS = ("consistency", "progressive", "knowledge", "multistep")
 
 _STUDENTS = {
     "toy": {
-        "consistency": (4000, 18, 0.95, "none"),
-        "progressive": (1200, 32, 0.98, "edm"),
-        "knowledge": (3000, 32, 0.995, "edm"),
-        "multistep": (4000, 32, 0.995, "edm"),
+        "consistency": (4000, 40, 0.95, "none", 2e-3),
+        "progressive": (600, 256, 0.98, "edm", 1e-3),
+        "knowledge": (2000, 32, 0.995, "edm", 1e-3),
+        "multistep": (3000, 32, 0.995, "edm", 1e-3),
     },
     "digits": {
-        "consistency": (1000, 18, 0.95, "none"),
-        "progressive": (350, 16, 0.98, "edm"),
-        "knowledge": (1000, 16, 0.99, "edm"),
-        "multistep": (1000, 16, 0.99, "edm"),
+        "consistency": (1000, 18, 0.95, "none", 2e-3),
+        "progressive": (350, 16, 0.98, "edm", 2e-3),
+        "knowledge": (1000, 16, 0.99, "edm", 2e-3),
+        "multistep": (1000, 16, 0.99, "edm", 2e-3),
     },
 }
-"""Optimiser steps (of a stage), grid points of the teacher, decay of the average, weighting. The target of consistency
-distillation is its average: at 0.995 only half of the toy's noises land right after as many steps, at 0.95 97%."""
+"""Optimiser steps (of a stage), grid points of the teacher, decay of the average, weighting, learning rate. The target
+of consistency distillation is its average: at 0.995 only half of the toy's noises land right after as many steps. On
+coarser grids the teacher's own steps move mass between the toy's points: Wasserstein distance 0.16 for 18 of Heun's,
+0.27 for 32 of Euler's, however well the student is trained."""
 _PAIRS = {"toy": 65_536, "digits": 4096}
-_STUDENT = {"toy": {}, "digits": {"batch": 256, "optimizer": "adam", "lr": 2e-3}}
+_STUDENT = {"toy": {}, "digits": {"batch": 256, "optimizer": "adam"}}
 """What else students have for themselves: at small batches Muon's own products would take most of the time."""
 SIGMA_MIN = 0.02
 """Lowest level of the students' grids."""
@@ -173,10 +175,12 @@ def _cost(job: Experiment | Distillation) -> int:
 
 def _distillation(config: Config, preset: str, technique: str) -> Distillation:
     base = _experiment(config, preset)
-    steps, points, ema, weighting = _STUDENTS[preset][technique]
+    steps, points, ema, weighting, lr = _STUDENTS[preset][technique]
     changes: dict[str, Any] = {"ema": ema, "weighting": weighting, "sigma_min": SIGMA_MIN}
-    if not config.quick:
-        changes |= {"steps": steps} | _STUDENT[preset]
+    if config.quick:
+        points = min(points, 32)
+    else:
+        changes |= {"steps": steps, "lr": lr} | _STUDENT[preset]
     experiment = dataclasses.replace(base, optimisation=dataclasses.replace(base.optimisation, **changes))
     pairs = 1000 if config.quick else _PAIRS[preset]
     return Distillation(technique, points=points, pairs=pairs, experiment=experiment)

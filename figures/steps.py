@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from torch import Tensor
 from tqdm import tqdm
 
-from optimal import OptimalDenoiser, capture, certify, karras, log_linear, sample, seeking_refining_border, trajectory
+from optimal import FlowMap, OptimalDenoiser, karras, sample, seeking_refining_border, trajectory
 
 from .common import generator, provenance, start_level
 from .config import Config
@@ -117,6 +117,7 @@ class _Runs:
     def __init__(self, D: OptimalDenoiser, high: float, border: float, source: torch.Generator, *, fine: int):
         self.D, self.high, self.border, self.low = D, high, border, high / _RANGE
         self.source, self.fine = source, fine
+        self.exact = FlowMap(D)
         self.unit = (2 * D.standard_deviation**2 * np.prod(D.event)) ** 0.5
 
     def errors(self, part: str, options: dict[str, Any], n: int) -> tuple[float, float, float]:
@@ -145,12 +146,8 @@ class _Runs:
 
     def destination(self, x: Tensor) -> Tensor:
         """Where the exact flow takes x from the border: certified, −1 where it is not."""
-        now = certify(self.D, x, self.border)
-        index, rest = now.index, ~now.holds
-        if rest.any():
-            grid = log_linear(self.fine, sigma_min=self.low, sigma_max=self.border)
-            index[rest] = capture(self.D, trajectory(self.D, x[rest], grid, solver="heun")).index
-        return index
+        landing = self.exact.land(x, self.border)
+        return torch.where(landing.captured > 0, landing.index, -1)
 
     def given(self, options: dict[str, Any], n: int) -> dict[str, Any]:
         churn = {"S_churn": 0.1 * n} if options["solver"] == "edm_stochastic" else {}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from optimal import Dataset, load
+from optimal.datasets import parse_options
 
 __all__ = ["Config"]
 
@@ -37,14 +37,4 @@ class Config:
         Raises:
             ValueError: unknown or unreadable data, or an option that is not name=value.
         """
-        return load(self.dataset or default, **dict(_parsed(option) for option in self.option))
-
-
-def _parsed(option: str) -> tuple[str, Any]:
-    name, equals, value = option.partition("=")
-    if not equals or not name:
-        raise ValueError(f"--option must be name=value, got {option!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+        return load(self.dataset or default, **parse_options(self.option))

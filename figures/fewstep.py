@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from neural import compare
+from neural.config import TECHNIQUES
 from optimal import FlowMap, OptimalDenoiser, karras
 
 from .common import generator
 from .config import Config
-from .networks import SIGMA_MIN, STUDENTS, dataset, network, prepare, sampled
+from .networks import SIGMA_MIN, dataset, network, prepare, sampled
 
 __all__ = ["TITLE", "compute", "draw"]
 
@@ -60,7 +61,7 @@ def _column(config: Config, preset: str) -> dict[str, np.ndarray]:
             runs[f"{name}, {solver}"] = {
                 str(n): (model, {"solver": solver, "sigmas": karras(n, sigma_min=SIGMA_MIN)}) for n in counts
             }
-    for technique in STUDENTS:
+    for technique in TECHNIQUES:
         few = (1, 2, 4, 8) if technique == "progressive" else [n for n in counts if n <= 6]
         runs[f"{technique} student"] = {str(n): sampled(config, preset, technique, n) for n in few}
     arrays: dict[str, np.ndarray] = {"methods": np.array([*runs]), "draws": np.array(len(x))}

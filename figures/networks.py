@@ -19,39 +19,26 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from neural import PRESETS, Distillation, Experiment, Preconditioned, cached, is_cached, load_model
-from neural.config import experiment_of
-from optimal import Dataset, karras
+from neural import (
+    PRESETS,
+    Distillation,
+    Experiment,
+    Preconditioned,
+    cached,
+    is_cached,
+    load_model,
+    student_at,
+    student_of,
+)
+from neural.config import TECHNIQUES, experiment_of
+from optimal import Dataset
 
 from .common import generator
 from .config import Config
 
-__all__ = ["SIGMA_MIN", "STUDENTS", "dataset", "network", "prepare", "sampled", "student"]
+__all__ = ["SIGMA_MIN", "dataset", "network", "prepare", "sampled", "student"]
 
-STUDENTS = ("consistency", "progressive", "knowledge", "multistep")
-
-_STUDENTS = {
-    "toy": {
-        "consistency": (4000, 40, 0.95, "none", 2e-3),
-        "progressive": (600, 256, 0.98, "edm", 1e-3),
-        "knowledge": (2000, 32, 0.995, "edm", 1e-3),
-        "multistep": (3000, 32, 0.995, "edm", 1e-3),
-    },
-    "digits": {
-        "consistency": (1000, 18, 0.95, "none", 2e-3),
-        "progressive": (350, 16, 0.98, "edm", 2e-3),
-        "knowledge": (1000, 16, 0.99, "edm", 2e-3),
-        "multistep": (1000, 16, 0.99, "edm", 2e-3),
-    },
-}
-"""Optimiser steps (of a stage), grid points of the teacher, decay of the average, weighting, learning rate. The target
-of consistency distillation is its average: at 0.995 only half of the toy's noises land right after as many steps. On
-coarser grids the teacher's own steps move mass between the toy's points: Wasserstein distance 0.16 for 18 of Heun's,
-0.27 for 32 of Euler's, however well the student is trained."""
-_PAIRS = {"toy": 65_536, "digits": 4096}
-_STUDENT = {"toy": {}, "digits": {"batch": 256, "optimizer": "adam"}}
-"""What else students have for themselves: at small batches Muon's own products would take most of the time."""
-SIGMA_MIN = 0.02
+SIGMA_MIN = student_of("toy", "consistency").experiment.optimisation.sigma_min
 """Lowest level of the students' grids."""
 _QUICK_STEPS = 150
 _POLL = 0.5
@@ -74,20 +61,9 @@ def student(config: Config, preset: str, technique: str, stage: str = "student")
 
 
 def sampled(config: Config, preset: str, technique: str, steps: int) -> tuple[Preconditioned, dict[str, Any]]:
-    """A student and the arguments of `optimal.sample` with which it takes so many steps, as it is meant to be sampled.
-
-    Consistency models jump and add noise again (Eq. 37), the others take DDIM steps, on EDM's levels; a student of
-    progressive distillation is that of the stage with so many steps, on the levels that the stage has kept.
-    """
-    if technique == "progressive":
-        points = _STUDENTS[preset][technique][1]
-        sigmas = karras(points, sigma_min=SIGMA_MIN)
-        sigmas = torch.cat([sigmas[:-1][:: points // steps], sigmas[-1:]])
-        return student(config, preset, technique, f"steps-{steps}"), {"sigmas": sigmas, "solver": "euler"}
-    arguments: dict[str, Any] = {"sigmas": karras(steps, sigma_min=SIGMA_MIN), "solver": "euler"}
-    if technique == "consistency":
-        arguments |= {"solver": "consistency", "generator": generator(config, 6)}
-    return student(config, preset, technique), arguments
+    """A student and the arguments of `optimal.sample` with which it takes so many steps, as `student_at` says."""
+    folder = cached(_distillation(config, preset, technique), dataset(preset), progress=True)
+    return student_at(folder, steps, generator=generator(config, 6))
 
 
 def prepare(config: Config, networks: Iterable[str], students: Iterable[str] = ()) -> None:
@@ -96,7 +72,7 @@ def prepare(config: Config, networks: Iterable[str], students: Iterable[str] = (
     One bar counts the optimiser steps of all of them.
     """
     wanted: list[Experiment | Distillation] = [_experiment(config, preset) for preset in networks]
-    wanted += [_distillation(config, preset, technique) for preset in students for technique in STUDENTS]
+    wanted += [_distillation(config, preset, technique) for preset in students for technique in TECHNIQUES]
     missing = [job for job in wanted if not is_cached(job, experiment_of(job).load())]
     workers = min(len(missing), os.cpu_count() or 1)
     if workers < 2:
@@ -174,20 +150,20 @@ def _cost(job: Experiment | Distillation) -> int:
 
 
 def _distillation(config: Config, preset: str, technique: str) -> Distillation:
-    base = _experiment(config, preset)
-    steps, points, ema, weighting, lr = _STUDENTS[preset][technique]
-    changes: dict[str, Any] = {"ema": ema, "weighting": weighting, "sigma_min": SIGMA_MIN}
-    if config.quick:
-        points = min(points, 32)
-    else:
-        changes |= {"steps": steps, "lr": lr} | _STUDENT[preset]
-    experiment = dataclasses.replace(base, optimisation=dataclasses.replace(base.optimisation, **changes))
-    pairs = 1000 if config.quick else _PAIRS[preset]
-    return Distillation(technique, points=points, pairs=pairs, experiment=experiment)
+    student = student_of(preset, technique)
+    return dataclasses.replace(
+        student,
+        points=min(student.points, 32) if config.quick else student.points,
+        pairs=1000 if config.quick else student.pairs,
+        experiment=_sized(config, student.experiment),
+    )
 
 
 def _experiment(config: Config, preset: str) -> Experiment:
-    experiment = PRESETS[preset]
+    return _sized(config, PRESETS[preset])
+
+
+def _sized(config: Config, experiment: Experiment) -> Experiment:
     options = dataclasses.replace(experiment.optimisation, seed=config.seed)
     if config.quick:
         options = dataclasses.replace(options, steps=_QUICK_STEPS, batch=min(options.batch, 128), warmup=20)

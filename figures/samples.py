@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from neural.compare import memorised
+from neural.config import TECHNIQUES
 from optimal import FlowMap, OptimalDenoiser, karras, sample
 
 from .common import cell, generator, provenance
 from .config import Config
-from .networks import STUDENTS, dataset, network, prepare, sampled
+from .networks import dataset, network, prepare, sampled
 
 __all__ = ["TITLE", "compute", "draw"]
 
@@ -56,7 +57,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     runs = {"exact flow": landing.x}
     for name, model, solver, steps in _METHODS:
         runs[name] = sample(D if model == "optimum" else net, x, karras(steps), solver=solver)
-    for technique in STUDENTS:
+    for technique in TECHNIQUES:
         for n in _STUDENT_STEPS:
             model, arguments = sampled(config, "digits", technique, n)
             runs[f"{technique}, {n} call{'s' if n > 1 else ''}"] = sample(model, x, **arguments)

@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 
 from neural import Preconditioned
 from neural.compare import evaluate, landing_agreement
+from neural.config import TECHNIQUES
 from optimal import FlowMap, OptimalDenoiser, load
 from optimal.reference import GaussianMixture
 
 from .common import generator, log_ticks, plain_ticks
 from .config import Config
-from .networks import STUDENTS, dataset, prepare, student
+from .networks import dataset, prepare, student
 
 __all__ = ["TITLE", "compute", "draw"]
 
@@ -46,7 +47,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     prepare(config, (), ("toy", "digits"))
     data = load("five-deltas")
     D = OptimalDenoiser(data)
-    flow, students = FlowMap(D), {name: student(config, "toy", name) for name in STUDENTS}
+    flow, students = FlowMap(D), {name: student(config, "toy", name) for name in TECHNIQUES}
     size, draws = (61, 300) if config.quick else (241, 4000)
     x = torch.linspace(-4, 4, size)
     sigmas = torch.logspace(np.log10(0.05), np.log10(10), size, dtype=torch.float64)
@@ -61,12 +62,12 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         "jump_x": jump_x.numpy(),
         "jump_flow": flow(jump_x[:, None], 80.0).flatten().numpy(),
         "draws": np.array(draws),
-        "techniques": np.array(STUDENTS),
+        "techniques": np.array(TECHNIQUES),
     }
     for name, model in students.items():
         arrays[f"jump_{name}"] = evaluate(model, jump_x[:, None], 80.0).flatten().numpy()
     arrays |= _curves(config, students, D, draws)
-    digits = {name: student(config, "digits", name) for name in STUDENTS}
+    digits = {name: student(config, "digits", name) for name in TECHNIQUES}
     curves = _curves(config, digits, OptimalDenoiser(dataset("digits")), 64 if config.quick else 512)
     return arrays | {f"digits_{name}": value for name, value in curves.items()}
 

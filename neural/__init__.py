@@ -17,6 +17,7 @@ from .config import Distillation as Distillation
 from .config import Experiment as Experiment
 from .config import Network as Network
 from .config import Optimisation as Optimisation
+from .config import student_of as student_of
 from .networks import MLP as MLP
 from .networks import UNet as UNet
 from .networks import from_diffusers as from_diffusers
@@ -25,7 +26,8 @@ from .run import cached as cached
 from .run import distil as distil
 from .run import fit as fit
 from .run import is_cached as is_cached
-from .run import load_model as load_model
+from .saved import load_model as load_model
+from .saved import student_at as student_at
 from .train import Training as Training
 from .train import TrainingDiverged as TrainingDiverged
 from .train import train as train

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import os
 import sys
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,136 +20,20 @@ import tyro
 from torch import distributed
 
 from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load, sample
+from optimal.datasets import parse_options
 from optimal.denoiser import Denoiser
+from optimal.samplers import solver_of
 
-from . import networks
+from . import checkpoint, networks
+from .commands import Compare, Distill, Sample, Train
 from .compare import agreement, compare, save_table
-from .config import PRESETS, Distillation, Experiment, experiment_of, to_json
+from .config import PRESETS, Distillation, Experiment, experiment_of, student_of, to_json
 from .loss import root_mean_square
 from .networks import from_diffusers
-from .run import distil, fit, load_model, teacher_of
+from .run import distil, fit, teacher_of
+from .saved import load_model, model_path, student_at
 
 __all__ = ["main"]
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train a network with Eq. 26; checkpoints, config.json and metrics.csv go into --out."""
-
-    preset: str = "toy"
-    """What to start from: toy, digits, faces, emoji-16 or ffhq-64 (needs a GPU; untested)."""
-    dataset: str | None = None
-    """Data instead of the preset's: an embedded name or a path."""
-    steps: int | None = None
-    """Optimiser steps instead of the preset's."""
-    batch: int | None = None
-    """Samples of a step instead of the preset's, all processes together."""
-    lr: float | None = None
-    """Highest learning rate instead of the preset's."""
-    accumulate: int | None = None
-    """Parts in which a batch is computed, instead of the preset's."""
-    seed: int = 0
-    """Of the weights and of all draws."""
-    bf16: bool | None = None
-    """Whether to run under bfloat16 autocast, instead of the preset's choice."""
-    compile: bool | None = None
-    """Whether to compile the network, instead of the preset's choice."""
-    every: int = 1000
-    """Steps between checkpoints."""
-    resume: bool = False
-    """Go on from the last checkpoint in --out."""
-    tensorboard: bool = False
-    """Also log for TensorBoard, into --out (needs the package tensorboard)."""
-    out: Path = Path("runs/train")
-    """Folder of the run."""
-    dry_run: bool = False
-    """Say what would be done, and stop."""
-
-
-@dataclass(frozen=True)
-class Distill:
-    """Distil a student from the optimum, or from a trained network."""
-
-    technique: str = "consistency"
-    """consistency, progressive, knowledge or multistep."""
-    preset: str = "toy"
-    """Data, network and optimisation to start from."""
-    teacher: str = "optimum"
-    """optimum, or the folder of a trained network."""
-    dataset: str | None = None
-    """Data instead of the preset's."""
-    points: int = 32
-    """Noise levels of the teacher's grid above 0."""
-    solver: str = "heun"
-    """The teacher's: euler or heun (progressive: always DDIM)."""
-    pairs: int = 16384
-    """knowledge, multistep: noises and end points to compute once."""
-    steps: int | None = None
-    """Optimiser steps (of each stage) instead of the preset's."""
-    batch: int | None = None
-    """Samples of a step instead of the preset's."""
-    seed: int = 0
-    """Of the weights and of all draws."""
-    every: int = 1000
-    """Steps between checkpoints."""
-    resume: bool = False
-    """Go on from the last checkpoint in --out."""
-    out: Path = Path("runs/distill")
-    """Folder of the run."""
-    dry_run: bool = False
-    """Say what would be done, and stop."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Draw samples of a model into a PNG grid (images) and an NPZ."""
-
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """optimum, the folder of a run, or diffusers:FOLDER."""
-    dataset: str | None = None
-    """Data of `optimum` and of a diffusers model; runs know theirs."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
-    """Number of samples."""
-    steps: int = 18
-    """Steps of the sampler."""
-    solver: str = "heun"
-    """euler, heun, dpm_solver, dpm_solver_pp, consistency …"""
-    sigma_max: float = 80.0
-    """First noise level, in units of the data."""
-    seed: int = 0
-    """Of the noises."""
-    out: Path = Path("samples")
-    """Path of the files, without suffix."""
-    dry_run: bool = False
-    """Say what would be done, and stop."""
-
-
-@dataclass(frozen=True)
-class Compare:
-    """Compare models with the optimum: as denoisers, and as samplers from the same noises."""
-
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")] = ()
-    """Folders of runs, or diffusers:FOLDER; the optimum is always in the table."""
-    dataset: str | None = None
-    """Data; those of the first run unless given."""
-    sigmas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-    """Noise levels of the denoiser table, in units of the data."""
-    draws: int = 1024
-    """Pairs (x0, noise) of the denoiser table."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
-    """Noises of the sampler table."""
-    steps: tuple[int, ...] = (1, 2, 4, 18)
-    """Numbers of steps of the sampler table."""
-    solver: str = "euler"
-    """Solver of the sampler table, for all models."""
-    sigma_max: float = 80.0
-    """First noise level of the samplers, in units of the data."""
-    seed: int = 0
-    """Of all draws."""
-    out: Path = Path("comparison")
-    """Path of the tables, without suffix: -denoiser and -samplers as CSV and JSON."""
-    dry_run: bool = False
-    """Say what would be done, and stop."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -158,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         kinds | Annotated[Sample, tyro.conf.subcommand("sample")] | Annotated[Compare, tyro.conf.subcommand("compare")]
     )
     command: Any = tyro.cli(kinds, prog="python -m neural", description=__doc__, args=arguments)  # pyright: ignore
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: _warn(str(message))
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_initialized()
     try:
         if launched:
@@ -170,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; go on with --resume", file=sys.stderr)
+        resumes = isinstance(command, Train | Distill)
+        print("interrupted" + ("; what has a checkpoint goes on with --resume" if resumes else ""), file=sys.stderr)
         return 130
     finally:
         if launched and distributed.is_initialized():
@@ -178,22 +64,35 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _experiment(command: Train | Distill) -> Experiment:
-    if command.preset not in PRESETS:
-        raise ValueError(f"unknown preset {command.preset!r}; known are {', '.join(PRESETS)}")
-    preset = PRESETS[command.preset]
-    changes = {"seed": command.seed}
-    for name in ("steps", "batch", "lr", "accumulate", "bf16", "compile"):
-        value = getattr(command, name, None)
-        if value is not None:
-            changes[name] = value
-    optimisation = dataclasses.replace(preset.optimisation, **changes)
-    data = {"dataset": command.dataset, "options": {}} if command.dataset else {}
-    return dataclasses.replace(preset, optimisation=optimisation, **data)
+_CHANGES = ("steps", "batch", "lr", "accumulate", "bf16", "compile", "ema", "weighting", "sigma_min")
+
+
+def _experiment(command: Train | Distill, preset: Experiment) -> Experiment:
+    changes = {"seed": command.seed} | _given(command, _CHANGES)
+    data: dict[str, Any] = {}
+    if command.dataset or command.option:
+        given = parse_options(command.option)
+        data = (
+            {"dataset": command.dataset, "options": given} if command.dataset else {"options": preset.options | given}
+        )
+    return dataclasses.replace(preset, optimisation=dataclasses.replace(preset.optimisation, **changes), **data)
+
+
+def _given(command: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    values = {name: getattr(command, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _require_every(every: int) -> None:
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}")
 
 
 def _train(command: Train) -> None:
-    config = _experiment(command)
+    if command.preset not in PRESETS:
+        raise ValueError(f"unknown preset {command.preset!r}; known are {', '.join(PRESETS)}")
+    _require_every(command.every)
+    config = _experiment(command, PRESETS[command.preset])
     data = config.load()
     if command.dry_run:
         model = networks.build(config.network, data.event, root_mean_square(data))
@@ -216,54 +115,95 @@ def _train(command: Train) -> None:
 
 
 def _distill(command: Distill) -> None:
-    config = Distillation(
-        command.technique, command.teacher, command.points, command.solver, command.pairs, _experiment(command)
-    )
+    _require_every(command.every)
+    config = student_of(command.preset, command.technique)
+    base = config.experiment
+    if command.teacher != "optimum" and not command.dataset:
+        theirs = experiment_of(load_model(command.teacher)[1])
+        base = dataclasses.replace(base, dataset=theirs.dataset, options=theirs.options)
+    changes = {"teacher": command.teacher, "solver": command.solver} | _given(command, ("points", "pairs"))
+    config = dataclasses.replace(config, experiment=_experiment(command, base), **changes)
     data = config.experiment.load()
+    teacher = teacher_of(config, data)
     if command.dry_run:
         print(f"{data.describe()}\n{to_json(config)}\nnothing was trained")
         return
-    teacher = teacher_of(config, data)
     distil(config, data, teacher, command.out, resume=command.resume, every=command.every, progress=True)
     print(f"distilled {data.name} ({command.technique}): {command.out}")
 
 
-def _model(name: str, dataset: str | None) -> tuple[Denoiser, Dataset]:
-    """A model by what the command line calls it, and its data."""
+def _model(name: str, given: Dataset | None) -> tuple[Denoiser, Dataset, Any]:
+    """A model by what the command line calls it, its data, and the configuration of a run."""
     if name == "optimum":
-        if dataset is None:
+        if given is None:
             raise ValueError("the optimum is that of a data set: give --dataset")
-        data = load(dataset)
-        return OptimalDenoiser(data), data
+        return OptimalDenoiser(given), given, None
     if name.startswith("diffusers:"):
-        if dataset is None:
+        if given is None:
             raise ValueError("a diffusers model does not know its data: give --dataset")
         pretrained: Any = from_diffusers(name.removeprefix("diffusers:"))
-        return pretrained, load(dataset)
+        return pretrained, given, None
     model, config = load_model(name)
-    return model, load(dataset) if dataset else experiment_of(config).load()
+    experiment = experiment_of(config)
+    data = given or experiment.load()
+    about = checkpoint.about(checkpoint.latest(model_path(name)))
+    if tuple(about["event"]) != data.event:
+        raise ValueError(f"{name} makes points of shape {tuple(about['event'])}, {data.name} has {data.event}")
+    if about["fingerprint"] != data.fingerprint:
+        _warn(f"{name} was trained on other data ({about['name']}) than {data.name}")
+    if experiment.optimisation.flip:
+        _warn(f"{name} was trained with mirrored images; its optimum is that of --option xflip=True")
+    return model, data, config
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def _dataset(command: Sample | Compare) -> Dataset | None:
+    if command.option and not command.dataset:
+        raise ValueError("--option is of --dataset: give that too")
+    return load(command.dataset, **parse_options(command.option)) if command.dataset else None
 
 
 def _sample(command: Sample) -> None:
     if command.n < 1:
         raise ValueError(f"n must be at least 1, got {command.n}")
-    model, data = _model(command.model, command.dataset)
-    sigmas = karras(command.steps, sigma_max=command.sigma_max)
-    if command.dry_run:
-        print(f"{data.describe()}\n{command.n} samples, {command.steps} steps of {command.solver}; nothing was drawn")
-        return
+    model, data, config = _model(command.model, _dataset(command))
     generator = torch.Generator().manual_seed(command.seed)
-    x = command.sigma_max * torch.randn(command.n, *data.event, generator=generator)
-    ends = sample(model, x, sigmas, solver=command.solver, generator=generator, progress=True)
+    if isinstance(config, Distillation) and command.solver is None:
+        if command.sigma_min is not None or command.sigma_max is not None:
+            raise ValueError("a student has levels of its own: give --solver with other ones")
+        model, arguments = student_at(command.model, command.steps or 1, generator=generator)
+    else:
+        low, high = _range(model, config)
+        low, high = command.sigma_min or low, command.sigma_max or high
+        sigmas = karras(18 if command.steps is None else command.steps, sigma_min=low, sigma_max=high)
+        arguments = {"sigmas": sigmas, "solver": command.solver or "heun", "generator": generator}
+    solver_of(arguments["solver"], {})
+    if command.dry_run:
+        steps = len(arguments["sigmas"]) - 1
+        print(f"{data.describe()}\n{command.n} samples, {steps} steps of {arguments['solver']}; nothing was drawn")
+        return
+    x = float(arguments["sigmas"][0]) * torch.randn(command.n, *data.event, generator=generator)
+    ends = sample(model, x, progress=True, **arguments)
     try:
         command.out.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(command.out.with_suffix(".npz"), allow_pickle=False, noises=x.numpy(), samples=ends.numpy())
-        written = [command.out.with_suffix(".npz")]
+        written = [command.out.with_name(f"{command.out.name}.npz")]
+        np.savez_compressed(written[0], allow_pickle=False, noises=x.numpy(), samples=ends.numpy())
         if data.is_image:
-            written.append(_grid(ends, command.out.with_suffix(".png")))
+            written.append(_grid(ends, command.out.with_name(f"{command.out.name}.png")))
     except OSError as error:
         raise ValueError(f"the samples could not be written to {command.out}: {error.strerror or error}") from error
     print(f"{command.n} samples: {', '.join(map(str, written))}")
+
+
+def _range(model: Denoiser, config: Any) -> tuple[float, float]:
+    """First and last noise level that a model is made for."""
+    if config is not None:
+        options = experiment_of(config).optimisation
+        return options.sigma_min, options.sigma_max
+    return getattr(model, "sigma_min", 0.002), getattr(model, "sigma_max", 80.0)
 
 
 def _grid(images: torch.Tensor, path: Path) -> Path:
@@ -286,14 +226,16 @@ def _grid(images: torch.Tensor, path: Path) -> Path:
 def _compare(command: Compare) -> None:
     if not command.models:
         raise ValueError("name at least one model to compare with the optimum")
+    if not command.sigmas or not command.steps or command.n < 1:
+        raise ValueError("sigmas and steps must name at least one each, and n be at least 1")
+    solver_of(command.solver, {})
     models: dict[str, Denoiser] = {}
-    data = load(command.dataset) if command.dataset else None
+    students = []
+    data = _dataset(command)
     for name in command.models:
-        model, own = _model(name, command.dataset)
-        data = data or own
-        if own.event != data.event:
-            raise ValueError(f"{name} makes points of shape {own.event}, {data.name} has {data.event}")
-        models[name] = model
+        models[name], data, config = _model(name, data)
+        if isinstance(config, Distillation):
+            students.append(name)
     assert data is not None
     if command.dry_run:
         print(f"{data.describe()}\noptimum, {', '.join(models)}; nothing was compared")
@@ -321,9 +263,16 @@ def _compare(command: Compare) -> None:
     reference = FlowMap(D)(x, command.sigma_max)
     methods: dict[str, tuple[Any, dict[str, Any]]] = {}
     for n in command.steps:
-        arguments = {"sigmas": karras(n, sigma_max=command.sigma_max), "solver": command.solver}
+        grid = karras(n, sigma_min=command.sigma_min, sigma_max=command.sigma_max)
+        arguments = {"sigmas": grid, "solver": command.solver}
         for name, model in ({"optimum": D} | models).items():
             methods[f"{name}, {n} steps"] = (model, arguments)
+        for name in students:
+            # Where it has so many steps, from the noises' level.
+            with contextlib.suppress(ValueError):
+                own = student_at(name, n, generator=torch.Generator().manual_seed(command.seed))
+                if math.isclose(float(own[1]["sigmas"][0]), command.sigma_max):
+                    methods[f"{name}, {n} steps as it is meant"] = own
     samplers = compare(methods, D, x, reference=reference, progress=True)
     about = {"dataset": data.name, "fingerprint": data.fingerprint, "command": _plain(command)}
     for kind, rows in (("denoiser", denoisers), ("samplers", samplers)):

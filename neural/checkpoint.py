@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,26 @@ from .config import differing, from_json, to_json
 
 __all__ = [
     "FORMAT",
+    "about",
     "checkpoints",
     "kind",
     "latest",
     "optimizer_tensors",
     "pack",
     "read",
+    "replace_text",
     "restore_optimizer",
     "unpack",
     "write",
 ]
 
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
-FORMAT = "2"
+FORMAT = "3"
 """Raise it whenever networks, training or files change what a configuration means: what is older is then not read."""
 
 
-def write(folder: Path, step: int, tensors: dict[str, Tensor], config: Any) -> Path:
-    """Write one checkpoint, and config.json beside it; returns the file.
+def write(folder: Path, step: int, tensors: dict[str, Tensor], config: Any, data: Mapping[str, Any]) -> Path:
+    """Write one checkpoint, and config.json beside it; returns the file. `data`: what `about` is to give back.
 
     Raises:
         ValueError: the folder cannot be written.
@@ -49,12 +52,11 @@ def write(folder: Path, step: int, tensors: dict[str, Tensor], config: Any) -> P
     text = to_json(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f".config.{os.getpid()}"
-        beside.write_text(text + "\n")
-        os.replace(beside, folder / "config.json")
+        replace_text(folder / "config.json", text + "\n")
         try:
             contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             header = {"format": FORMAT, "step": str(step), "kind": type(config).__name__, "config": text}
+            header["data"] = json.dumps(dict(data))
             save_file(contiguous, temporary, metadata=header)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
@@ -64,6 +66,13 @@ def write(folder: Path, step: int, tensors: dict[str, Tensor], config: Any) -> P
     except OSError as error:
         raise ValueError(f"the checkpoint could not be written to {folder}: {error.strerror or error}") from error
     return path
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole, under a temporary name first."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -120,6 +129,19 @@ def read(path: Path, config_type: type, expected: Any = None) -> tuple[dict[str,
         )
         raise ValueError(f"{path} was made with another configuration: {values}")
     return tensors, int(header["step"]), config
+
+
+def about(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of its data: name, fingerprint, event, sigma_data.
+
+    Raises:
+        ValueError: no checkpoint, or a damaged one.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})["data"])
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}") from error
 
 
 def kind(path: Path) -> str:

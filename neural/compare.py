@@ -99,7 +99,7 @@ def agreement(
         progress: whether a progress bar is drawn on stderr.
 
     Raises:
-        ValueError: draws < 2; F's answer of another shape.
+        ValueError: draws < 2; no noise levels; F's answer of another shape.
 
     References:
         Wang, Vastola 2024, "The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion Models and its
@@ -111,6 +111,8 @@ def agreement(
     centre = D.mean.flatten()
     columns: dict[str, list[Tensor]] = {}
     levels = torch.as_tensor(sigmas, dtype=torch.float64)
+    if levels.ndim != 1 or len(levels) == 0:
+        raise ValueError(f"sigmas must be one or more noise levels, (S,), got shape {tuple(levels.shape)}")
     for sigma in tqdm(levels.tolist(), desc="agreement", unit="level", leave=False, disable=not progress):
         x = x0 + sigma * eps
         post = D.posterior(x, sigma)
@@ -184,7 +186,14 @@ def compare(
         point; wasserstein, 2-Wasserstein distance to the data (sliced for events of more than two values); memorised,
         share with nearest/second-nearest distance < 1/3; coverage, share of the data points that are nearest to some
         sample, over what as many perfect draws would reach on average.
+
+    Raises:
+        ValueError: no noises; a reference of another shape.
     """
+    if len(x) == 0 or x.shape != reference.shape:
+        raise ValueError(
+            f"x and reference must be as many points, at least one, got {tuple(x.shape)} and {tuple(reference.shape)}"
+        )
     rows = []
     home = D.nearest(reference)
     for name, (denoiser, arguments) in tqdm(methods.items(), desc="compare", leave=False, disable=not progress):
@@ -236,7 +245,7 @@ def wasserstein(x: Tensor, D: OptimalDenoiser, *, projections: int = 256) -> flo
     import ot
 
     samples = x.detach().double().flatten(1).cpu().numpy()
-    step = 1 if samples.shape[1] == 1 else max(1, len(D) // 4096)
+    step = 1 if samples.shape[1] == 1 else max(1, -(-len(D) // 4096))
     data = D.take(torch.arange(0, len(D), step)).double().flatten(1).cpu().numpy()
     if samples.shape[1] == 1:
         return math.sqrt(max(_number(ot.wasserstein_1d(samples[:, 0], data[:, 0], p=2)), 0.0))
@@ -273,11 +282,11 @@ def save_table(rows: Sequence[Mapping[str, Any]], path: Path, about: Mapping[str
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_suffix(".csv"), "w", newline="") as file:
+        with open(path.with_name(f"{path.name}.csv"), "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        path.with_suffix(".json").write_text(json.dumps(dict(about) | {"rows": list(rows)}, indent=2) + "\n")
+        path.with_name(f"{path.name}.json").write_text(json.dumps(dict(about) | {"rows": list(rows)}, indent=2) + "\n")
     except OSError as error:
         raise ValueError(f"the table could not be written to {path}: {error.strerror or error}") from error
 

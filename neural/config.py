@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from optimal import Dataset, load
 
 __all__ = [
     "PRESETS",
+    "TECHNIQUES",
     "Distillation",
     "Experiment",
     "Network",
@@ -20,8 +22,11 @@ __all__ = [
     "experiment_of",
     "from_json",
     "key",
+    "student_of",
     "to_json",
 ]
+
+TECHNIQUES = ("consistency", "progressive", "knowledge", "multistep")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,12 @@ class Network:
     """unet: sides, in pixels, of the resolutions with self-attention."""
     precondition: str = "edm"
     """edm (Karras et al. 2022, Table 1) or none (the paper's plain x_theta)."""
+
+    def __post_init__(self) -> None:
+        _require(self.kind in ("mlp", "unet"), "network.kind must be mlp or unet", self.kind)
+        _require(self.width >= 1, "width must be at least 1", self.width)
+        _require(self.depth >= 0, "depth must be at least 0", self.depth)
+        _require(self.layers >= 1, "layers must be at least 1", self.layers)
 
 
 @dataclass(frozen=True)
@@ -77,13 +88,26 @@ class Optimisation:
     weighting: str = "edm"
     """Of the squared error: edm (1/c_out²), none (Eq. 26), snr (1/sigma²) or snr1 (max(1, 1/sigma²))."""
     flip: bool = False
-    """Whether images are mirrored left to right, each with probability ½."""
+    """Whether images are mirrored left to right, each with probability ½. The optimum of such a training is that of
+    data with their mirrors, `load(…, xflip=True)`, which the presets use instead."""
     bf16: bool = False
     """Whether the network is run under bfloat16 autocast."""
     compile: bool = False
     """Whether the network is compiled (torch.compile)."""
     seed: int = 0
     """Of the weights and of all draws."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
+        for name in ("lr", "clip", "sigma_min"):
+            _require(0 < getattr(self, name) < math.inf, f"{name} must be positive and finite", getattr(self, name))
+        _require(self.warmup >= 0, "warmup must not be negative", self.warmup)
+        _require(0 <= self.ema < 1, "ema must lie in [0, 1)", self.ema)
+        _require(math.isfinite(self.P_mean), "P_mean must be finite", self.P_mean)
+        _require(0 <= self.P_std < math.inf, "P_std must be finite and not negative", self.P_std)
+        _require(self.sigma_min < self.sigma_max < math.inf, "sigma_max must lie above sigma_min", self.sigma_max)
+        _require(-(2**63) <= self.seed < 2**63, "seed must fit into 64 bits", self.seed)
 
 
 @dataclass(frozen=True)
@@ -96,6 +120,11 @@ class Experiment:
     """Options of the data set."""
     network: Network = field(default_factory=Network)
     optimisation: Optimisation = field(default_factory=Optimisation)
+
+    def __post_init__(self) -> None:
+        # As JSON gives them back.
+        options = {name: tuple(value) if isinstance(value, list) else value for name, value in self.options.items()}
+        object.__setattr__(self, "options", options)
 
     def load(self) -> Dataset:
         """The data."""
@@ -111,13 +140,29 @@ class Distillation:
     teacher: str = "optimum"
     """optimum (of the data), or the folder of a trained network."""
     points: int = 32
-    """Noise levels of the grid above 0 (EDM's, rho = 7); for progressive, the steps of the first teacher."""
+    """Noise levels of the grid above 0 (EDM's, rho = 7); for progressive, the steps of the first teacher; for
+    multistep, the levels that the student is trained at."""
     solver: str = "heun"
-    """The teacher's: euler or heun. progressive: always euler (DDIM)."""
+    """The teacher's on that grid: euler or heun. progressive: always euler (DDIM). The pairs of knowledge and multistep
+    come from the exact flow, without grid, where the teacher is the optimum."""
     pairs: int = 16384
     """knowledge, multistep: how many noises and end points are computed once."""
     experiment: Experiment = field(default_factory=Experiment)
     """Data, the student's network and its optimisation; for progressive, steps are those of each stage."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.technique in TECHNIQUES, f"technique must be one of {', '.join(TECHNIQUES)}", repr(self.technique)
+        )
+        _require(self.solver in ("euler", "heun"), "solver must be euler or heun", repr(self.solver))
+        least = 2 if self.technique == "progressive" else 1
+        _require(self.points >= least, f"points must be at least {least}", self.points)
+        _require(self.pairs >= 1, "pairs must be at least 1", self.pairs)
+
+
+def _require(holds: bool, rule: str, value: Any) -> None:
+    if not holds:
+        raise ValueError(f"{rule}, got {value}")
 
 
 PRESETS: dict[str, Experiment] = {
@@ -131,8 +176,9 @@ PRESETS: dict[str, Experiment] = {
     ),
     "faces": Experiment(
         "faces",
-        network=Network(kind="unet", channels=(32, 64, 64), layers=1),
-        optimisation=Optimisation(steps=4000, batch=64, lr=1e-3, flip=True),
+        {"xflip": True},
+        Network(kind="unet", channels=(32, 64, 64), layers=1),
+        Optimisation(steps=4000, batch=64, lr=1e-3),
     ),
     "emoji-16": Experiment(
         "emoji",
@@ -143,12 +189,64 @@ PRESETS: dict[str, Experiment] = {
     # Karras et al. 2022's DDPM++ at 64×64 in size; trains on a GPU, and was only constructed here.
     "ffhq-64": Experiment(
         "ffhq-64x64.zip",
+        {"xflip": True},
         network=Network(kind="unet", channels=(128, 256, 256, 256), layers=4, attention=(16,)),
         optimisation=Optimisation(
-            steps=390_000, batch=512, lr=2e-4, warmup=20_000, ema=0.9999, noise="log_normal", flip=True, bf16=True
+            steps=390_000, batch=512, lr=2e-4, warmup=20_000, ema=0.9999, noise="log_normal", bf16=True
         ),
     ),
 }
+
+
+_STUDENTS: dict[str, dict[str, tuple[int, int, float, str, float]]] = {
+    "toy": {
+        "consistency": (4000, 40, 0.95, "none", 2e-3),
+        "progressive": (600, 256, 0.98, "edm", 1e-3),
+        "knowledge": (2000, 32, 0.995, "edm", 1e-3),
+        "multistep": (3000, 32, 0.995, "edm", 1e-3),
+    },
+    "digits": {
+        "consistency": (1000, 18, 0.95, "none", 2e-3),
+        "progressive": (350, 16, 0.98, "edm", 2e-3),
+        "knowledge": (1000, 16, 0.99, "edm", 2e-3),
+        "multistep": (1000, 16, 0.99, "edm", 2e-3),
+    },
+}
+"""Optimiser steps (of a stage), grid points of the teacher, decay of the average, weighting, learning rate. The target
+of consistency distillation is its average: at 0.995 only half of the toy's noises land right after as many steps. On
+coarser grids the teacher's own steps move mass between the toy's points: Wasserstein distance 0.16 for 18 of Heun's,
+0.27 for 32 of Euler's, however well the student is trained."""
+_PAIRS = {"toy": 65_536, "digits": 4096}
+_BATCH = {"toy": 1024, "digits": 256}
+"""At small batches Muon's own products would take most of the time: students are trained with Adam."""
+_LOWEST = 0.02
+"""Lowest level of the students' grids."""
+
+
+def student_of(preset: str, technique: str) -> Distillation:
+    """How a preset's data are distilled: as in the figures for toy and digits; elsewhere with the preset's training.
+
+    Raises:
+        ValueError: an unknown preset or technique.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
+    if preset not in _STUDENTS or technique not in TECHNIQUES:
+        return Distillation(technique, experiment=PRESETS[preset])
+    steps, points, ema, weighting, lr = _STUDENTS[preset][technique]
+    experiment = PRESETS[preset]
+    options = dataclasses.replace(
+        experiment.optimisation,
+        steps=steps,
+        batch=_BATCH[preset],
+        optimizer="adam",
+        lr=lr,
+        ema=ema,
+        weighting=weighting,
+        sigma_min=_LOWEST,
+    )
+    experiment = dataclasses.replace(experiment, optimisation=options)
+    return Distillation(technique, points=points, pairs=_PAIRS[preset], experiment=experiment)
 
 
 def experiment_of(config: Experiment | Distillation) -> Experiment:

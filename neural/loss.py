@@ -156,5 +156,5 @@ def weighted(difference: Tensor, sigma: Tensor, name: str, sigma_data: float) ->
 
 def root_mean_square(data: Dataset) -> float:
     """σ_d: √(E x²) over all values of at most 4,096 points spread evenly over the data."""
-    some = data[np.arange(0, len(data), max(1, len(data) // 4096))]
+    some = data[np.arange(0, len(data), max(1, -(-len(data) // 4096)))]
     return float(some.double().square().mean().sqrt()) or 1.0

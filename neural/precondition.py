@@ -68,8 +68,11 @@ class Preconditioned(nn.Module):
             sigma: noise level, >= 0: float, () or (B,).
 
         Raises:
-            ValueError: sigma negative, not finite or of another shape; F's answer of another shape than x.
+            ValueError: x not floating point; sigma negative, not finite or of another shape; F's answer of another
+                shape than x.
         """
+        if not x.is_floating_point():
+            raise ValueError(f"x must be floating point, got {x.dtype}")
         levels = per_row("sigma", sigma, len(x), x.device)
         usable = torch.isfinite(levels) & (levels >= 0)
         if not usable.all():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser
@@ -19,14 +19,24 @@ from optimal.datasets.store import cache_folder
 from optimal.denoiser import Denoiser
 
 from . import checkpoint
-from .config import Distillation, Experiment, experiment_of, key, to_json
+from .config import Distillation, Experiment, key, to_json
 from .distill import stages
 from .loss import Denoising, Objective, root_mean_square
 from .networks import build
 from .precondition import Preconditioned
+from .saved import claim, is_distillation, load_model
 from .train import Report, Training, train
 
-__all__ = ["cache_path", "cached", "distil", "fit", "is_cached", "load_model", "new_training", "run", "teacher_of"]
+__all__ = [
+    "cache_path",
+    "cached",
+    "distil",
+    "fit",
+    "is_cached",
+    "new_training",
+    "run",
+    "teacher_of",
+]
 
 _EVERY = 100
 """Steps between rows of metrics.csv."""
@@ -39,7 +49,7 @@ def new_training(config: Experiment, data: Dataset) -> tuple[Training, Objective
     sigma_data = root_mean_square(data)
     model = build(config.network, data.event, sigma_data, seed=config.optimisation.seed)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return Training(model, config.optimisation, config), Denoising(data, config.optimisation, sigma_data)
+    return Training(model, config.optimisation, config, data), Denoising(data, config.optimisation, sigma_data)
 
 
 def run(
@@ -158,10 +168,14 @@ def distil(
     """Train a student of a teacher; returns the last stage's. Stages are kept in folders of their own.
 
     Raises:
-        ValueError: as for `fit` and `neural.distill.stages`.
+        ValueError: as for `fit` and `neural.distill.stages`; a folder with anything else than this distillation;
+            several processes, which would all write to it.
     """
+    if distributed.is_initialized() and distributed.get_world_size() > 1:
+        raise ValueError("distillation runs in one process; of several, each would write to the same folder")
+    claim(folder, config, resume)
     student = None
-    pairs = folder / f"pairs-{key(config)}-{data.fingerprint[:8]}-{_fingerprint(teacher)}"
+    pairs = folder / f"pairs-{key(config)}-{data.fingerprint[:8]}-{_fingerprint(teacher, data.event)}"
     for name, training, objective in stages(config, data, teacher, pairs, progress=progress):
         _prepare(training, folder / name, resume)
         student = run(
@@ -173,35 +187,8 @@ def distil(
             description=f"{config.technique} {data.name} {name}",
             listeners=listeners,
         )
-    if student is None:
-        raise ValueError("progressive distillation needs a teacher of at least 2 steps (points)")
+    assert student is not None
     return student
-
-
-def load_model(folder: str | Path) -> tuple[Preconditioned, Experiment | Distillation]:
-    """The averaged network of a run's last checkpoint, as a denoiser, and its configuration.
-
-    Args:
-        folder: of a run, or a checkpoint file. Of a distillation, the folder with its stages gives the last one.
-
-    Raises:
-        ValueError: no checkpoint, a damaged one, or data that cannot be loaded.
-    """
-    path = Path(folder)
-    if path.is_dir() and not checkpoint.checkpoints(path):
-        inner = [sub for sub in path.iterdir() if sub.is_dir() and checkpoint.checkpoints(sub)]
-        # Of progressive stages, the one with the fewest steps.
-        inner.sort(key=lambda sub: (len(sub.name), sub.name))
-        if inner:
-            path = inner[0]
-    path = checkpoint.latest(path)
-    kind = Distillation if checkpoint.kind(path) == "Distillation" else Experiment
-    tensors, _, config = checkpoint.read(path, kind)
-    experiment = experiment_of(config)
-    data = experiment.load()
-    model = build(experiment.network, data.event, root_mean_square(data))
-    model.load_state_dict(checkpoint.unpack(checkpoint.unpack(tensors, "average"), "module"))
-    return model.eval().requires_grad_(False), config
 
 
 def teacher_of(config: Distillation, data: Dataset) -> Denoiser:
@@ -232,7 +219,7 @@ def cache_path(config: Experiment | Distillation, data: Dataset) -> Path:
     """Where `cached` keeps a run."""
     name = f"{type(config).__name__.lower()}{checkpoint.FORMAT}-{data.name}-{key(config)}-{data.fingerprint[:8]}"
     if isinstance(config, Distillation) and config.teacher != "optimum":
-        name += f"-{_fingerprint(teacher_of(config, data))}"
+        name += f"-{_fingerprint(teacher_of(config, data), data.event)}"
     return cache_folder() / "networks" / re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
 
 
@@ -241,17 +228,26 @@ def is_cached(config: Experiment | Distillation, data: Dataset) -> bool:
     return (cache_path(config, data) / _DONE).exists()
 
 
-def _fingerprint(teacher: Denoiser) -> str:
-    """8 hex digits of a network's weights; of a teacher without any, a fixed word."""
-    if not isinstance(teacher, nn.Module):
+def _fingerprint(teacher: Denoiser, event: tuple[int, ...]) -> str:
+    """8 hex digits of a network, or of a few answers of any other teacher; "optimum" of that."""
+    if isinstance(teacher, OptimalDenoiser):
         return "optimum"
     digest = hashlib.blake2b(digest_size=4)
+    if not isinstance(teacher, nn.Module):
+        eps = torch.randn(4, *event, generator=torch.Generator().manual_seed(0))
+        for sigma in (0.1, 1.0, 10.0):
+            digest.update(teacher(sigma * eps, sigma).double().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+    if isinstance(teacher, Preconditioned):
+        digest.update(f"{teacher.precondition} {teacher.sigma_data!r}".encode())
     for name, tensor in sorted(teacher.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
 def _prepare(training: Training, folder: Path | None, resume: bool) -> None:
+    if folder is not None and isinstance(training.config, Experiment) and is_distillation(folder):
+        raise ValueError(f"{folder} holds a distillation: name another folder")
     if folder is None or not folder.is_dir() or not checkpoint.checkpoints(folder):
         return
     if not resume:

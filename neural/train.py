@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim.swa_utils import AveragedModel
 
+from optimal import Dataset
+
 from . import checkpoint
 from .config import Optimisation
 from .loss import Objective
@@ -33,7 +35,7 @@ _MUON = 10.0
 
 
 class TrainingDiverged(ValueError):
-    """The loss is not finite: says at which step and noise level, and which checkpoint is the last good one."""
+    """The loss or its gradient is not finite: says at which step and noise level, and the last good checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,17 @@ class Training:
         model: the denoiser to train.
         options: how.
         config: what is saved with checkpoints; `Experiment` or `Distillation`.
+        data: what it is trained on.
     """
 
-    def __init__(self, model: Preconditioned, options: Optimisation, config: Any):
-        if options.steps < 1 or options.batch < 1 or options.accumulate < 1:
-            raise ValueError("steps, batch and accumulate must be at least 1")
-        if not 0 <= options.ema < 1:
-            raise ValueError(f"ema must lie in [0, 1), got {options.ema:g}")
+    def __init__(self, model: Preconditioned, options: Optimisation, config: Any, data: Dataset):
         self.model, self.options, self.config = model, options, config
+        self.about = {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "event": data.event,
+            "sigma_data": model.sigma_data,
+        }
         self.average = AveragedModel(model, multi_avg_fn=_averaging(options.ema))
         self.average.requires_grad_(False)
         self.optimizers = _optimizers(model, options)
@@ -89,16 +94,22 @@ class Training:
         )
         for name, (optimizer, _) in self.optimizers.items():
             tensors |= checkpoint.pack(checkpoint.optimizer_tensors(optimizer), name)
-        self.saved = checkpoint.write(Path(folder), self.step, tensors, self.config)
+        self.saved = checkpoint.write(Path(folder), self.step, tensors, self.config, self.about)
         return self.saved
 
     def resume(self, folder: str | Path) -> None:
         """Go on from a folder's last checkpoint.
 
         Raises:
-            ValueError: there is none, it is damaged, or it was made with another configuration.
+            ValueError: there is none, it is damaged, or it was made with another configuration or other data.
         """
         path = checkpoint.latest(folder)
+        then = checkpoint.about(path)["fingerprint"]
+        if then != self.about["fingerprint"]:
+            raise ValueError(
+                f"{path} was trained on other data, of fingerprint {then}: {self.about['name']} has "
+                f"{self.about['fingerprint']}"
+            )
         tensors, self.step, _ = checkpoint.read(path, type(self.config), self.config)
         self.model.load_state_dict(checkpoint.unpack(tensors, "model"))
         self.average.load_state_dict(checkpoint.unpack(tensors, "average"))
@@ -127,7 +138,7 @@ def train(training: Training, objective: Objective) -> Iterator[Report]:
 
     Raises:
         ValueError: a batch that cannot be split evenly.
-        TrainingDiverged: a loss that is not finite.
+        TrainingDiverged: a loss or a gradient that is not finite.
     """
     options, model = training.options, training.model
     parallel = distributed.is_available() and distributed.is_initialized()
@@ -165,6 +176,10 @@ def train(training: Training, objective: Objective) -> Iterator[Report]:
             distributed.all_reduce(total, distributed.ReduceOp.SUM)
             total /= world
         gradient = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+        if not torch.isfinite(gradient):
+            raise TrainingDiverged(
+                f"the norm of the gradient is {float(gradient):g} at step {training.step + 1}; {_last_good(training)}"
+            )
         for optimizer, _ in training.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -209,7 +224,11 @@ def _optimizers(model: Preconditioned, options: Optimisation) -> dict[str, tuple
 
 def _diverged(training: Training, losses: Tensor, sigma: Tensor) -> None:
     row = int((~torch.isfinite(losses)).nonzero()[0])
-    good = f"the last good checkpoint is {training.saved}" if training.saved else "no checkpoint was written"
     raise TrainingDiverged(
-        f"the loss is {float(losses[row]):g} at step {training.step + 1}, sigma = {float(sigma[row]):g}; {good}"
+        f"the loss is {float(losses[row]):g} at step {training.step + 1}, sigma = {float(sigma[row]):g}; "
+        f"{_last_good(training)}"
     )
+
+
+def _last_good(training: Training) -> str:
+    return f"the last good checkpoint is {training.saved}" if training.saved else "no checkpoint was written"

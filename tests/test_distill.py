@@ -11,7 +11,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from neural import PRESETS, Distillation, Experiment, Network, Optimisation, distil, load_model
+from neural import (
+    PRESETS,
+    Distillation,
+    Experiment,
+    Network,
+    Optimisation,
+    distil,
+    fit,
+    load_model,
+    student_at,
+    student_of,
+)
 from neural.compare import wasserstein
 from neural.distill import Consistency, Knowledge, MultistepKnowledge, Progressive, make_pairs, stages
 from neural.distill.consistency import ode_step
@@ -173,7 +184,7 @@ def test_every_technique_learns_two_points(technique: str, tmp_path: Path, norma
         again = sample(student, x, karras(4, sigma_max=20.0, sigma_min=0.05), solver="euler")
         assert (D.nearest(again) == FlowMap(D).index(x, 20.0)).double().mean() > 0.9
     if technique == "progressive":
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["steps-1", "steps-2", "steps-4"]
+        assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["steps-1", "steps-2", "steps-4"]
 
 
 def test_students_start_from_a_teacher_of_their_kind(tmp_path: Path) -> None:
@@ -192,16 +203,13 @@ def test_errors(tmp_path: Path) -> None:
     data = load("two-points")
     D, source = two()
     for config, teacher, sentence in (
-        (Distillation("adversarial"), D, "technique must be one of consistency, .*, got 'adversarial'"),
-        (Distillation(solver="dpm_solver"), D, "consistency distillation has the solvers euler, heun"),
-        (Distillation(points=0), D, "a grid needs at least 1 step"),
         (Distillation(), OptimalDenoiser(load("ring")), r"the teacher does not take points of shape \(1,\)"),
         (Distillation(), lambda x, s: x[:, :0], r"the teacher answers points of shape \(1,\) with \(0,\)"),
     ):
         with pytest.raises(ValueError, match=sentence):
             next(stages(config, data, teacher, tmp_path))
-    with pytest.raises(ValueError, match="progressive distillation needs a teacher of at least 2 steps"):
-        distil(Distillation("progressive", points=1, experiment=PRESETS["toy"]), data, D, tmp_path)
+    with pytest.raises(ValueError, match="consistency distillation has the solvers euler, heun"):
+        Consistency(source, D, SIGMAS, "dpm_solver")
     assert source.event == (1,)
 
 
@@ -240,3 +248,76 @@ def test_pairs_are_those_of_the_teacher(tmp_path: Path) -> None:
     for seed in (1, 2, 1):
         distil(config, data, build(experiment.network, (1,), 1.0, seed=seed), tmp_path, resume=True)
     assert len([path for path in tmp_path.iterdir() if path.name.startswith("pairs-")]) == 2
+
+
+def test_pairs_are_those_of_a_teacher_that_is_a_function(tmp_path: Path) -> None:
+    data = load("two-points")
+    experiment = dataclasses.replace(EXPERIMENT, optimisation=dataclasses.replace(EXPERIMENT.optimisation, steps=1))
+    config = Distillation("knowledge", teacher="mine", points=4, pairs=20, experiment=experiment)
+    for value in (1.0, -1.0, 1.0):
+        distil(config, data, lambda x, sigma, value=value: torch.full_like(x, value), tmp_path, resume=True)
+    ends = [np.load(path) for path in tmp_path.glob("pairs-*/ends.npy")]
+    assert sorted(float(end[0, 0]) for end in ends) == [-1.0, 1.0]
+
+
+def test_consistency_without_preconditioning_does_not_collapse(tmp_path: Path) -> None:
+    """Any constant would solve Eq. 35 if the end of the grid did not hold it to the data."""
+    data = load("two-points")
+    options = Optimisation(steps=500, batch=256, lr=3e-3, ema=0.9, weighting="none", warmup=10, sigma_min=0.1)
+    experiment = Experiment("two-points", network=Network(width=64, depth=1, precondition="none"), optimisation=options)
+    student = distil(Distillation(points=6, experiment=experiment), data, OptimalDenoiser(data), tmp_path)
+    x = torch.tensor([[-60.0], [60.0]])
+    assert student(x, 80.0).flatten().tolist() == pytest.approx([-1.0, 1.0], abs=0.2)
+
+
+def test_a_folder_holds_one_distillation(tmp_path: Path) -> None:
+    data, D = load("two-points"), two()[0]
+    experiment = dataclasses.replace(EXPERIMENT, optimisation=dataclasses.replace(EXPERIMENT.optimisation, steps=1))
+    config = Distillation("progressive", points=4, experiment=experiment)
+    distil(config, data, D, tmp_path)
+    other = dataclasses.replace(config, technique="knowledge", points=8)
+    with pytest.raises(ValueError, match="holds a run already: resume it, or name another folder"):
+        distil(other, data, D, tmp_path)
+    with pytest.raises(ValueError, match="holds another distillation: it differs in technique, points"):
+        distil(other, data, D, tmp_path, resume=True)
+    with pytest.raises(ValueError, match="holds a distillation: name another folder"):
+        fit(experiment, data, tmp_path, resume=True)
+    for path in (tmp_path / "steps-1").glob("step-*"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"no checkpoint .* in .*steps-1"):
+        load_model(tmp_path)
+    (tmp_path / "distillation.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        load_model(tmp_path)
+
+
+def test_students_are_sampled_on_their_own_levels(tmp_path: Path) -> None:
+    data, D = load("two-points"), two()[0]
+    options = dataclasses.replace(EXPERIMENT.optimisation, steps=1, sigma_min=0.05, sigma_max=20.0)
+    experiment = dataclasses.replace(EXPERIMENT, optimisation=options)
+    distil(Distillation("progressive", points=8, experiment=experiment), data, D, tmp_path / "p")
+    student, arguments = student_at(tmp_path / "p", 2)
+    torch.testing.assert_close(arguments["sigmas"], SIGMAS[[0, 4, 8]])
+    x = torch.full((1, 1), 3.0)
+    assert torch.equal(student(x, 1.0), load_model(tmp_path / "p" / "steps-2")[0](x, 1.0))
+    for steps in (3, 8):
+        with pytest.raises(ValueError, match=f"has no stage of {steps} steps; it halves 8 down to 1"):
+            student_at(tmp_path / "p", steps)
+    distil(Distillation(points=3, experiment=experiment), data, D, tmp_path / "c")
+    generator = torch.Generator()
+    _, arguments = student_at(tmp_path / "c", 2, generator=generator)
+    assert arguments["solver"] == "consistency"
+    assert arguments["generator"] is generator
+    torch.testing.assert_close(arguments["sigmas"], karras(2, sigma_min=0.05, sigma_max=20.0))
+    fit(experiment, data, tmp_path / "n")
+    with pytest.raises(ValueError, match="holds no distillation"):
+        student_at(tmp_path / "n", 1)
+
+
+def test_students_of_presets() -> None:
+    assert student_of("toy", "progressive").points == 256
+    assert student_of("faces", "knowledge").experiment == PRESETS["faces"]
+    with pytest.raises(ValueError, match="unknown preset 'tiny'"):
+        student_of("tiny", "knowledge")
+    with pytest.raises(ValueError, match="technique must be one of"):
+        student_of("toy", "magic")

@@ -39,7 +39,9 @@ def test_train_distil_sample_compare(capsys: pytest.CaptureFixture[str]) -> None
     assert "optimum, 4 steps" in printed
     with open("table-samplers.csv", newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
-    assert set(rows) == {f"{name}, {n} steps" for name in ("optimum", "net", "student") for n in (1, 4)}
+    assert set(rows) == {f"{name}, {n} steps" for name in ("optimum", "net", "student") for n in (1, 4)} | {
+        f"student, {n} steps as it is meant" for n in (1, 4)
+    }
     assert rows["net, 4 steps"]["nfe"] == "4"
     about = json.loads(Path("table-denoiser.json").read_text())
     assert about["dataset"] == "five-deltas"
@@ -78,7 +80,7 @@ def test_dry_runs_do_nothing(command: list[str], capsys: pytest.CaptureFixture[s
     [
         (["train", "--preset", "cifar"], "unknown preset 'cifar'; known are toy, digits"),
         (["train", "--preset", "faces", "--dataset", "five-deltas"], "a UNet works on images"),
-        (["train", "--batch", "0"], "steps, batch and accumulate must be at least 1"),
+        (["train", "--batch", "0"], "batch must be at least 1, got 0"),
         (["distill", "--technique", "magic"], "technique must be one of"),
         (["distill", "--teacher", "nowhere"], "no checkpoint"),
         (["sample", "optimum"], "give --dataset"),
@@ -107,5 +109,59 @@ def test_help_names_units_and_defaults(capsys: pytest.CaptureFixture[str]) -> No
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "in units of the data" in text
-    assert "default: 80.0" in text
+    assert "default: 16" in text
     assert torch.get_num_threads() >= 1
+
+
+def test_names_with_dots_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--steps", "2", "--batch", "4", "--out", "net.a") == 0
+    assert run("sample", "net.a", "-n", "2", "--steps", "2", "--out", "s.1") == 0
+    assert Path("s.1.npz").exists()
+    assert run("compare", "net.a", "-n", "4", "--draws", "4", "--steps", "1", "--out", "table.v1") == 0
+    for kind in ("denoiser", "samplers"):
+        assert Path(f"table.v1-{kind}.csv").exists()
+        assert Path(f"table.v1-{kind}.json").exists()
+    assert "table.v1-denoiser.csv" in capsys.readouterr().out
+
+
+def test_a_teacher_brings_its_data_and_other_data_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--steps", "2", "--batch", "4"]
+    assert run("train", "--dataset", "two-points", *small, "--out", "net") == 0
+    assert run("distill", "--teacher", "net", "--points", "2", *small, "--out", "student") == 0
+    assert "distilled two-points" in capsys.readouterr().out
+    assert run("sample", "student", "-n", "3", "--out", "s") == 0
+    with np.load("s.npz") as arrays:
+        # One step from its own first level.
+        assert np.abs(arrays["noises"]).max() > 10
+    assert run("compare", "student", "--dataset", "five-deltas", "-n", "4", "--draws", "4", "--steps", "1") == 0
+    assert "warning: student was trained on other data (two-points) than five-deltas" in capsys.readouterr().err
+
+
+def test_options_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--dataset", "ring", "--option", "n=7", "--steps", "2", "--batch", "4", "--dry-run") == 0
+    assert "N = 7" in capsys.readouterr().out
+    assert run("sample", "optimum", "--dataset", "ring", "--option", "n=7", "-n", "2", "--dry-run") == 0
+    assert "N = 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["distill", "--technique", "magic"], "technique must be one of"),
+        (["distill", "--solver", "foo"], "solver must be euler or heun"),
+        (["distill", "--points", "0"], "points must be at least 1"),
+        (["distill", "--teacher", "nowhere"], "no checkpoint"),
+        (["train", "--lr", "-3"], "lr must be positive and finite"),
+        (["train", "--every", "0"], "every must be at least 1"),
+        (["sample", "optimum", "--dataset", "digits", "--solver", "foo"], "solver"),
+        (["sample", "optimum", "--option", "n=3"], "--option is of --dataset"),
+        (["compare", "x", "--solver", "foo"], "solver"),
+        (["compare", "x", "-n", "0"], "n be at least 1"),
+        (["compare", "x", "--sigmas"], "sigmas and steps must name at least one each"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(
+    command: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*command, "--dry-run") == 2
+    assert sentence in capsys.readouterr().err

@@ -136,12 +136,34 @@ def test_weights_depend_on_the_seed_alone() -> None:
     assert not MLP((2,), 8)(torch.ones(3, 2), torch.ones(3)).any()
 
 
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Network(kind="transformer"), "network.kind must be mlp or unet, got transformer"),
+        (lambda: Network(width=0), "width must be at least 1, got 0"),
+        (lambda: Network(layers=0), "layers must be at least 1, got 0"),
+        (lambda: Optimisation(clip=-1), "clip must be positive and finite, got -1"),
+        (lambda: Optimisation(lr=float("nan")), "lr must be positive and finite, got nan"),
+        (lambda: Optimisation(warmup=-5), "warmup must not be negative, got -5"),
+        (lambda: Optimisation(P_std=-1), "P_std must be finite and not negative, got -1"),
+        (lambda: Optimisation(sigma_min=10, sigma_max=1), "sigma_max must lie above sigma_min, got 1"),
+        (lambda: Optimisation(sigma_min=0), "sigma_min must be positive and finite, got 0"),
+        (lambda: Optimisation(seed=10**20), "seed must fit into 64 bits"),
+        (lambda: Distillation("magic"), "technique must be one of consistency, .*, got 'magic'"),
+        (lambda: Distillation(solver="foo"), "solver must be euler or heun, got 'foo'"),
+        (lambda: Distillation("progressive", points=1), "points must be at least 2, got 1"),
+        (lambda: Distillation(pairs=-3), "pairs must be at least 1, got -3"),
+    ],
+)
+def test_configurations_that_cannot_be(make: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
 def test_errors_of_the_networks() -> None:
     for config, event, sentence in (
-        (Network(kind="transformer"), (2,), "network.kind must be mlp or unet, got 'transformer'"),
         (Network(kind="unet"), (2,), r"a UNet works on images, events of shape \(C, H, W\), got \(2,\)"),
         (Network(kind="unet", channels=(30,)), (1, 8, 8), r"channels of a UNet must be multiples of 4, got \(30,\)"),
-        (Network(width=0), (2,), "an MLP needs width >= 1"),
     ):
         with pytest.raises(ValueError, match=sentence):
             build(config, event, 0.5)
@@ -276,7 +298,7 @@ def test_checkpoints_are_whole_or_not_there(tmp_path: Path) -> None:
     config = Experiment()
     tensors = {"a": torch.arange(3.0), "b": torch.zeros((), dtype=torch.uint8)}
     for step in (1, 20, 3):
-        write(tmp_path, step, tensors, config)
+        write(tmp_path, step, tensors, config, {})
     (tmp_path / ".step-000000099.safetensors.1").write_bytes(b"half")
     (tmp_path / "step-99.safetensors").write_bytes(b"foreign")
     assert [path.name[5:14] for path in checkpoints(tmp_path)] == ["000000001", "000000003", "000000020"]
@@ -300,4 +322,4 @@ def test_checkpoints_are_whole_or_not_there(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(ValueError, match="the checkpoint could not be written to"):
-        write(blocked, 1, tensors, config)
+        write(blocked, 1, tensors, config, {})

@@ -244,7 +244,7 @@ def test_a_user_may_bring_any_module(normal: Normal) -> None:
 
     data = load("two-points")
     _, objective = new_training(SMALL, data)
-    training = Training(Preconditioned(Tiny(), 1.0, "none"), SMALL.optimisation, SMALL)
+    training = Training(Preconditioned(Tiny(), 1.0, "none"), SMALL.optimisation, SMALL, SMALL.load())
     before = weights(training.model).clone()
     run(training, objective, None)
     assert training.step == 60
@@ -317,3 +317,47 @@ def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path, monkeypatch
         load_model(tmp_path)
     with pytest.raises(ValueError, match="made by another version"):
         fit(SMALL, data, tmp_path, resume=True)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path: Path) -> None:
+    """The loss may be finite where its gradient is not: what is saved must stay good."""
+
+    class Spoilt:
+        def __init__(self, inner: Objective):
+            self.inner, self.calls = inner, 0
+
+        def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+            return self.inner.draw(count, generator)
+
+        def loss(self, student: nn.Module, average: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+            losses, sigma = self.inner.loss(student, average, batch)
+            self.calls += 1
+            # The slope of √ at 0 is infinite.
+            return losses + ((losses - losses.detach()).abs().sqrt() if self.calls == 3 else 0), sigma
+
+    training, objective = new_training(SMALL, load("two-points"))
+    with pytest.raises(TrainingDiverged, match=r"norm of the gradient is nan at step 3; .*step-000000002"):
+        run(training, Spoilt(objective), tmp_path, every=1)
+    assert training.step == 2
+    assert torch.isfinite(weights(load_model(tmp_path)[0])).all()
+
+
+def test_a_network_is_used_without_its_data_and_not_trained_on_with_others(tmp_path: Path, normal: Normal) -> None:
+    path = tmp_path / "points.npy"
+    np.save(path, normal(20, 2).numpy())
+    config = Experiment(str(path), network=Network(width=16, depth=1), optimisation=Optimisation(steps=3, batch=8))
+    model = fit(config, config.load(), tmp_path / "run")
+    x = normal(5, 2)
+    np.save(path, 0.2 * np.load(path))
+    with pytest.raises(ValueError, match="was trained on other data, of fingerprint"):
+        fit(config, config.load(), tmp_path / "run", resume=True)
+    path.unlink()
+    assert torch.equal(load_model(tmp_path / "run")[0](x, 1.0), model(x, 1.0))
+
+
+def test_weights_of_a_module_of_ones_own_do_not_load_by_name(tmp_path: Path) -> None:
+    data = load("two-points")
+    training = Training(Preconditioned(nn.Bilinear(1, 1, 1), 1.0), SMALL.optimisation, SMALL, data)
+    training.save(tmp_path)
+    with pytest.raises(ValueError, match="are not those of the network that it names"):
+        load_model(tmp_path)

@@ -14,7 +14,7 @@ import torch
 from optimal import Dataset, FlowMap, OptimalDenoiser, karras
 from optimal.denoiser import Denoiser
 
-from ..config import Distillation
+from ..config import TECHNIQUES, Distillation
 from ..loss import Objective, Source, root_mean_square
 from ..networks import build
 from ..precondition import Preconditioned
@@ -25,8 +25,6 @@ from .multistep import MultistepKnowledge
 from .progressive import Progressive
 
 __all__ = ["TECHNIQUES", "Consistency", "Knowledge", "MultistepKnowledge", "Progressive", "make_pairs", "stages"]
-
-TECHNIQUES = ("consistency", "progressive", "knowledge", "multistep")
 
 
 def stages(
@@ -47,10 +45,8 @@ def stages(
         averaged weights of this one.
 
     Raises:
-        ValueError: an unknown technique or solver, points < 1, a teacher of another event shape.
+        ValueError: a teacher of another event shape, or pairs that cannot be written.
     """
-    if config.technique not in TECHNIQUES:
-        raise ValueError(f"technique must be one of {', '.join(TECHNIQUES)}, got {config.technique!r}")
     options = config.experiment.optimisation
     sigmas = karras(config.points, sigma_min=options.sigma_min, sigma_max=options.sigma_max)
     sigma_data = root_mean_square(data)
@@ -61,7 +57,7 @@ def stages(
     if config.technique == "consistency":
         yield (
             "student",
-            Training(student, options, config),
+            Training(student, options, config, data),
             Consistency(source, teacher, sigmas, config.solver, **weights),
         )
     elif config.technique == "progressive":
@@ -69,7 +65,7 @@ def stages(
         while steps > 1:
             objective = Progressive(source, teacher, sigmas, **weights)
             steps, sigmas = len(objective.student_sigmas) - 1, objective.student_sigmas
-            training = Training(student, options, config)
+            training = Training(student, options, config, data)
             yield f"steps-{steps}", training, objective
             teacher = copy.deepcopy(training.denoiser).eval()
             student = copy.deepcopy(teacher).requires_grad_(True)
@@ -82,7 +78,7 @@ def stages(
             objective = Knowledge(*arrays, options.sigma_max, **weights)
         else:
             objective = MultistepKnowledge(*arrays, sigmas, **weights)
-        yield "student", Training(student, options, config), objective
+        yield "student", Training(student, options, config, data), objective
 
 
 def _student(config: Distillation, data: Dataset, teacher: Denoiser, sigma_data: float) -> Preconditioned:

@@ -66,7 +66,10 @@ class Consistency:
         high, low = sigmas[index], sigmas[index + 1]
         x = x0 + high.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1)) * eps
         with torch.no_grad():
-            target = average(ode_step(self.teacher, x, high, low, self.solver), low)
+            reached = ode_step(self.teacher, x, high, low, self.solver)
+            # The boundary condition, x_θ(x, 0) = x: without EDM's preconditioning no network keeps it by itself.
+            end = (low == 0).view(-1, *[1] * (x.ndim - 1))
+            target = torch.where(end, reached, average(reached, low))
         return weighted(student(x, high) - target, high, self.weighting, self.sigma_data), high
 
 

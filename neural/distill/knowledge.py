@@ -3,7 +3,8 @@
     λ ‖x_θ(x, σ_N) − x̂(x)‖²/dim,    x̂(x) the end of the teacher's sampler from x
 
 The pairs (x, x̂) cost a whole sampler run each. They are computed once, into a folder that the next run finds: two
-files, noises.npy and ends.npy, memory-mapped. The minimum is `optimal.knowledge_optimum(teacher, sigmas, solver)`.
+files, noises.npy and ends.npy, memory-mapped. The minimum is `optimal.knowledge_optimum(teacher, sigmas, solver)`,
+or, with pairs of the exact flow, `optimal.FlowMap(teacher)`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Multi-step knowledge distillation (Eq. 42): also right at the points that the student itself reaches.
 
-    λ ‖x_θ(x', σ_n) − x̂(x)‖²/dim,    x' reached from x at σ_N by the student's own DDIM steps,  n ~ U
+    λ ‖x_θ(x', σ_n) − x̂(x)‖²/dim,    x' reached from x at σ_N by the student's own DDIM steps
 
-with the pairs (x, x̂) of knowledge distillation. The level is drawn from the grid, and so are the levels at which the
-DDIM steps that lead to it stop, five at most; they are taken with the averaged weights, and no gradient goes through
-them. The minimum is `optimal.multistep_knowledge_optimum(teacher, …)`, on those points. Sampled with 1 to 6 DDIM steps.
+with the pairs (x, x̂) of knowledge distillation. Half of the levels are σ_N, where every sample starts (Eq. 42 draws n
+uniformly); the others are drawn from the grid, and so are the levels at which the DDIM steps that lead to them stop,
+five at most; they are taken with the averaged weights, and no gradient goes through them. The minimum is
+`optimal.multistep_knowledge_optimum(teacher, …)`, on those points. Sampled with 1 to 6 DDIM steps.
 """
 
 from __future__ import annotations
@@ -46,7 +47,6 @@ class MultistepKnowledge:
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
         index = torch.randint(len(self.noises), (count,), generator=generator)
-        # Half of the samples at σ_N, where all others start.
         level = torch.randint(len(self.sigmas) - 1, (count,), generator=generator)
         level = torch.where(torch.rand(count, generator=generator) < 0.5, 0, level)
         between = torch.rand(count, self.most - 1, generator=generator)

@@ -17,7 +17,12 @@ from optimal.schedule import grid
 
 from ..loss import Batch, Source, weighted
 
-__all__ = ["Progressive"]
+__all__ = ["Progressive", "student_grid"]
+
+
+def student_grid(sigmas: Tensor) -> Tensor:
+    """Every second level of a teacher's grid, from the first, and the 0 at its end."""
+    return torch.cat([sigmas[:-1][::2], sigmas[-1:]])
 
 
 class Progressive:
@@ -37,7 +42,7 @@ class Progressive:
         self, source: Source, teacher: Denoiser, sigmas: Tensor, *, weighting: str = "edm", sigma_data: float = 1.0
     ):
         self.source, self.teacher, self.sigmas = source, teacher, grid(sigmas)
-        self.student_sigmas = torch.cat([self.sigmas[:-1][::2], self.sigmas[-1:]])
+        self.student_sigmas = student_grid(self.sigmas)
         self.weighting, self.sigma_data = weighting, sigma_data
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:

@@ -34,6 +34,7 @@ class MLP(nn.Module):
         dim = math.prod(event)
         count = _FREQUENCIES if dim <= _FEW else 0
         self.register_buffer("periods", torch.logspace(-1, 4, count, base=2.0), persistent=False)
+        self.event = tuple(event)
         self.first = nn.Linear(dim * (1 + 2 * count) + 1 + 2 * _FREQUENCIES, width)
         self.blocks = nn.ModuleList(_Block(width, 1 + 2 * _FREQUENCIES) for _ in range(depth))
         self.last = nn.Linear(width, dim)
@@ -42,6 +43,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """(B, *event), like x; c_noise (B,)."""
+        if x.shape[1:] != self.event:
+            raise ValueError(f"this network is for points of shape {self.event}, got {tuple(x.shape[1:])}")
         phase = c_noise[:, None] * self.frequencies
         level = torch.cat([c_noise[:, None], phase.sin(), phase.cos()], 1)
         flat = x.flatten(1)

@@ -15,6 +15,8 @@ from optimal.parametrize import to_x0
 
 __all__ = ["from_diffusers"]
 
+_SCHEDULES = ("DDPM", "DDIM", "PNDM", "Euler", "EulerAncestral", "Heun", "LMS", "DPMSolver", "DEIS", "UniPC", "KDPM2")
+"""Schedulers that are given the betas of DDPM's table."""
 _KINDS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
 
@@ -28,10 +30,12 @@ def from_diffusers(folder: str | Path) -> Callable[[Tensor, float | Tensor], Ten
         folder: with unet/ and scheduler/, as pipelines are saved, or with both configurations in one place.
 
     Returns:
-        (x, sigma) -> x0_hat. It raises ValueError for a σ outside the scheduler's range.
+        (x, sigma) -> x0_hat, with the scheduler's range as attributes sigma_min and sigma_max. It raises ValueError for
+        a σ outside them.
 
     Raises:
-        ValueError: no such checkpoint in the folder, or a prediction type other than epsilon, sample or v_prediction.
+        ValueError: no such checkpoint in the folder, a scheduler with other noise levels than DDPM's
+            betas make, or a prediction type other than epsilon, sample or v_prediction.
     """
     from diffusers.models.unets.unet_2d import UNet2DModel
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -44,6 +48,9 @@ def from_diffusers(folder: str | Path) -> Callable[[Tensor, float | Tensor], Ten
         net: Any = UNet2DModel.from_pretrained(weights, use_safetensors=True, local_files_only=True).eval()
     except OSError as error:
         raise ValueError(f"{folder} holds no unconditional diffusers checkpoint in safetensors: {error}") from error
+    name = str(config.get("_class_name", ""))
+    if not name.startswith(_SCHEDULES):
+        raise ValueError(f"the scheduler of {folder}, {name or 'nameless'}, does not have DDPM's noise levels")
     scheduler: Any = DDPMScheduler.from_config(config)
     kind = scheduler.config["prediction_type"]
     if kind not in _KINDS:
@@ -62,4 +69,5 @@ def from_diffusers(folder: str | Path) -> Callable[[Tensor, float | Tensor], Ten
             value = net((scale * x.double()).to(net.dtype), t.to(torch.float32)).sample
         return to_x0(value.to(x.dtype), x, levels, _KINDS[kind])
 
+    denoise.sigma_min, denoise.sigma_max = float(low), float(high)  # pyright: ignore[reportFunctionMemberAccess]
     return denoise

@@ -46,6 +46,7 @@ class UNet(nn.Module):
 
         stride = 2 ** (len(channels) - 1)
         height, width = (-(-side // stride) * stride for side in event[1:])
+        self.event = tuple(event)
         self.padding = (width - event[2], height - event[1])
         sides = [max(height, width) // 2**i for i in range(len(channels))]
         attends = [side in attention for side in sides]
@@ -68,6 +69,8 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         """(B, C, H, W), like x; c_noise (B,)."""
+        if x.shape[1:] != self.event:
+            raise ValueError(f"this network is for images of shape {self.event}, got {tuple(x.shape[1:])}")
         right, bottom = self.padding
         padded = nn.functional.pad(x, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
         out = self.net(padded, _TIME * c_noise).sample

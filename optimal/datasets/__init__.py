@@ -10,10 +10,11 @@ Images are decoded once into the user's cache folder (`OPTIMAL_CACHE` overrides 
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .dataset import to_float as to_float
 from .dataset import to_uint8 as to_uint8
 from .derive import derive as _derive
 
-__all__ = ["Dataset", "fingerprint", "load", "names", "to_float", "to_uint8"]
+__all__ = ["Dataset", "fingerprint", "load", "names", "parse_options", "to_float", "to_uint8"]
 
 _EMBEDDED: dict[str, Callable[..., Dataset]] = {
     "five-deltas": toy.five_deltas,
@@ -92,6 +93,28 @@ def load(
     if "progress" in known:
         given = {**given, "progress": progress}
     return _derive(make(**given), n=n, xflip=xflip, progress=progress)
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Options of `load` from the command line, each name=value with a Python literal or, failing that, a word.
+
+    Raises:
+        ValueError: one that is not name=value.
+
+    Example:
+        >>> parse_options(["n=1000", "value_range=0,1", "key=images"])
+        {'n': 1000, 'value_range': (0, 1), 'key': 'images'}
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--option must be name=value, got {text!r}")
+        try:
+            options[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[name] = value
+    return options
 
 
 def _check_options(name: str, known: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> None:

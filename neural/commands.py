@@ -1,0 +1,153 @@
+"""What can be asked of `python -m neural`: typed options, each with its unit and default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+__all__ = ["Compare", "Distill", "Sample", "Train"]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network with Eq. 26; checkpoints, config.json and metrics.csv go into --out."""
+
+    preset: str = "toy"
+    """What to start from: toy, digits, faces, emoji-16 or ffhq-64 (needs a GPU; untested)."""
+    dataset: str | None = None
+    """Data instead of the preset's: an embedded name or a path."""
+    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Option of --dataset, as name=value; may be repeated: --option n=1000 --option xflip=True."""
+    steps: int | None = None
+    """Optimiser steps instead of the preset's."""
+    batch: int | None = None
+    """Samples of a step instead of the preset's, all processes together."""
+    lr: float | None = None
+    """Highest learning rate instead of the preset's."""
+    accumulate: int | None = None
+    """Parts in which a batch is computed, instead of the preset's."""
+    seed: int = 0
+    """Of the weights and of all draws."""
+    bf16: bool | None = None
+    """Whether to run under bfloat16 autocast, instead of the preset's choice."""
+    compile: bool | None = None
+    """Whether to compile the network, instead of the preset's choice."""
+    every: int = 1000
+    """Steps between checkpoints."""
+    resume: bool = False
+    """Go on from the last checkpoint in --out."""
+    tensorboard: bool = False
+    """Also log for TensorBoard, into --out (needs the package tensorboard)."""
+    out: Path = Path("runs/train")
+    """Folder of the run."""
+    dry_run: bool = False
+    """Say what would be done, and stop."""
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Distil a student from the optimum, or from a trained network."""
+
+    technique: str = "consistency"
+    """consistency, progressive, knowledge or multistep."""
+    preset: str = "toy"
+    """Data, network and optimisation to start from."""
+    teacher: str = "optimum"
+    """optimum, or the folder of a trained network."""
+    dataset: str | None = None
+    """Data instead of the preset's; a trained teacher brings its own."""
+    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Option of --dataset, as name=value; may be repeated: --option n=1000 --option xflip=True."""
+    points: int | None = None
+    """Noise levels of the grid above 0 (progressive: steps of the first teacher), instead of the preset's."""
+    solver: str = "heun"
+    """The teacher's on that grid: euler or heun. Progressive is always DDIM; knowledge and multistep take the exact
+    flow of an optimum."""
+    pairs: int | None = None
+    """knowledge, multistep: noises and end points to compute once, instead of the preset's."""
+    steps: int | None = None
+    """Optimiser steps (of each stage) instead of the preset's."""
+    batch: int | None = None
+    """Samples of a step instead of the preset's."""
+    lr: float | None = None
+    """Highest learning rate instead of the preset's."""
+    ema: float | None = None
+    """Decay of the average of the weights instead of the preset's; of consistency distillation it is the target."""
+    weighting: str | None = None
+    """Of the squared error, instead of the preset's: edm, none, snr or snr1."""
+    sigma_min: float | None = None
+    """Lowest level of the grid, in units of the data, instead of the preset's."""
+    seed: int = 0
+    """Of the weights and of all draws."""
+    every: int = 1000
+    """Steps between checkpoints."""
+    resume: bool = False
+    """Go on from the last checkpoint in --out."""
+    out: Path = Path("runs/distill")
+    """Folder of the run."""
+    dry_run: bool = False
+    """Say what would be done, and stop."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples of a model into a PNG grid (images) and an NPZ."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """optimum, the folder of a run, or diffusers:FOLDER."""
+    dataset: str | None = None
+    """Data of `optimum` and of a diffusers model; runs know theirs."""
+    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Option of --dataset, as name=value; may be repeated: --option n=1000 --option xflip=True."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
+    """Number of samples."""
+    steps: int | None = None
+    """Steps of the sampler; 18 unless given, 1 of a student."""
+    solver: str | None = None
+    """euler, heun, dpm_solver, dpm_solver_pp, consistency …; heun unless given. Students take their own steps, on their
+    own levels, unless a solver is given."""
+    sigma_min: float | None = None
+    """Last noise level above 0, in units of the data; the model's own unless given."""
+    sigma_max: float | None = None
+    """First noise level, in units of the data; the model's own unless given."""
+    seed: int = 0
+    """Of the noises."""
+    out: Path = Path("samples")
+    """Path of the files, without suffix."""
+    dry_run: bool = False
+    """Say what would be done, and stop."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare models with the optimum: as denoisers, and as samplers from the same noises."""
+
+    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")] = ()
+    """Folders of runs, or diffusers:FOLDER; the optimum is always in the table."""
+    dataset: str | None = None
+    """Data; those of the first run unless given."""
+    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Option of --dataset, as name=value; may be repeated: --option n=1000 --option xflip=True."""
+    sigmas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    """Noise levels of the denoiser table, in units of the data."""
+    draws: int = 1024
+    """Pairs (x0, noise) of the denoiser table."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
+    """Noises of the sampler table."""
+    steps: tuple[int, ...] = (1, 2, 4, 18)
+    """Numbers of steps of the sampler table."""
+    solver: str = "euler"
+    """Solver of the sampler table, for all models; students are also sampled as they are meant to be."""
+    sigma_min: float = 0.002
+    """Last noise level of the samplers above 0, in units of the data."""
+    sigma_max: float = 80.0
+    """First noise level of the samplers, in units of the data."""
+    seed: int = 0
+    """Of all draws."""
+    out: Path = Path("comparison")
+    """Path of the tables, without suffix: -denoiser and -samplers as CSV and JSON."""
+    dry_run: bool = False
+    """Say what would be done, and stop."""

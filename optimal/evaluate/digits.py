@@ -14,12 +14,12 @@ import time
 import torch
 from torch import Tensor
 
-__all__ = ["Digits", "fast_bytes", "product"]
+__all__ = ["SUM_COLUMNS", "Digits", "fast_bytes", "product"]
 
 _RISK = 1e-12
 _EXACT_COLUMNS = 1024
 """127 · 128 · 1,024 < 2²⁴: sums of so many products of bytes are exact in float32."""
-_SUM_COLUMNS = 2**17
+SUM_COLUMNS = 2**17
 """127 · 128 · 2¹⁷ < 2³¹: and of so many in int32."""
 
 
@@ -48,7 +48,7 @@ def _bytes(a: Tensor, b: Tensor) -> Tensor:
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b for int8 matrices, exactly; in the type in which it was summed."""
     inner = a.shape[1]
-    step = _SUM_COLUMNS if fast_bytes() else _EXACT_COLUMNS
+    step = SUM_COLUMNS if fast_bytes() else _EXACT_COLUMNS
     if inner > step:
         out = product(a[:, :step], b[:step]).double()
         for start in range(step, inner, step):

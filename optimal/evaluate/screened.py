@@ -18,14 +18,13 @@ inequality for a sum of independent terms of mean 0 and range s|v_i|). At D = 12
 One digit of all queries in one pass; then, for each query:
 
 sharp    few points can lie within 27 nats of the leader. They alone are scored again, in float64.
-spread   many can. More digits are computed until the bound is below 5·10⁻⁵ nats, by which time it is below any
-         tolerance; the mean is then again a product of bytes, the weights written in digits as the query was.
+spread   many can. More digits are computed until the bound on logits is below a quarter of the tolerance, which needs
+         few; the mean is then again a product of bytes, the weights written in digits as the query was.
 
 In both cases what was left out is bounded: `Moments.bound` is a proven bound on ‖mean − exact mean‖ over ‖mean‖, from
 the weight of the points left out, the logits' errors and the weights' last digit. What no digit mends is the
-rounding of u8/127.5 − 1 to float32: its bound, 2⁻²³ D/σ nats for x = x0 + σ ε, is above the 2.5·10⁻⁵ let through for σ
-below 58 at D = 12,288. There the points that are left are scored in float64, few or many; where they are many, that
-is slower than `dense`.
+rounding of u8/127.5 − 1 to float32; its bound, 2⁻²⁴ D/σ nats for x = x0 + σ ε, is above a quarter of the default
+tolerance for σ below 3 at D = 12,288. There the points that are left are scored in float64, few or many.
 
 Data in floating point are no bytes; they are screened in float32 by `dense`, which has an estimate and no bound. Where
 no fast product of bytes exists, the same digits go through float32 products (`digits`).
@@ -41,7 +40,7 @@ from torch import Tensor
 
 from . import dense
 from .dense import tilt
-from .digits import Digits, product
+from .digits import SUM_COLUMNS, Digits, product
 from .moments import Moments
 from .points import Points
 
@@ -49,7 +48,7 @@ __all__ = ["moments", "tilt"]
 
 _WINDOW = 27.0
 """Points further below the leader than this many nats are left out: N e⁻²⁷ is 1e-7 at N = 70,000."""
-_ENOUGH = 5e-5
+_ENOUGH = 2.5e-4
 """Digits are added until the bound on the logits is below so many nats, or below a quarter of the tolerance."""
 _FEW = 3000
 """Up to so many points, for all queries together, are scored in float64; and no more than an eighth of the data."""
@@ -57,14 +56,14 @@ _MOST = 6
 """Digits after which float64 itself is the limit."""
 _BLOCK_BYTES = 12 * 2**20
 """Bytes of the data multiplied at a time."""
-_FLOAT32 = 2.0**-23
+_FLOAT32 = 2.0**-24
 """Largest difference between (u + ½)/127.5 and the float32 number that `to_float` makes of it."""
 _COLUMNS = 1024
 _GATHER = 0.5
 """Above this share of the data, all of it is read rather than the points in question."""
-_REST = 5.0
-"""Digits are added to the weights until the bound on what is left, relative to the mean, is so many times `_ENOUGH`,
-and its expected size a tenth of it."""
+_LIKELY = 5e-6
+"""Digits are added to the weights until the bound on what is left, relative to the mean, is a quarter of the tolerance,
+and its expected size this."""
 
 
 @dataclass
@@ -140,6 +139,15 @@ class _Scores:
         return _Scores(self.z[rows], self.sigma[rows], index, digits, products, self.norms[places])
 
 
+def products(points: Points, z: Tensor, digits: int = 4) -> Tensor:
+    """z·(y_j − c) of all points, (B, N) float64, for z (B, D): right to z's last digit of 8 bits, and to `to_float`."""
+    out = torch.zeros(len(z), points.size, dtype=torch.float64, device=z.device)
+    scores = _Scores(z, torch.ones_like(z[:, 0]), None, Digits(z, points.size), out, points.half_norms)
+    for _ in range(digits // 2):
+        scores.add(points, 2)
+    return out
+
+
 def moments(
     points: Points,
     z: Tensor,
@@ -160,8 +168,7 @@ def moments(
         return dense.moments(points, z, sigma, single=single, memory=memory)
     group = max(1, memory // (8 * 8 * points.size))
     parts = [
-        _group(points, z[i : i + group], sigma[i : i + group], min(_ENOUGH, tolerance / 4), certified)
-        for i in range(0, len(z), group)
+        _group(points, z[i : i + group], sigma[i : i + group], tolerance, certified) for i in range(0, len(z), group)
     ]
     out = parts[0] if len(parts) == 1 else Moments.cat(parts)
     size = (out.average + points.centre.to(z)).norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
@@ -173,7 +180,7 @@ def moments(
     return out
 
 
-def _group(points: Points, z: Tensor, sigma: Tensor, enough: float, certified: bool) -> Moments:
+def _group(points: Points, z: Tensor, sigma: Tensor, tolerance: float, certified: bool) -> Moments:
     out = Moments(len(z), points.dim, z.device)
     norms = (2 * points.half_norms.to(z.device)).sqrt()
     products = torch.zeros(len(z), points.size, dtype=torch.float64, device=z.device)
@@ -189,7 +196,7 @@ def _group(points: Points, z: Tensor, sigma: Tensor, enough: float, certified: b
             _sharp(points, scores.narrowed(rows, union), rows, out)
         else:
             keep = union if int(union.sum()) < _GATHER * points.size else None
-            _spread(points, scores.narrowed(rows, keep), rows, out, enough, certified)
+            _spread(points, scores.narrowed(rows, keep), rows, out, tolerance, certified)
     return out
 
 
@@ -230,8 +237,9 @@ def _moved(points: Points, sums: Moments, error: Tensor) -> Tensor:
     return (torch.expm1(2 * error) * variance.sqrt()).nan_to_num(torch.inf, torch.inf)
 
 
-def _spread(points: Points, scores: _Scores, rows: Tensor, out: Moments, enough: float, certified: bool) -> None:
+def _spread(points: Points, scores: _Scores, rows: Tensor, out: Moments, tolerance: float, certified: bool) -> None:
     """Sums over the points at hand by products of bytes, once the logits are known well enough."""
+    enough = min(_ENOUGH, tolerance / 4)
     precision = scores.sigma.square().reciprocal()
     count, largest = 0, float((scores.digits.error * precision).amax() * scores.norms.max())
     while largest > enough / 2 and count < (_MOST if certified else 1):
@@ -241,7 +249,7 @@ def _spread(points: Points, scores: _Scores, rows: Tensor, out: Moments, enough:
         scores.add(points, count)
     near = scores.near(points)
     # No digit mends what `to_float` has rounded: for such queries it has to be float64.
-    low = certified & (scores.stored(points) * precision > enough / 2)
+    low = certified & (scores.stored(points) * precision > tolerance / 4)
     if int(near.any(0).sum()) <= _few(points):
         low.fill_(True)
     at, others = low.nonzero().squeeze(1), (~low).nonzero().squeeze(1)
@@ -257,16 +265,20 @@ def _spread(points: Points, scores: _Scores, rows: Tensor, out: Moments, enough:
     leader = (logits >= (top - tie)[:, None]).int().argmax(1)
     weights = logits.sub_(top[:, None]).exp()
     total, squares = weights.sum(1), scores.norms.square()
-    energy, square = logits.mul_(weights).sum(1), weights @ squares
+    energy = logits.mul_(weights).sum(1)
     digits, mean, count = Digits(weights, 0), torch.zeros_like(scores.z), 2
     rest, likely_rest = total, total
     for _ in range(_MOST // 2 if certified else 1):
         mean += _weighted_sum(points, [digits.next() for _ in range(count)], scores.index)
         rest, likely_rest = digits.rest.abs() @ scores.norms / total, (digits.rest.square() @ squares).sqrt() / total
         size = (mean / total[:, None] + points.centre.to(mean)).norm(dim=1)
-        if ((rest <= enough * _REST * size) & (likely_rest <= 0.1 * enough * size)).all():
+        if ((rest <= 0.25 * tolerance * size) & (likely_rest <= _LIKELY * size)).all():
             break
         count = 1
+    # The variance is a small difference: it is taken under the very weights that made the mean.
+    used = total - digits.rest.sum(1)
+    variance = (weights - digits.rest) @ squares / used - (mean / used[:, None]).square().sum(1)
+    square = total * (variance + (mean / total[:, None]).square().sum(1))
     out.merge(rows, top=top, total=total, energy=energy, mean=mean, square=square, index=index[leader])
     sums = out.at(rows)
     left_out = (points.size - len(index)) * math.exp(-_WINDOW)
@@ -295,8 +307,14 @@ def _weighted_sum(points: Points, parts: list[tuple[Tensor, Tensor]], index: Ten
     stacked = torch.cat([digit for digit, _ in parts])
     units = torch.cat([step for _, step in parts])[:, None]
     total = torch.zeros(len(stacked), points.dim, dtype=torch.float64, device=stacked.device)
+    partial, count = total.int(), 0
     for part, block in points.signed(_BLOCK_BYTES, stacked.device, index):
-        total += product(stacked[:, part], block)
+        if count + len(block) > SUM_COLUMNS:
+            total += partial
+            partial, count = partial.zero_(), 0
+        partial += product(stacked[:, part], block).int()
+        count += len(block)
+    total += partial
     total = (total * units).view(len(parts), -1, points.dim).sum(0) / 127.5
     weight = (stacked.double().sum(1, keepdim=True) * units).view(len(parts), -1, 1).sum(0)
     return total + weight * (0.5 / 127.5 - points.centre.to(total))

@@ -10,8 +10,8 @@ from problems import absolute_error, reference_posterior, row_error
 from torch import Tensor
 
 from optimal import OptimalDenoiser, load, sample
+from optimal.evaluate import Evaluator, Points, dense, screened
 from optimal.evaluate import digits as of_bytes
-from optimal.evaluate import screened
 from optimal.evaluate.digits import Digits
 
 Normal = Callable[..., Tensor]
@@ -189,3 +189,17 @@ def test_float_queries_and_gradients(normal: Normal) -> None:
     noises = (80 * normal(8, *EVENT)).float()
     ends = [sample(denoiser, noises, [80.0, 10.0, 2.0, 0.5, 0.0]) for denoiser in (D, dense)]
     assert row_error(*ends).amax() <= 1e-5
+
+
+def test_auto_screens_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = Points(torch.zeros(2000, 3, 32, 32, dtype=torch.uint8))
+    few, many = torch.empty(4, 3072), torch.empty(65, 3072)
+    for fast in (True, False):
+        monkeypatch.setattr("optimal.evaluate.fast_bytes", lambda fast=fast: fast)
+        assert Evaluator(images, "auto", 2**30).choose(few, single=True) is (screened if fast else dense)
+    monkeypatch.setattr("optimal.evaluate.fast_bytes", lambda: True)
+    assert Evaluator(images, "auto", 2**30).choose(few, single=False) is dense
+    assert Evaluator(images, "auto", 2**30).choose(many, single=True) is dense
+    assert Evaluator(Points(torch.zeros(2000, 3072)), "auto", 2**30).choose(few, single=True) is dense
+    small = Points(torch.zeros(2000, 3, 8, 8, dtype=torch.uint8))
+    assert Evaluator(small, "auto", 2**30).choose(torch.empty(4, 192), single=True) is dense

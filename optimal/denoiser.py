@@ -84,7 +84,8 @@ class OptimalDenoiser:
         method: "dense" (blocked matrix products), "screened" (products of bytes, with a proven bound; for images kept
             as uint8, other data are left to dense), "keops" (compiled reductions; needs a C++ compiler) or "auto",
             which takes the fastest, see `Evaluator.choose`.
-        memory: budget in bytes for the temporaries of one call, 1 GiB unless told otherwise.
+        memory: budget in bytes for the temporaries of one call, 1 GiB unless told otherwise. A memory map that is
+            larger is streamed: its pages are read ahead and given back.
         tolerance: screened: largest proven bound on the relative error of the mean.
         certified: screened: whether the bound must hold; False is faster where the posterior is spread over many
             points, and gives `Posterior.error_estimate` only.
@@ -122,7 +123,7 @@ class OptimalDenoiser:
                 f"data must be a Dataset, tensor or array, got {type(data).__name__}: use load() for a path"
             )
         self.data = data
-        self._points = Points(data.array if isinstance(data, Dataset) else data)
+        self._points = Points(data.array if isinstance(data, Dataset) else data, memory)
         self._evaluator = Evaluator(self._points, method, memory, tolerance=tolerance, certified=certified)
         self.event = self._points.event
 

@@ -71,8 +71,9 @@ def test_decoded_once_then_mapped(cache: Path) -> None:
     assert decode.calls == 2
 
 
-def test_writing_to_the_map_does_not_reach_the_store() -> None:
-    build().array[:] = 0
+def test_the_map_is_for_reading() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        build().array[:] = 0
     assert_whole(build(Decoder(AssertionError("decoded again"))))
 
 

@@ -234,8 +234,7 @@ def _open(entry: Path) -> tuple[np.ndarray, np.ndarray | None, str] | None:
         now = _sizes(entry)["files"]
         if {name: size for name, (size, _) in now.items()} != {name: size for name, (size, _) in meta["files"].items()}:
             return None
-        # mode "c": writes stay private to the process, and torch takes the array without a warning
-        array = np.load(entry / "array.npy", mmap_mode="c", allow_pickle=False)
+        array = np.load(entry / "array.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(entry / "labels.npy", allow_pickle=False) if "labels.npy" in now else None
         if now != meta["files"]:  # touched since it was written, by a copy or by damage: the content decides
             if fingerprint(array) != meta["fingerprint"]:

@@ -17,6 +17,8 @@ from torch import Tensor
 __all__ = ["SUM_COLUMNS", "Digits", "fast_bytes", "product"]
 
 _RISK = 1e-12
+_IN_CACHE = 2**17
+"""Values written in digits at a time."""
 _EXACT_COLUMNS = 1024
 """127 · 128 · 1,024 < 2²⁴: sums of so many products of bytes are exact in float32."""
 SUM_COLUMNS = 2**17
@@ -62,6 +64,10 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 class Digits:
     """A matrix (B, D) written in signed bytes, digit after digit.
 
+    Args:
+        values: (B, D) float64; they become `rest`, and are changed.
+        count: of the vectors that `error` is for.
+
     Attributes:
         rest: (B, D) float64, what the digits so far leave.
         step: (B,) float64, the value of one unit of the last digit.
@@ -69,13 +75,14 @@ class Digits:
     """
 
     def __init__(self, values: Tensor, count: int):
-        self.rest = values.clone()
-        self.step = values.abs().amax(1)
+        self.rest = values
+        self.step = torch.linalg.vector_norm(values, torch.inf, dim=1)
         self.dim = values.shape[1]
         self._factor = math.sqrt(0.5 * math.log(2 * max(count, 1) / _RISK))
         # Rounding at random doubles the square of what is left; where the bound on ‖r‖ counts, it is not worth it.
         self._random = self.dim > 12 * self._factor**2
         self._generator = torch.Generator().manual_seed(20251)
+        self._rows = max(1, _IN_CACHE // self.dim)
         self.error = values.norm(dim=1)
 
     def narrowed(self, rows: Tensor) -> Digits:
@@ -93,9 +100,12 @@ class Digits:
             dither = torch.rand(self.dim, generator=self._generator, dtype=torch.float64).to(self.rest)
         else:
             dither = 0.5
-        digit = self.rest.div(self.step[:, None]).add_(dither).floor_().clamp_(-127, 127)
-        self.rest.addcmul_(digit, self.step[:, None], value=-1)
+        digits = torch.empty(self.rest.shape, dtype=torch.int8, device=self.rest.device)
+        for rest, step, out in zip(*(part.split(self._rows) for part in (self.rest, self.step, digits)), strict=True):
+            digit = rest.div(step[:, None]).add_(dither).floor_().clamp_(-127, 127)
+            rest.addcmul_(digit, step[:, None], value=-1)
+            out.copy_(digit)
         self.error = self.rest.norm(dim=1)
         if self._random:
             self.error = torch.minimum(self.error, self._factor * self.step)
-        return digit.to(torch.int8), self.step
+        return digits, self.step

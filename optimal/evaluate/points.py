@@ -4,15 +4,21 @@ Everything the sums of Eq. 43 need from the data is here: rows relative to a fix
 A uint8 array is taken as images, y = u8/127.5 − 1 in float32 arithmetic, and is never expanded as a whole. The centre
 is the mean of at most 4,096 points spread evenly over the data; any c gives the same posterior, one near the mean
 loses the fewest digits in x·y.
+
+A read-only memory map larger than the budget is streamed: the kernel reads the next block while this one is used, and
+used blocks are given back, so that they do not count as this process's memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
+import mmap
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +41,7 @@ _FEW_BYTES = 4 * 2**20
 
 
 class Points:
-    """Rows of `array` (N, *event), relative to a centre.
+    """Rows of `array` (N, *event), relative to a centre; a memory map of more than `memory` bytes is streamed.
 
     Attributes:
         event: shape of one point.
@@ -48,8 +54,9 @@ class Points:
         ValueError: the array is empty, has no point axis, holds nan or inf, or is neither float nor uint8.
     """
 
-    def __init__(self, array: Tensor | np.ndarray):
+    def __init__(self, array: Tensor | np.ndarray, memory: int = 2**30):
         tensor = _as_tensor(array)
+        self._file = _MappedFile.of(array, memory)
         if tensor.ndim < 2 or tensor.numel() == 0:
             raise ValueError(
                 f"data must have shape (N, *event) with at least one point and one axis, got {tuple(tensor.shape)}"
@@ -96,16 +103,28 @@ class Points:
 
         `scratch`, float32 and like `out`, spares images that are read as float64 a new tensor.
         """
-        block = self._rows[where].to(out.device)
-        out = out[: len(block)]
-        if block.dtype == torch.uint8:
-            # `to_float` without new tensors: in place, all of this stays in cache.
-            if out.dtype == torch.float32:
-                scratch = out
-            elif scratch is None:
-                scratch = torch.empty_like(out, dtype=torch.float32)
-            block = scratch[: len(block)].copy_(block).div_(127.5).sub_(1)
-        return (out if block is out else out.copy_(block)).sub_(self.centre.to(out))
+        with self._opened(where) as rows:
+            block = rows.to(out.device)
+            out = out[: len(block)]
+            if block.dtype == torch.uint8:
+                # `to_float` without new tensors: in place, all of this stays in cache.
+                if out.dtype == torch.float32:
+                    scratch = out
+                elif scratch is None:
+                    scratch = torch.empty_like(out, dtype=torch.float32)
+                block = scratch[: len(block)].copy_(block).div_(127.5).sub_(1)
+            return (out if block is out else out.copy_(block)).sub_(self.centre.to(out))
+
+    @contextlib.contextmanager
+    def _opened(self, where: slice | Tensor) -> Iterator[Tensor]:
+        """Rows of the array, (n, D), to be used within the context."""
+        if self._file is None:
+            yield self._rows[where]
+            return
+        if isinstance(where, slice):
+            self._file.ahead(where)
+        yield self._rows[where]
+        self._file.release(where if isinstance(where, slice) else slice(int(where.min()), int(where.max()) + 1))
 
     def blocks(
         self, rows: int, device: torch.device, index: Tensor | None = None, dtype: torch.dtype = torch.float64
@@ -133,13 +152,18 @@ class Points:
         buffer = torch.empty(rows, self.dim, dtype=torch.uint8, device=device)
         for start in range(0, count, rows):
             part = slice(start, min(start + rows, count))
-            block = self._rows[part if index is None else index[part].to(self.device)].to(device)
-            # Bit for bit, u8 ^ 128 is the signed byte u8 − 128.
-            yield part, torch.bitwise_xor(block, 128, out=buffer[: len(block)]).view(torch.int8)
+            with self._opened(part if index is None else index[part].to(self.device)) as block:
+                # Bit for bit, u8 ^ 128 is the signed byte u8 − 128.
+                signed = torch.bitwise_xor(block.to(device), 128, out=buffer[: len(block)]).view(torch.int8)
+            yield part, signed
 
     def take(self, index: Tensor) -> Tensor:
         """y[index], (len(index), *event), in the data's own precision; images as float32."""
-        chosen = self._rows[index.to(self.device)]
+        if len(index) == 0:
+            chosen = self._rows[:0]
+        else:
+            with self._opened(index.to(self.device)) as chosen:
+                pass
         return (to_float(chosen) if chosen.dtype == torch.uint8 else chosen).view(-1, *self.event)
 
     @functools.cached_property
@@ -148,12 +172,11 @@ class Points:
         first = torch.empty(self.size, dtype=torch.int64)
         seen: dict[bytes, int] = {}
         for start in range(0, self.size, self.few_rows):
-            block = self._rows[start : start + self.few_rows].cpu()
-            if block.dtype.is_floating_point:
+            with self._opened(slice(start, start + self.few_rows)) as rows:
                 # Adding 0 makes one zero of both.
-                block = block.double() + 0.0
-            for place, row in enumerate(block.numpy(), start):
-                first[place] = seen.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), place)
+                block = rows.cpu().double() + 0.0 if rows.dtype.is_floating_point else rows.cpu()
+                for place, row in enumerate(block.numpy(), start):
+                    first[place] = seen.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), place)
         return first
 
     @functools.cached_property
@@ -211,12 +234,50 @@ class Points:
 
     def _mean_of_some(self) -> Tensor:
         step = max(1, self.size // 4096)
-        some = self._rows[::step]
         total = torch.zeros(self.dim, dtype=torch.float64, device=self.device)
-        for block in some.split(self.few_rows):
-            total += self._exact(block).sum(0)
+        for start in range(0, self.size, step * self.few_rows):
+            with self._opened(slice(start, start + step * self.few_rows)) as rows:
+                total += self._exact(rows[::step]).sum(0)
         # A point that is not finite shows in its own half norm only.
-        return (total / len(some)).nan_to_num(0.0, 0.0, 0.0)
+        return (total / len(range(0, self.size, step))).nan_to_num(0.0, 0.0, 0.0)
+
+
+class _MappedFile:
+    """A memory-mapped array whose pages are asked for before they are used, and given back after.
+
+    Args:
+        mapped: the map; first: offset of the array in it, in bytes; row: bytes of a row; size: rows.
+    """
+
+    def __init__(self, mapped: mmap.mmap, first: int, row: int, size: int):
+        self._map, self._first, self._row, self._size = mapped, first, row, size
+
+    @classmethod
+    def of(cls, array: Any, memory: int) -> _MappedFile | None:
+        """None for an array that is no map of a file in C order, or is no larger than `memory`."""
+        mapped = getattr(array, "_mmap", None)
+        if not isinstance(mapped, mmap.mmap) or array.nbytes <= memory or not array.flags.c_contiguous:
+            return None
+        if array.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
+            # Pages of a private copy would lose what was written to them.
+            return None
+        start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
+        return cls(mapped, array.__array_interface__["data"][0] - start, array.nbytes // len(array), len(array))
+
+    def ahead(self, rows: slice) -> None:
+        """Have the kernel read the block after this one."""
+        self._advise(mmap.MADV_WILLNEED, rows.stop, 2 * rows.stop - rows.start)
+
+    def release(self, rows: slice) -> None:
+        """Take the block's pages from this process; in the page cache they stay."""
+        self._advise(mmap.MADV_DONTNEED, rows.start, rows.stop)
+
+    def _advise(self, advice: int, start: int, stop: int) -> None:
+        stop = min(stop, self._size)
+        begin = (self._first + start * self._row) // mmap.PAGESIZE * mmap.PAGESIZE
+        end = self._first + stop * self._row
+        if end > begin:
+            self._map.madvise(advice, begin, end - begin)
 
 
 def evenly(count: int, most: int) -> int:

@@ -98,14 +98,14 @@ class _Scores:
             sums = product(stacked, block.T).double().mul_(units).view(count, len(self.z), -1).sum(0)
             self.products[:, part] += sums.add_(constant[:, None])
 
-    def error(self, points: Points) -> Tensor:
-        """(b, n) nats: bound on the error of `logits`, up to one number a query."""
-        precision = self.sigma.square().reciprocal()[:, None]
-        return (self.digits.error[:, None] * self.norms + self.stored(points)[:, None]) * precision
+    def error(self, points: Points) -> tuple[Tensor, Tensor]:
+        """Bound on the error of `logits`, a + b ‖y_j − c‖ nats, up to one number a query: a and b, (b,) each."""
+        precision = self.sigma.square().reciprocal()
+        return self.stored(points) * precision, self.digits.error * precision
 
     def logits(self) -> Tensor:
-        """(b, n) nats."""
-        return (self.products - 0.5 * self.norms.square()) / self.sigma.square()[:, None]
+        """(b, n) nats; in the memory of `products`, which are lost."""
+        return self.products.sub_(0.5 * self.norms.square()).div_(self.sigma.square()[:, None])
 
     def near(self, points: Points) -> Tensor:
         """(b, n) bool: the points that can lie within the window of the leader."""
@@ -130,6 +130,8 @@ class _Scores:
 
     def narrowed(self, rows: Tensor, keep: Tensor | None) -> _Scores:
         """The same of the queries `rows` and, of the points, of those in the mask `keep` (None: all)."""
+        if keep is None and len(rows) == len(self.z):
+            return self
         digits = self.digits.narrowed(rows)
         if keep is None:
             return _Scores(self.z[rows], self.sigma[rows], self.index, digits, self.products[rows], self.norms)
@@ -142,7 +144,7 @@ class _Scores:
 def products(points: Points, z: Tensor, digits: int = 4) -> Tensor:
     """z·(y_j − c) of all points, (B, N) float64, for z (B, D): right to z's last digit of 8 bits, and to `to_float`."""
     out = torch.zeros(len(z), points.size, dtype=torch.float64, device=z.device)
-    scores = _Scores(z, torch.ones_like(z[:, 0]), None, Digits(z, points.size), out, points.half_norms)
+    scores = _Scores(z, torch.ones_like(z[:, 0]), None, Digits(z.clone(), points.size), out, points.half_norms)
     for _ in range(digits // 2):
         scores.add(points, 2)
     return out
@@ -166,7 +168,7 @@ def moments(
     """
     if not points.bytes or not single:
         return dense.moments(points, z, sigma, single=single, memory=memory)
-    group = max(1, memory // (8 * 8 * points.size))
+    group = max(1, memory // (5 * 8 * points.size))
     parts = [
         _group(points, z[i : i + group], sigma[i : i + group], tolerance, certified) for i in range(0, len(z), group)
     ]
@@ -184,7 +186,7 @@ def _group(points: Points, z: Tensor, sigma: Tensor, tolerance: float, certified
     out = Moments(len(z), points.dim, z.device)
     norms = (2 * points.half_norms.to(z.device)).sqrt()
     products = torch.zeros(len(z), points.size, dtype=torch.float64, device=z.device)
-    scores = _Scores(z, sigma, None, Digits(z, points.size), products, norms)
+    scores = _Scores(z, sigma, None, Digits(z.clone(), points.size), products, norms)
     scores.add(points, 1)
     near = scores.near(points)
     few = near.sum(1) <= _few(points)
@@ -259,41 +261,51 @@ def _spread(points: Points, scores: _Scores, rows: Tensor, out: Moments, toleran
         return
     rows, scores = rows[others], scores.narrowed(others, None)
     index = torch.arange(points.size, device=rows.device) if scores.index is None else scores.index
-    logits, error = scores.logits(), scores.error(points)
-    tie = _settle_leaders(points, scores, logits, error, index)
+    logits, (common, slope) = scores.logits(), scores.error(points)
+    error = common + slope * scores.norms.max()
+    tie = _settle_leaders(points, scores, logits, common, slope, index)
     top = logits.amax(1)
     leader = (logits >= (top - tie)[:, None]).int().argmax(1)
-    weights = logits.sub_(top[:, None]).exp()
-    total, squares = weights.sum(1), scores.norms.square()
-    energy = logits.mul_(weights).sum(1)
-    digits, mean, count = Digits(weights, 0), torch.zeros_like(scores.z), 2
+    squares, energy = scores.norms.square(), torch.empty_like(top)
+    for row, lead, energy_of in zip(logits, top, energy, strict=True):
+        relative = row - lead
+        torch.exp(relative, out=row)  # from here on, `logits` are the weights
+        energy_of.copy_(row @ relative)
+    total, square = logits.sum(1), logits @ squares
+    digits, mean, count = Digits(logits, 0), torch.zeros_like(scores.z), 2
     rest, likely_rest = total, total
     for _ in range(_MOST // 2 if certified else 1):
         mean += _weighted_sum(points, [digits.next() for _ in range(count)], scores.index)
-        rest, likely_rest = digits.rest.abs() @ scores.norms / total, (digits.rest.square() @ squares).sqrt() / total
+        rest = torch.stack([row.abs() @ scores.norms for row in digits.rest]) / total
+        likely_rest = torch.stack([row.square() @ squares for row in digits.rest]).sqrt() / total
         size = (mean / total[:, None] + points.centre.to(mean)).norm(dim=1)
         if ((rest <= 0.25 * tolerance * size) & (likely_rest <= _LIKELY * size)).all():
             break
         count = 1
     # The variance is a small difference: it is taken under the very weights that made the mean.
     used = total - digits.rest.sum(1)
-    variance = (weights - digits.rest) @ squares / used - (mean / used[:, None]).square().sum(1)
+    variance = (square - digits.rest @ squares) / used - (mean / used[:, None]).square().sum(1)
     square = total * (variance + (mean / total[:, None]).square().sum(1))
     out.merge(rows, top=top, total=total, energy=energy, mean=mean, square=square, index=index[leader])
     sums = out.at(rows)
     left_out = (points.size - len(index)) * math.exp(-_WINDOW)
     common = 2 * points.radius * left_out + 1e-13 * points.largest_norm + _FLOAT32 * points.dim**0.5
-    proven = _moved(points, sums, error.amax(1)) + rest + common
+    proven = _moved(points, sums, error) + rest + common
     likely = scores.digits.step / 6**0.5 * sums.variance * precision[others] + likely_rest + common
     out.bound[rows] = proven if certified else torch.nan
     out.estimate[rows] = torch.minimum(proven, likely)
 
 
-def _settle_leaders(points: Points, scores: _Scores, logits: Tensor, error: Tensor, index: Tensor) -> Tensor:
+def _settle_leaders(
+    points: Points, scores: _Scores, logits: Tensor, common: Tensor, slope: Tensor, index: Tensor
+) -> Tensor:
     """Put logits in float64 for the points that may lead, where they are few; returns how close a tie is, (b,)."""
-    leading = (logits + error >= (logits - error).amax(1, keepdim=True)).any(0).nonzero().squeeze(1)
+    may_lead = torch.zeros_like(index, dtype=torch.bool)
+    for row, a, b in zip(logits, common, slope, strict=True):
+        may_lead |= torch.add(row, scores.norms, alpha=float(b)) >= (row - b * scores.norms).max() - 2 * a
+    leading = may_lead.nonzero().squeeze(1)
     if len(leading) > _FEW:
-        return 2 * error.amax(1)
+        return 2 * (common + slope * scores.norms.max())
     precision = scores.sigma.square().reciprocal()
     rounding = torch.zeros_like(scores.sigma)
     for places, exact, error_again, _ in dense.rescored(points, scores.z, precision, index[leading]):
@@ -307,14 +319,15 @@ def _weighted_sum(points: Points, parts: list[tuple[Tensor, Tensor]], index: Ten
     stacked = torch.cat([digit for digit, _ in parts])
     units = torch.cat([step for _, step in parts])[:, None]
     total = torch.zeros(len(stacked), points.dim, dtype=torch.float64, device=stacked.device)
-    partial, count = total.int(), 0
+    partial, weight, count = total.int(), units.new_zeros(len(stacked), 1), 0
     for part, block in points.signed(_BLOCK_BYTES, stacked.device, index):
         if count + len(block) > SUM_COLUMNS:
             total += partial
             partial, count = partial.zero_(), 0
         partial += product(stacked[:, part], block).int()
+        weight += stacked[:, part].sum(1, keepdim=True)
         count += len(block)
     total += partial
     total = (total * units).view(len(parts), -1, points.dim).sum(0) / 127.5
-    weight = (stacked.double().sum(1, keepdim=True) * units).view(len(parts), -1, 1).sum(0)
+    weight = (weight * units).view(len(parts), -1, 1).sum(0)
     return total + weight * (0.5 / 127.5 - points.centre.to(total))

@@ -126,6 +126,8 @@ class OptimalDenoiser:
         self._points = Points(data.array if isinstance(data, Dataset) else data, memory)
         self._evaluator = Evaluator(self._points, method, memory, tolerance=tolerance, certified=certified)
         self.event = self._points.event
+        self._few_points: Any = None
+        """The same data in coordinates of their span, once `optimal.basis` has computed them."""
 
     def __len__(self) -> int:
         return self._points.size

@@ -32,6 +32,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from .adaptive import AdaptiveFlow
+from .basis import few_points
 from .capture import certify
 from .denoiser import Denoiser, OptimalDenoiser, Posterior, require_points
 from .process import EDM
@@ -46,6 +47,8 @@ _SPREAD = 4.0
 """The certificate is tried once tr Cov[x0 | x] is at most so many σ²: hardly a row tried was certain above."""
 _SINGLE = 1e-5
 """Relative error of a mean in float32."""
+_MANY = 32
+"""Rows from which on few points are taken in coordinates of their span: their axes take as long as about so many."""
 _ROWS_IN_FLIGHT = 12
 """Float64 copies of a row that an adaptive step holds."""
 
@@ -231,7 +234,7 @@ class FlowMap:
         landing, moving = ends == 0, (ends > 0) & (ends < levels)
         out[landing] = self(x[landing], levels[landing])
         for rows in self._parts(moving.nonzero().squeeze(1)):
-            flow = AdaptiveFlow(self._posterior(x), x[rows], levels[rows], ends[rows], self._tolerance)
+            flow = AdaptiveFlow(self._posterior(self.D, x), x[rows], levels[rows], ends[rows], self._tolerance)
             while len(flow):
                 flow.advance()
                 done = flow.sigma == ends[rows[flow.rows]]
@@ -287,15 +290,19 @@ class FlowMap:
         if still.any():
             index[still] = D.nearest(x[still])
         floor = _FLOOR * D.standard_deviation
-        for rows in self._parts((~still).nonzero().squeeze(1)):
+        moving = (~still).nonzero().squeeze(1)
+        few = few_points(D) if len(moving) >= _MANY else None
+        model = D if few is None else few.denoiser
+        for rows in self._parts(moving):
+            start = x[rows] if few is None else few.reduced(x[rows])
             flow = AdaptiveFlow(
-                self._posterior(x), x[rows], levels[rows], torch.zeros_like(levels[rows]), self._tolerance
+                self._posterior(model, x), start, levels[rows], torch.zeros_like(levels[rows]), self._tolerance
             )
             while len(flow):
                 done = torch.zeros_like(flow.accepted)
                 ready = flow.accepted & (flow.latest.variance <= _SPREAD * flow.sigma.square())
                 if ready.any():
-                    found = certify(D, flow.x[ready], flow.sigma[ready], flow.latest.top_index[ready])
+                    found = certify(model, flow.x[ready], flow.sigma[ready], flow.latest.top_index[ready])
                     done[ready] = found.holds
                 undecided = flow.accepted & ~done & (flow.sigma < floor)
                 ended = done | undecided
@@ -309,10 +316,9 @@ class FlowMap:
                     flow.advance()
         return Landing(landed, index, nfe, captured)
 
-    def _posterior(self, like: Tensor):
+    def _posterior(self, D: Denoiser, like: Tensor):
         """D's posterior, in float32 where x came so and where that is far below the tolerance, else in float64."""
-        assert isinstance(self.D, OptimalDenoiser)
-        D = self.D
+        assert isinstance(D, OptimalDenoiser)
         precise = _SINGLE * D._points.largest_norm / self._tolerance if like.dtype != torch.float64 else math.inf
 
         def posterior(x: Tensor, sigma: Tensor) -> Posterior:

@@ -212,6 +212,29 @@ def test_images_against_fine_steps(name: str, starts: int, normal: Normal) -> No
     assert torch.equal(FlowMap(D, karras(128))(x, 80.0).float().round(decimals=3), single.x.round(decimals=3))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_points_are_followed_in_their_span(
+    dtype: torch.dtype, normal: Normal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """40 images of 768 values, two of them copies: the same landings from the same levels, in 40 coordinates."""
+    images = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images[31] = images[4]
+    D = OptimalDenoiser(images)
+    x = (80 * normal(64, 3, 16, 16)).to(dtype)
+    landing = FlowMap(D).land(x, 80.0)
+    few = D._few_points
+    assert few.denoiser.event == (40,)
+    points = D.take(torch.arange(40)).flatten(1)
+    torch.testing.assert_close(few.expanded(few.reduced(points)).float(), points, rtol=0, atol=1e-5)
+    monkeypatch.setattr("optimal.flow.few_points", lambda _: None)
+    expected = FlowMap(D).land(x, 80.0)
+    assert torch.equal(landing.index, expected.index)
+    assert torch.equal(landing.x, expected.x)
+    assert not (landing.index == 31).any()
+    torch.testing.assert_close(landing.captured, expected.captured, rtol=0.02, atol=0)
+    assert (landing.nfe - expected.nfe).abs().max() <= 12
+
+
 def test_it_is_a_denoiser(normal: Normal) -> None:
     for event in ((3,), (1, 4, 4)):
         data = normal(30, *event)

@@ -141,13 +141,29 @@ class _Scores:
         return _Scores(self.z[rows], self.sigma[rows], index, digits, products, self.norms[places])
 
 
-def products(points: Points, z: Tensor, digits: int = 4) -> Tensor:
-    """z·(y_j − c) of all points, (B, N) float64, for z (B, D): right to z's last digit of 8 bits, and to `to_float`."""
-    out = torch.zeros(len(z), points.size, dtype=torch.float64, device=z.device)
-    scores = _Scores(z, torch.ones_like(z[:, 0]), None, Digits(z.clone(), points.size), out, points.half_norms)
+def products(points: Points, z: Tensor, digits: int = 4, index: Tensor | None = None) -> Tensor:
+    """z·(y_j − c) of the points `index`, (B, n) float64, for z (B, D): right to z's last digit, and to `to_float`."""
+    norms = points.half_norms if index is None else points.half_norms[index]
+    out = torch.zeros(len(z), len(norms), dtype=torch.float64, device=z.device)
+    scores = _Scores(z, torch.ones_like(z[:, 0]), index, Digits(z.clone(), points.size), out, norms)
     for _ in range(digits // 2):
         scores.add(points, 2)
     return out
+
+
+def combination(points: Points, weights: Tensor, index: Tensor | None, accuracy: float) -> Tensor:
+    """Σ_j w_j (y_j − c) over the points `index`, (B, D) float64, for weights (B, n) of either sign, which are used up.
+
+    They are written in digits until what is left of them, Euclidean, is below `accuracy`.
+    """
+    digits, total = Digits(weights, 0), None
+    for count in (2, 1, 1, 1):
+        part = _weighted_sum(points, [digits.next() for _ in range(count)], index)
+        total = part if total is None else total + part
+        if float(digits.rest.norm(dim=1).max()) <= accuracy:
+            break
+    assert total is not None
+    return total
 
 
 def moments(

@@ -32,7 +32,7 @@ from optimal.datasets import to_float
 from optimal.datasets.store import cache_folder
 from optimal.evaluate import keops
 
-__all__ = ["BOUNDS", "DIMS", "METHODS", "Data", "data_of", "mean_of", "shrink", "unavailable"]
+__all__ = ["BOUNDS", "DIMS", "METHODS", "Data", "data_of", "mean_of", "noisy", "shrink", "unavailable"]
 
 Evaluate = Callable[[Tensor, float], "Tensor | Posterior"]
 """(x, sigma) -> the posterior, or its mean alone."""
@@ -84,6 +84,14 @@ def shrink(windows: np.ndarray, dim: int) -> np.ndarray:
     size = cut.shape[2] // side
     blocks = cut.reshape(len(cut), channels, 3 // channels, size, side, size, side)
     return np.rint(blocks.mean((2, 4, 6))).astype(np.uint8)
+
+
+def noisy(data: Data, batch: int, sigma: float) -> Tensor:
+    """x = x0 + σ ε, (batch, *event), with the same x0 among the data and the same ε at every σ."""
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(len(data.array), (batch,), generator=generator).numpy()
+    x0 = Data(data.array[index]).flat.view(batch, *data.event)
+    return x0 + sigma * torch.randn(x0.shape, generator=generator)
 
 
 def mean_of(result: Tensor | Posterior) -> Tensor:

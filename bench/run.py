@@ -10,7 +10,7 @@ methods      What is timed stands in `bench/contenders.py`. Methods are timed in
              relative, ‖mean − exact‖/‖exact‖, the largest of the batch, against our evaluation in float64. The noise
              levels are a tenth of the border (one point leads), the border (two share) and ten times it. Peak memory
              is that of a process of its own, its data included and its imports not; memory maps that were read count.
-crossovers   dense against screened and against keops, over sizes, batches and noise levels.
+crossovers   `bench/crossovers.py`: dense against screened and against keops, over sizes, batches and noise levels.
 span         `bench/span.py`, where it is there: sampling in the span of the data.
 
 A call expected to take longer than --limit seconds, judged by two on fewer points, is left out; the ratio is
@@ -33,28 +33,25 @@ import platform
 import resource
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import crossovers
 import torch
 import tyro
-from contenders import BOUNDS, DIMS, METHODS, Data, data_of, mean_of, unavailable
-from torch import Tensor
+from contenders import BOUNDS, DIMS, METHODS, Data, data_of, mean_of, noisy, unavailable
+from timing import in_turn, over, report, timed
 from tqdm import tqdm
 
-from optimal import OptimalDenoiser, Posterior, load
+from optimal import OptimalDenoiser, Posterior
 from optimal.evaluate import Evaluator, Points
 
 PLAIN = "plain products"
 LEVELS = {"border/10": 0.1, "border": 1.0, "10 border": 10.0}
 _PILOTS = (100, 25)
 """Pilot calls have N over this many points."""
-_SHORTEST = 0.02
-"""Seconds that a timing takes at least; shorter calls are repeated."""
 
 
 @dataclass
@@ -141,12 +138,6 @@ def run_methods(config: Config) -> dict[str, Any]:
     }
 
 
-def report(text: str) -> None:
-    """A line of the table, above the progress bar."""
-    tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
-
-
 def expected(config: Config) -> float:
     """Seconds that the part `methods` will take, from those of one product."""
     a, b = torch.randn(64, 12_288), torch.randn(2_048, 12_288)
@@ -158,14 +149,6 @@ def expected(config: Config) -> float:
             keops = 25 * plain if 25 * plain < config.limit else 0.0
             total += len(LEVELS) * (config.turns + 2) * (10 * plain + 2 * keops)
     return total
-
-
-def noisy(data: Data, batch: int, sigma: float) -> Tensor:
-    """x = x0 + σ ε, (batch, *event), with the same x0 among the data and the same ε at every σ."""
-    generator = torch.Generator().manual_seed(0)
-    index = torch.randint(len(data.array), (batch,), generator=generator).numpy()
-    x0 = Data(data.array[index]).flat.view(batch, *data.event)
-    return x0 + sigma * torch.randn(x0.shape, generator=generator)
 
 
 def border(data: Data, batch: int) -> float:
@@ -221,12 +204,6 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def timed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def of_size(config: Config, n: int, dim: int, border: float, calls: dict[str, float]) -> list[dict[str, Any]]:
     """Every method at every noise level; `calls` are the seconds expected of one."""
     data = data_of(n, dim, config.out)
@@ -242,7 +219,9 @@ def of_size(config: Config, n: int, dim: int, border: float, calls: dict[str, fl
         if not rows:
             for run in running.values():
                 run(x, sigma)  # The first call computes norms and loads what is compiled.
-        seconds, results = in_turn({name: functools.partial(run, x, sigma) for name, run in running.items()}, config)
+        seconds, results = in_turn(
+            {name: functools.partial(run, x, sigma) for name, run in running.items()}, config.turns
+        )
         for name in calls:
             row: dict[str, Any] = {"n": n, "dim": dim, "level": level, "sigma": sigma, "method": name}
             row |= {"auto": name == auto, "bound": BOUNDS.get(name), "proven": None}
@@ -263,78 +242,9 @@ def of_size(config: Config, n: int, dim: int, border: float, calls: dict[str, fl
     return rows
 
 
-def in_turn(calls: dict[str, Callable[[], Any]], config: Config) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """The seconds of each call in each turn, and its result."""
-    results, repeats = {}, {}
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for name, call in calls.items():
-        start = time.perf_counter()
-        results[name] = call()
-        spent = time.perf_counter() - start
-        if spent > 1:
-            seconds[name].append(spent)  # Long enough to be the first turn.
-        repeats[name] = 1 if spent > 1 else max(1, int(_SHORTEST / timed(call)))
-    for turn in range(config.turns):
-        for name, call in calls.items():
-            if len(seconds[name]) <= turn:
-                spent = timed(lambda call=call, count=repeats[name]: [call() for _ in range(count)])
-                seconds[name].append(spent / repeats[name])
-    return seconds, results
-
-
-def over(seconds: list[float], reference: list[float]) -> dict[str, float]:
-    """Median and range of the ratios within a turn."""
-    ratios = [a / b for a, b in zip(seconds, reference, strict=True)]
-    return {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
-
-
 def run_crossovers(config: Config) -> dict[str, Any]:
-    """Where screened and keops beat dense."""
-    images: list[tuple[str, dict[str, Any]]] = [("emoji", {"size": size}) for size in (16, 32, 64)]
-    images += [("patches", {"n": n}) for n in (10_000, 70_000)]
-    batches, sigmas, dims = (1, 8, 64, 256), (0.1, 1.0, 3.0, 10.0, 40.0), (1, 2, 4, 8, 16, 64)
-    pairs = ((1_000, 100), (100_000, 100), (10_000, 1_000), (1_000, 100_000))
-    if config.quick:
-        images, batches, sigmas, dims, pairs = [("patches", {"n": 300})], (1, 4), (1.0,), (1, 64), ((300, 4),)
-    print(f"{machine()}\nscreened over dense, [range]\ndata      N       D      batch  sigma    dense s   ratio")
-    screened = []
-    for name, options in tqdm(images, desc="screened"):
-        data = load(name, **options)
-        dense, other = (OptimalDenoiser(data, method=method) for method in ("dense", "screened"))
-        for batch in batches:
-            if batch * len(data) > 64 * 70_000:
-                continue
-            for sigma in sigmas:
-                x = noisy(Data(data.array), batch, sigma)
-                row = {"data": name, "n": len(data), "dim": math.prod(data.event), "batch": batch, "sigma": sigma}
-                screened.append(row | pair(dense, other, x, sigma, config))
-                report(f"{name:9} {len(data):<7} {row['dim']:<6} {batch:<6} {sigma:<6g} {compared(screened[-1])}")
-    print("\nkeops over dense, [range]\nD      N        batch    dense s   ratio")
-    keops = []
-    for dim in tqdm(dims if not unavailable("keops", 1) else (), desc="keops"):
-        for n, batch in pairs:
-            if dim >= 16 and batch * n > 10**7:
-                continue
-            generator = torch.Generator().manual_seed(0)
-            data, x = torch.randn(n, dim, generator=generator), torch.randn(batch, dim, generator=generator)
-            dense, other = (OptimalDenoiser(data, method=method) for method in ("dense", "keops"))
-            row = {"n": n, "dim": dim, "batch": batch, "sigma": 0.3}
-            keops.append(row | pair(dense, other, x, 0.3, config))
-            report(f"{dim:<6} {n:<8} {batch:<7} {compared(keops[-1])}")
-    return {"turns": config.turns, "screened": screened, "keops": keops}
-
-
-def pair(dense: OptimalDenoiser, other: OptimalDenoiser, x: Tensor, sigma: float, config: Config) -> dict[str, Any]:
-    """Another method over dense."""
-    models = {"dense": dense, "other": other}
-    for model in models.values():
-        model.posterior(x[:1], sigma)  # Computes norms and compiles.
-    seconds, _ = in_turn({key: functools.partial(D.posterior, x, sigma) for key, D in models.items()}, config)
-    return {"seconds": seconds["other"], "dense": seconds["dense"], **over(seconds["other"], seconds["dense"])}
-
-
-def compared(row: dict[str, Any]) -> str:
-    return f"{statistics.median(row['dense']):9.4f}   {row['ratio']:6.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    print(machine())
+    return crossovers.run(config.turns, quick=config.quick)
 
 
 def run_span(config: Config) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-# `make figures` and `make test` do the whole set-up on a fresh machine, then their job.
+# `make figures`, `make test` and `make bench` do the whole set-up on a fresh machine, then their job.
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: figures gallery test lint clean
+.PHONY: figures gallery bench test lint clean
 
 figures: $(STAMP)
 	$(PY) -m figures all
@@ -12,6 +12,10 @@ figures: $(STAMP)
 # The README's copies of the figures.
 gallery: figures
 	$(PY) docs/reduce.py
+
+# Every method beside the plain products; bench/table.py then writes the README's table.
+bench: $(STAMP)
+	$(PY) bench/run.py
 
 test: lint
 	OMP_NUM_THREADS=2 $(PY) -m pytest
@@ -31,4 +35,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) figures/out
+	rm -rf $(VENV) figures/out bench/out

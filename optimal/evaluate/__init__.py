@@ -54,7 +54,7 @@ class Evaluator:
     def choose(self, z: Tensor, *, single: bool) -> ModuleType:
         """The module that does the sums for the queries z.
 
-        "auto" on the CPU, measured on 2 cores (bench/methods.py): for D = 1 keops is 2 to 3 times
+        "auto" on the CPU, measured on 2 cores (`bench/run.py --parts crossovers`): for D = 1 keops is 2 to 3 times
         faster than dense, for D = 2 they are level, for D = 8 dense is 3 times faster, for D = 64 over 20 times. KeOps
         compiles for about 8 s once for every D, so it is taken for D = 1 and at least 2·10⁹ pairs of query and point,
         where dense needs about 15 s. Images kept as bytes, of at least 2,048 values, are screened where the processor

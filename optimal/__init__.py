@@ -35,3 +35,4 @@ from .schedule import cosine as cosine
 from .schedule import karras as karras
 from .schedule import log_linear as log_linear
 from .schedule import uniform_t as uniform_t
+from .sharded import ShardedDenoiser as ShardedDenoiser

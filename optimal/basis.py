@@ -81,7 +81,7 @@ def few_points(D: OptimalDenoiser) -> FewPoints | None:
     It takes a QR decomposition, seconds for 2,429 × 12,288, and is kept in memory with D.
     """
     points = D._points
-    if points.size > _FEW or points.dim < 2 * points.size:
+    if type(D) is not OptimalDenoiser or points.size > _FEW or points.dim < 2 * points.size:
         return None
     if D._few_points is None:
         rows = points.read(slice(0, points.size), torch.empty(points.size, points.dim, dtype=torch.float64))
@@ -106,6 +106,8 @@ def basis_of(D: OptimalDenoiser, rank: int = 1024, *, progress: bool = False) ->
     """
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}")
+    if type(D) is not OptimalDenoiser:
+        raise NotImplementedError(f"a basis needs all points in one process, D is {type(D).__name__}")
     points = D._points
     rank = min(rank, points.dim, points.size)
     folder = _folder(D, rank)

@@ -123,11 +123,16 @@ class OptimalDenoiser:
                 f"data must be a Dataset, tensor or array, got {type(data).__name__}: use load() for a path"
             )
         self.data = data
-        self._points = Points(data.array if isinstance(data, Dataset) else data, memory)
-        self._evaluator = Evaluator(self._points, method, memory, tolerance=tolerance, certified=certified)
+        array = data.array if isinstance(data, Dataset) else data
+        self._evaluator = self._over(array, method, memory, tolerance=tolerance, certified=certified)
+        self._points = self._evaluator.points
         self.event = self._points.event
         self._few_points: Any = None
         """The same data in coordinates of their span, once `optimal.basis` has computed them."""
+
+    def _over(self, array: Tensor | np.ndarray, method: str, memory: int, **bounds: Any) -> Evaluator:
+        """The sums over the array."""
+        return Evaluator(Points(array, memory), method, memory, **bounds)
 
     def __len__(self) -> int:
         return self._points.size

@@ -4,7 +4,8 @@ dense     blocked matrix products, float32 with float64 where float32 would be w
 screened  products of bytes that leave out what cannot matter, with a bound, for images
 keops     KeOps reductions in float64, compiled for each event size
 
-and, in float64 by matrix products alone, the sums of the capture certificate (drift).
+and, in float64 by matrix products alone, the sums of the capture certificate (drift); `sharded` merges the sums of
+several processes, each by one of these.
 """
 
 from __future__ import annotations
@@ -122,13 +123,17 @@ class Evaluator:
                 f"weights of {len(z)} queries over {self.points.size} points need {need:,} bytes, over the budget of "
                 f"{self.memory:,}: raise memory=, take fewer queries, or use posterior()"
             )
+        return self.log_weights(z, sigma, single=single).softmax(1)
+
+    def log_weights(self, z: Tensor, sigma: Tensor, *, single: bool) -> Tensor:
+        """The logits behind `weights`, (B, N) float64; −inf where the weight is given 0."""
         scores = torch.full((len(z), self.points.size), -torch.inf, dtype=torch.float64, device=z.device)
         for rows, index, part, _, _ in dense.logits(self.points, z, sigma, single=single, memory=self.memory):
             if rows is None:
                 scores[:, index] = part
             else:
                 scores[rows[:, None], index] = part
-        return scores.softmax(1)
+        return scores
 
     def drift_bounds(self, z: Tensor, sigma: Tensor, index: Tensor, trials: tuple[float, ...]) -> Tensor:
         """S(δ) of `optimal.capture` for the points `index`, (B,), and every δ in `trials`: (B, len(trials)) float64."""

@@ -17,13 +17,14 @@ from torch import Tensor
 
 __all__ = ["Moments"]
 
-_FIELDS = ("top", "total", "energy", "square", "mean", "index", "bound", "estimate")
+_FIELDS = ("top", "total", "energy", "square", "mean", "index", "bound", "estimate", "doubt")
 
 
 class Moments:
     """Sums for B queries, empty at first; float64, `index` int64. The leader among equals is the first in the data.
 
-    bound and estimate, (B,), are of the relative error of the mean, proven and expected; nan where there is none.
+    bound and estimate, (B,), are of the relative error of the mean, proven and expected; doubt, (B,), is a proven bound
+    on the error of `log_total`, nats. nan where there is none.
     """
 
     def __init__(self, batch: int, dim: int, device: torch.device):
@@ -33,7 +34,7 @@ class Moments:
         self.top = torch.full((batch,), -torch.inf, dtype=torch.float64, device=device)
         self.total, self.energy, self.square = zeros(batch), zeros(batch), zeros(batch)
         self.mean = zeros(batch, dim)
-        self.bound, self.estimate = zeros(batch).fill_(torch.nan), zeros(batch).fill_(torch.nan)
+        self.bound, self.estimate, self.doubt = (zeros(batch).fill_(torch.nan) for _ in range(3))
         self.index = torch.zeros(batch, dtype=torch.int64, device=device)
 
     def merge(

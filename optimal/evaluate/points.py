@@ -46,7 +46,7 @@ class Points:
     Attributes:
         event: shape of one point.
         size, dim: N and D = prod(event).
-        centre: (D,) float64, exactly representable in float32.
+        centre: (D,) float64, exactly representable in float32; the mean of some points unless it was given.
         half_norms: (N,) float64, ½‖y_j − c‖².
         radius: max_j ‖y_j − c‖.
 
@@ -54,7 +54,7 @@ class Points:
         ValueError: the array is empty, has no point axis, holds nan or inf, or is neither float nor uint8.
     """
 
-    def __init__(self, array: Tensor | np.ndarray, memory: int = 2**30):
+    def __init__(self, array: Tensor | np.ndarray, memory: int = 2**30, centre: Tensor | None = None):
         tensor = _as_tensor(array)
         self._file = _MappedFile.of(array, memory)
         if tensor.ndim < 2 or tensor.numel() == 0:
@@ -67,7 +67,11 @@ class Points:
         self.size = tensor.shape[0]
         self.dim = math.prod(self.event)
         self._rows = tensor.reshape(self.size, self.dim)
-        self.centre = self._mean_of_some().float().double()
+        self.centre = self._mean_of_some().float().double() if centre is None else centre
+        self._measure()
+
+    def _measure(self) -> None:
+        """Read all points once: their norms, and whether they are finite."""
         # Filled in place: thousands of small results between the large temporaries would fragment the heap.
         self.half_norms = torch.empty(self.size, dtype=torch.float64, device=self.device)
         for start, block in self.blocks(self.few_rows, self.device):

@@ -232,18 +232,24 @@ def _sharp(points: Points, scores: _Scores, rows: Tensor, out: Moments) -> None:
     left_out = (points.size - len(scores.index)) * math.exp(-_WINDOW)
     bound = _rounding(points, out.at(rows), scores.z, scores.sigma) + 2 * points.radius * left_out
     out.bound[rows] = out.estimate[rows] = bound
+    out.doubt[rows] = _float64_error(points, scores.z, scores.sigma) + left_out
 
 
 def _by_float64(points: Points, z: Tensor, sigma: Tensor) -> Moments:
     out = dense.moments(points, z, sigma, single=False, memory=2**28)
     out.bound = out.estimate = _rounding(points, out, z, sigma)
+    out.doubt = _float64_error(points, z, sigma)
     return out
 
 
 def _rounding(points: Points, sums: Moments, z: Tensor, sigma: Tensor) -> Tensor:
     """(B,): bound on ‖mean − exact‖ of sums made in float64, from the rounding of their logits."""
-    error = dense.ROUNDING[torch.float64] * z.norm(dim=1) * points.radius / sigma.square()
-    return _moved(points, sums, error) + 1e-13 * points.largest_norm
+    return _moved(points, sums, _float64_error(points, z, sigma)) + 1e-13 * points.largest_norm
+
+
+def _float64_error(points: Points, z: Tensor, sigma: Tensor) -> Tensor:
+    """(B,): bound on the error of logits made in float64, nats."""
+    return dense.ROUNDING[torch.float64] * z.norm(dim=1) * points.radius / sigma.square()
 
 
 def _moved(points: Points, sums: Moments, error: Tensor) -> Tensor:
@@ -310,6 +316,7 @@ def _spread(points: Points, scores: _Scores, rows: Tensor, out: Moments, toleran
     likely = scores.digits.step / 6**0.5 * sums.variance * precision[others] + likely_rest + common
     out.bound[rows] = proven if certified else torch.nan
     out.estimate[rows] = torch.minimum(proven, likely)
+    out.doubt[rows] = error + left_out
 
 
 def _settle_leaders(

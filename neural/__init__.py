@@ -8,6 +8,11 @@ net = fit(PRESETS["toy"], data)                          # a Denoiser
 found = agreement(net, OptimalDenoiser(data), [0.1, 0.5, 1.0, 5.0])
 """
 
+from .adapters import from_ddpm as from_ddpm
+from .adapters import from_edm as from_edm
+from .adapters import from_flow as from_flow
+from .adapters import from_prediction as from_prediction
+from .adapters import from_unet as from_unet
 from .compare import Agreement as Agreement
 from .compare import agreement as agreement
 from .compare import compare as compare

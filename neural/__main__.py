@@ -22,6 +22,7 @@ from torch import distributed
 from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load, sample
 from optimal.datasets import parse_options
 from optimal.denoiser import Denoiser
+from optimal.point_files import save_grid
 from optimal.samplers import solver_of
 
 from . import checkpoint, networks
@@ -192,7 +193,7 @@ def _sample(command: Sample) -> None:
         written = [command.out.with_name(f"{command.out.name}.npz")]
         np.savez_compressed(written[0], allow_pickle=False, noises=x.numpy(), samples=ends.numpy())
         if data.is_image:
-            written.append(_grid(ends, command.out.with_name(f"{command.out.name}.png")))
+            written.append(save_grid(ends, command.out.with_name(f"{command.out.name}.png")))
     except OSError as error:
         raise ValueError(f"the samples could not be written to {command.out}: {error.strerror or error}") from error
     print(f"{command.n} samples: {', '.join(map(str, written))}")
@@ -204,23 +205,6 @@ def _range(model: Denoiser, config: Any) -> tuple[float, float]:
         options = experiment_of(config).optimisation
         return options.sigma_min, options.sigma_max
     return getattr(model, "sigma_min", 0.002), getattr(model, "sigma_max", 80.0)
-
-
-def _grid(images: torch.Tensor, path: Path) -> Path:
-    from PIL import Image
-
-    from optimal.datasets import to_uint8
-
-    count = len(images)
-    columns = int(np.ceil(np.sqrt(count)))
-    pixels = to_uint8(images.clamp(-1, 1)).permute(0, 2, 3, 1).numpy()
-    height, width, channels = pixels.shape[1:]
-    page = np.full((-(-count // columns) * (height + 1), columns * (width + 1), channels), 255, np.uint8)
-    for i, image in enumerate(pixels):
-        row, column = divmod(i, columns)
-        page[row * (height + 1) :, column * (width + 1) :][:height, :width] = image
-    Image.fromarray(page.squeeze(2) if channels == 1 else page).save(path)
-    return path
 
 
 def _compare(command: Compare) -> None:

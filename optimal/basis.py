@@ -24,7 +24,7 @@ from .datasets.store import cache_folder
 from .denoiser import OptimalDenoiser
 from .evaluate import Points
 
-__all__ = ["SKETCH", "Basis", "FewPoints", "basis_of", "few_points"]
+__all__ = ["SKETCH", "Basis", "FewPoints", "are_few", "basis_of", "few_points"]
 
 SKETCH = 32
 """Random projections of what the axes leave: enough to know its length to ±15%."""
@@ -75,13 +75,18 @@ class FewPoints:
         return coordinates.double() @ self.axes.T + self.centre
 
 
+def are_few(D: OptimalDenoiser) -> bool:
+    """Whether `few_points` takes the span of D's data: at most 5,000 points, of at least twice as many values."""
+    return type(D) is OptimalDenoiser and D._points.size <= _FEW and D._points.dim >= 2 * D._points.size
+
+
 def few_points(D: OptimalDenoiser) -> FewPoints | None:
     """D's data in the span of its points, where this at least halves the size of a point; else None.
 
     It takes a QR decomposition, seconds for 2,429 × 12,288, and is kept in memory with D.
     """
     points = D._points
-    if type(D) is not OptimalDenoiser or points.size > _FEW or points.dim < 2 * points.size:
+    if not are_few(D):
         return None
     if D._few_points is None:
         rows = points.read(slice(0, points.size), torch.empty(points.size, points.dim, dtype=torch.float64))

@@ -40,7 +40,7 @@ class Denoiser(Protocol):
     like x.
     """
 
-    def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, sigma: float | Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)

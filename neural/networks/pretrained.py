@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
+from optimal.denoiser import Denoiser
 
-from optimal.parametrize import to_x0
+from ..adapters import from_unet
 
 __all__ = ["from_diffusers"]
 
 _SCHEDULES = ("DDPM", "DDIM", "PNDM", "Euler", "EulerAncestral", "Heun", "LMS", "DPMSolver", "DEIS", "UniPC", "KDPM2")
 """Schedulers that are given the betas of DDPM's table."""
-_KINDS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
 
-def from_diffusers(folder: str | Path) -> Callable[[Tensor, float | Tensor], Tensor]:
+def from_diffusers(folder: str | Path) -> Denoiser:
     """The unconditional `UNet2DModel` and scheduler of a pipeline saved on disk, as a `Denoiser`.
 
-    With ā_t the scheduler's, σ_t = √((1 − ā_t)/ā_t), the network is asked at x/√(1 + σ²) and at the t, not
-    necessarily whole, with σ_t = σ (linear in ln σ between steps). Nothing is downloaded; only safetensors are read.
+    It is asked as `neural.adapters.from_unet` says. Nothing is downloaded; only safetensors are read.
 
     Args:
         folder: with unet/ and scheduler/, as pipelines are saved, or with both configurations in one place.
@@ -51,23 +46,4 @@ def from_diffusers(folder: str | Path) -> Callable[[Tensor, float | Tensor], Ten
     name = str(config.get("_class_name", ""))
     if not name.startswith(_SCHEDULES):
         raise ValueError(f"the scheduler of {folder}, {name or 'nameless'}, does not have DDPM's noise levels")
-    scheduler: Any = DDPMScheduler.from_config(config)
-    kind = scheduler.config["prediction_type"]
-    if kind not in _KINDS:
-        raise ValueError(f"prediction_type must be one of {', '.join(_KINDS)}, got {kind!r}")
-    kept = scheduler.alphas_cumprod.double().numpy()
-    table = np.log(np.sqrt((1 - kept) / kept))
-    low, high = np.exp(table[[0, -1]])
-
-    def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
-        levels = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).expand(len(x))
-        if not ((levels >= low * (1 - 1e-6)) & (levels <= high * (1 + 1e-6))).all():
-            raise ValueError(f"sigma must lie between {low:g} and {high:g}, the range of the checkpoint's schedule")
-        t = torch.from_numpy(np.interp(levels.log().cpu().numpy(), table, np.arange(len(table)))).to(x.device)
-        scale = (1 + levels.square()).rsqrt().view(-1, *[1] * (x.ndim - 1))
-        with torch.no_grad():
-            value = net((scale * x.double()).to(net.dtype), t.to(torch.float32)).sample
-        return to_x0(value.to(x.dtype), x, levels, _KINDS[kind])
-
-    denoise.sigma_min, denoise.sigma_max = float(low), float(high)  # pyright: ignore[reportFunctionMemberAccess]
-    return denoise
+    return from_unet(net, DDPMScheduler.from_config(config))

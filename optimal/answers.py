@@ -1,0 +1,226 @@
+"""What `python -m optimal` asks: one function a question, each a dictionary of plain numbers.
+
+Every function takes `say`, which is told what will take long; progress bars are drawn on stderr.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .basis import are_few
+from .border import collapse_border, seeking_refining_border
+from .capture import certify
+from .datasets import Dataset
+from .denoiser import OptimalDenoiser, Posterior
+from .flow import FlowMap
+from .regimes import collapse_sigma, speciation_sigma, top_eigenvalue
+from .samplers import sample, solver_of
+from .schedule import karras
+from .span import sample_in_span
+
+__all__ = ["denoised", "described", "destination", "located", "sampled"]
+
+Say = Callable[[str], object]
+
+_FLOPS = 3e10
+"""Of a thread, about: for estimates only."""
+_BYTES = 4e9
+"""Read from the data in a second, about."""
+_LONG = 10.0
+"""Seconds of work that are announced."""
+_BORDER_CALLS = 48
+_FLOW_CALLS = 80
+
+
+def described(data: Dataset, *, say: Say) -> dict[str, Any]:
+    """Size, copies, spread, and the closed formulas of `optimal.regimes`."""
+    dim = math.prod(data.event)
+    passes = dim / 16 if dim <= 1024 else 25
+    _announce(passes * data.array.size * 4 / _BYTES, say)
+    with tqdm(total=3, desc="info", unit="part", leave=False, delay=1) as bar:
+        D = OptimalDenoiser(data)
+        bar.update()
+        first = D.first_copies()
+        bar.update()
+        eigenvalue = top_eigenvalue(D)
+        bar.update()
+    distinct = int((first == torch.arange(len(first))).sum())
+    return {
+        "n": len(data),
+        "shape": list(data.event),
+        "dtype": str(data.array.dtype),
+        "source": data.source,
+        "licence": data.licence,
+        "distinct": distinct,
+        "duplicates": len(data) - distinct,
+        "standard_deviation": D.standard_deviation,
+        "top_eigenvalue": eigenvalue,
+        "sigma_S": speciation_sigma(eigenvalue),
+        "sigma_C": collapse_sigma(len(data), dim, D.standard_deviation),
+    }
+
+
+def located(data: Dataset, draws: int, seed: int, *, say: Say) -> dict[str, Any]:
+    """The border, by both of its definitions: {"count": …, "entropy": …}, each with sigma, low, high and threshold."""
+    D = OptimalDenoiser(data)
+    _announce(_BORDER_CALLS * _seconds(D, draws), say)
+    found: dict[str, Any] = {"draws": draws, "seed": seed}
+    for name, measure in (("count", seeking_refining_border), ("entropy", collapse_border)):
+        border = measure(D, draws=draws, generator=torch.Generator().manual_seed(seed), progress=True)
+        found[name] = {key: getattr(border, key) for key in ("sigma", "low", "high", "threshold")}
+    return found
+
+
+def denoised(data: Dataset, x: Tensor, sigma: float, top: int, *, say: Say) -> tuple[Tensor, dict[str, Any]]:
+    """E[x0 | x] of x, (1, *event), and the most probable points."""
+    D = OptimalDenoiser(data)
+    _announce(2 * _seconds(D, 1), say)
+    post = D.posterior(x, sigma)
+    weights, index = D.weights(x, sigma)[0].topk(min(top, len(D)))
+    points = [{"index": int(k), "weight": float(w)} for k, w in zip(index, weights, strict=True) if w > 0]
+    return post.mean, {
+        "sigma": sigma,
+        "effective_count": float(post.effective_count),
+        "entropy": float(post.entropy),
+        "log_density": float(post.log_density),
+        "variance": float(post.variance),
+        "mean": post.mean.flatten().tolist() if post.mean.numel() <= 2 else None,
+        "points": points,
+    }
+
+
+def destination(data: Dataset, x: Tensor, sigma: float, *, say: Say) -> tuple[Tensor, dict[str, Any]]:
+    """Where the exact flow takes x, (1, *event), and how sure that is; the first is E[x0 | x].
+
+    `certified`: whether it is proven at sigma already; `captured`: the noise level from which on it is, 0 where x is on
+    the border between basins to within rounding; `weight`: the posterior probability of the destination.
+    """
+    D = _Watched(data)
+    _announce(_FLOW_CALLS * _seconds(D, 1), say)
+    with D.bar:
+        post = D.posterior(x, sigma)
+        landing = FlowMap(D).land(x, sigma)
+    index, captured = int(landing.index), float(landing.captured)
+    certified = bool(certify(D, x, sigma, landing.index).holds)
+    if certified:
+        sure = "certain: it is proven at this noise level already"
+    elif captured > 0:
+        sure = f"computed; along the way it becomes certain at sigma = {captured:.4g}"
+    else:
+        sure = "undecided: x lies on the border between two basins, or between copies, to within rounding"
+    found = {
+        "sigma": sigma,
+        "index": index,
+        "label": None if data.labels is None else data.labels[index].tolist(),
+        "certified": certified,
+        "captured": captured,
+        "sure": sure,
+        "weight": float(D.weights(x, sigma)[0, index]),
+        "leader": int(post.top_index),
+        "leader_weight": float(post.top_weight),
+        "effective_count": float(post.effective_count),
+        "nfe": int(landing.nfe),
+    }
+    return post.mean, found
+
+
+def sampled(
+    data: Dataset,
+    n: int,
+    solver: str,
+    steps: int,
+    *,
+    sigma_min: float,
+    sigma_max: float | None,
+    seed: int,
+    options: Mapping[str, Any],
+    say: Say,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """n samples: arrays (noises, samples, index of the data point that each is, or −1; sigmas), and what they are."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    D = OptimalDenoiser(data)
+    if sigma_max is None:
+        sigma_max = 80.0 * max(1.0, 2 * D.standard_deviation)
+    sigmas = karras(steps, sigma_min=sigma_min, sigma_max=sigma_max)
+    try:
+        chosen = solver_of(solver, dict(options))
+        chosen.check(sigmas.tolist())
+    except TypeError as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise ValueError(f"{solver} cannot have {given}: an option has a value of the wrong type") from error
+    generator = torch.Generator().manual_seed(seed)
+    noises = sigma_max * torch.randn(n, *data.event, generator=generator)
+    direct = 2 * steps * _seconds(D, n)
+    axes = _span_seconds(D)
+    in_span = not chosen.draws(steps) and direct > (axes if are_few(D) else max(axes / 2, _LONG))
+    if in_span:
+        _announce(axes + direct / 10, say)
+        landed = sample_in_span(D, noises, sigmas, solver=chosen, progress=True)
+        samples, index, nfe = landed.x, landed.index, landed.nfe
+    else:
+        calls: list[int] = []
+        model = FlowMap(D) if solver == "consistency" else D
+        _announce(direct * (_FLOW_CALLS / 2 if solver == "consistency" else 1), say)
+        samples = sample(
+            model,
+            noises,
+            sigmas,
+            solver=chosen,
+            generator=generator,
+            progress=True,
+            callback=lambda state: calls.append(state.nfe),
+        )
+        nearest = D.nearest(samples)
+        distance = (D.take(nearest).double() - samples.double()).flatten(1).norm(dim=1)
+        tight = 1e-3 * D.standard_deviation * math.sqrt(math.prod(data.event))
+        index, nfe = torch.where(distance <= tight, nearest, -1), calls[-1]
+    found = {
+        "n": n,
+        "solver": solver,
+        "steps": steps,
+        "nfe": nfe,
+        "sigma_max": sigma_max,
+        "sigma_min": sigma_min,
+        "seed": seed,
+        "in_span": in_span,
+        "copies": int((index >= 0).sum()),
+        "different": len(index[index >= 0].unique()),
+        "index": index.tolist(),
+    }
+    return {"noises": noises, "samples": samples, "index": index, "sigmas": sigmas}, found
+
+
+class _Watched(OptimalDenoiser):
+    """An optimum that counts its calls on stderr, once they have taken a second."""
+
+    def __init__(self, data: Dataset):
+        super().__init__(data)
+        self.bar = tqdm(desc="flow", unit="call", leave=False, delay=1)
+
+    def posterior(self, x: Tensor, sigma: float | Tensor) -> Posterior:
+        self.bar.update()
+        return super().posterior(x, sigma)
+
+
+def _span_seconds(D: OptimalDenoiser) -> float:
+    """What the axes of the data take, about; those of many points are kept in the cache."""
+    size, dim = len(D), D._points.dim
+    return (5 * size**2 * dim if are_few(D) else 10 * size * dim * min(1088, dim)) / (_FLOPS * torch.get_num_threads())
+
+
+def _seconds(D: OptimalDenoiser, rows: int) -> float:
+    """What a call of so many rows takes, about."""
+    values = len(D) * D._points.dim
+    return rows * (4 * values + 400 * len(D)) / (_FLOPS * torch.get_num_threads()) + values / _BYTES
+
+
+def _announce(seconds: float, say: Say) -> None:
+    if seconds >= _LONG:
+        say(f"this will take about {seconds:.0f} s" if seconds < 90 else f"this will take about {seconds / 60:.0f} min")

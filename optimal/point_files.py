@@ -1,0 +1,129 @@
+"""One point from what a user names it by, and points as a PNG grid.
+
+A point of a data set is named by a file (an image, or an array in `.npy`), by its place, @17, or, where it has one or
+two values, by these: 0.3 or 0.3,-1.2.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .datasets import Dataset, to_float, to_uint8
+from .datasets.pictures import Encoded, decode_images
+
+__all__ = ["NUMBERS", "read_point", "save_grid"]
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+NUMBERS = re.compile(rf"\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*")
+"""A number, or several with commas between them."""
+_FEW = 2
+
+
+def read_point(text: str, data: Dataset) -> tuple[Tensor, list[str]]:
+    """The point that `text` names, in the shape of the data's events.
+
+    An image becomes grey or coloured as the data are; one of another size is cut to the data's proportions at its
+    centre and resized (Lanczos).
+
+    Args:
+        text: path of an image or of a `.npy`, uint8 or in units of the data; @K, point K of the data; or numbers.
+        data: whose event shape it is to have.
+
+    Returns:
+        (*event) float32, and one sentence for each change that was made.
+
+    Raises:
+        ValueError: no such file or point, one that cannot be read, another shape, values that are not finite.
+    """
+    path = Path(text.strip()).expanduser()
+    if re.fullmatch(r"@\d+", text):
+        place = int(text[1:])
+        if place >= len(data):
+            raise ValueError(f"{data.name} has points @0 to @{len(data) - 1}, got {text}")
+        return data[place], []
+    if math.prod(data.event) <= _FEW and NUMBERS.fullmatch(text):
+        values = torch.tensor([float(part) for part in text.split(",")])
+        if values.numel() != math.prod(data.event):
+            raise ValueError(
+                f"a point of {data.name} has {math.prod(data.event)} value(s), got {values.numel()}: {text}"
+            )
+        return values.view(data.event), []
+    if not path.is_file():
+        other = ", @K for a data point" + (", or numbers" if math.prod(data.event) <= _FEW else "")
+        raise ValueError(f"no file {text}: an image or a .npy is read{other}")
+    if path.suffix.lower() == ".npy":
+        return _array(path, data), []
+    if not data.is_image:
+        raise ValueError(f"{text} cannot be a point of {data.name}, whose shape is {data.event}: give a .npy")
+    return _picture(path, data)
+
+
+def save_grid(images: Tensor, path: Path, *, columns: int | None = None, scale: int = 1) -> Path:
+    """Images (B, C, H, W), C = 1 or 3, values in [−1, 1] (others are cut), row by row into a PNG, a pixel apart.
+
+    Args:
+        images: what to show.
+        path: of the PNG.
+        columns: of the grid; about as many as rows unless given.
+        scale: pixels a side for each of an image's.
+
+    Returns:
+        path.
+    """
+    from PIL import Image
+
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    pixels = to_uint8(images.clamp(-1, 1)).permute(0, 2, 3, 1).cpu().numpy().repeat(scale, 1).repeat(scale, 2)
+    height, width, channels = pixels.shape[1:]
+    page = np.full((-(-len(images) // columns) * (height + 1), columns * (width + 1), channels), 255, np.uint8)
+    for i, image in enumerate(pixels):
+        row, column = divmod(i, columns)
+        page[row * (height + 1) :, column * (width + 1) :][:height, :width] = image
+    Image.fromarray(page.squeeze(2) if channels == 1 else page).save(path)
+    return path
+
+
+def _array(path: Path, data: Dataset) -> Tensor:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as an array: {' '.join(str(error).split())}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fui":
+        raise ValueError(f"{path} must hold one array of numbers")
+    if array.shape not in (data.event, (1, *data.event)) and (data.event[0] != 1 or array.shape != data.event[1:]):
+        raise ValueError(f"{path} must have shape {data.event}, as the points of {data.name}, got {array.shape}")
+    if array.dtype == np.uint8 and data.is_image:
+        array = to_float(array)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path} must hold finite values")
+    return torch.from_numpy(array.astype(np.float32)).view(data.event)
+
+
+def _picture(path: Path, data: Dataset) -> tuple[Tensor, list[str]]:
+    from PIL import Image, ImageOps
+
+    try:
+        encoded = Encoded(path.name, path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    pixels = next(iter(decode_images(lambda: [encoded], str(path.parent)))).points[0]
+    channels, height, width = data.event
+    notes = []
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    if len(pixels) != channels:
+        kinds = {1: "grey", 3: "colour"}
+        notes.append(f"{path.name} was turned from {kinds[len(pixels)]} to {kinds[channels]}, as {data.name} is.")
+        image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        notes.append(
+            f"{path.name} was resized from {image.width}x{image.height} to {width}x{height}, as {data.name} is."
+        )
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+    array = np.asarray(image)
+    return torch.from_numpy(to_float(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())), notes

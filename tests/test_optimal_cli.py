@@ -1,0 +1,251 @@
+"""`python -m optimal`: every question on a user's data, answered as by the library; bad input is one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from optimal import FlowMap, OptimalDenoiser, answers, load, sample, seeking_refining_border
+from optimal.__main__ import main
+from optimal.datasets import to_uint8
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPTIMAL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Seven coloured images of 6x4 pixels, the last a copy of the first."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 6, 3), np.uint8)
+    (tmp_path / "mine").mkdir()
+    for i, image in enumerate([*pixels, pixels[0]]):
+        Image.fromarray(image).save(tmp_path / "mine" / f"{i}.png")
+    return tmp_path / "mine"
+
+
+def run(*arguments: str) -> int:
+    return main(list(arguments))
+
+
+def asked(capsys: Captured, *arguments: str) -> dict[str, Any]:
+    """The answer of a run with --json."""
+    assert run(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_info(folder: Path, capsys: Captured) -> None:
+    found = asked(capsys, "info", str(folder))
+    data = load(folder)
+    assert (found["n"], found["shape"], found["fingerprint"]) == (7, [3, 4, 6], data.fingerprint)
+    assert (found["distinct"], found["duplicates"]) == (6, 1)
+    points = data.points.double().flatten(1)
+    top = float(torch.linalg.eigvalsh(torch.cov(points.T, correction=0))[-1])
+    assert abs(found["top_eigenvalue"] - top) < 1e-4 * top
+    assert abs(found["sigma_S"] - (top - 1) ** 0.5) < 1e-4 * top
+    assert run("info", "five-deltas", "--option", "positions=-1,2") == 0
+    printed = capsys.readouterr().out
+    assert "N = 2, shape (1,)" in printed
+    assert "speciation predicted at sigma_S = 1.118" in printed
+
+
+def test_what_is_infinite_is_null(capsys: Captured) -> None:
+    found = asked(capsys, "info", "ring", "--option", "n=1")
+    assert found["sigma_C"] is None
+    assert asked(capsys, "border", "ring", "--option", "n=1")["count"]["sigma"] is None
+
+
+def test_denoise_is_the_optimum(capsys: Captured) -> None:
+    data = load("digits")
+    Image.fromarray(data.array[5][0]).save("five.png")
+    found = asked(capsys, "denoise", "digits", "five.png", "--sigma", "1", "--out", "sub/five", "--top", "3")
+    D = OptimalDenoiser(data)
+    post = D.posterior(data[5:6], 1.0)
+    assert np.allclose(np.load("sub/five.npy"), post.mean[0], atol=1e-5)
+    assert abs(found["effective_count"] - float(post.effective_count)) < 1e-3
+    assert [point["index"] for point in found["points"]] == D.weights(data[5:6], 1.0)[0].topk(3).indices.tolist()
+    with Image.open("sub/five.png") as image:
+        assert image.size == (5 * (8 * 16 + 1), 8 * 16 + 1)
+        pixels = np.asarray(image)
+    assert (pixels[:128:16, :128:16] == data.array[5][0]).all()
+    assert (pixels[:128:16, 129:257:16] == to_uint8(post.mean)[0, 0].numpy()).all()
+
+
+def test_noise_is_added_when_asked_for(capsys: Captured) -> None:
+    clean = asked(capsys, "denoise", "digits", "@5", "--sigma", "2")
+    noisy, same, other = (
+        asked(capsys, "denoise", "digits", "@5", "--sigma", "2", "--add-noise", "--seed", seed) for seed in "001"
+    )
+    assert noisy == same
+    assert len({clean["entropy"], noisy["entropy"], other["entropy"]}) == 3
+
+
+def test_an_image_of_another_kind_is_converted_and_it_is_said(folder: Path, capsys: Captured) -> None:
+    Image.fromarray(np.full((20, 20), 100, np.uint8)).save("grey.png")
+    assert run("denoise", str(folder), "grey.png", "--sigma", "0.5") == 0
+    told = capsys.readouterr().err
+    assert "grey.png was turned from grey to colour, as mine is." in told
+    assert "grey.png was resized from 20x20 to 6x4, as mine is." in told
+    with Image.open("denoised.png") as image:
+        assert np.asarray(image)[0, 0].tolist() == [100, 100, 100]
+    assert run("where", "digits", str(folder / "0.png"), "--sigma", "0.5") == 0
+    assert "0.png was turned from colour to grey" in capsys.readouterr().err
+
+
+def test_a_point_from_an_array_or_numbers(capsys: Captured) -> None:
+    ring = load("ring")
+    np.save("x.npy", np.array([-0.7, 0.4], np.float32))
+    by_numbers = asked(capsys, "where", "ring", "-0.7,0.4", "--sigma", "0.5")
+    assert asked(capsys, "where", "ring", "x.npy", "--sigma", "0.5") == by_numbers
+    x = torch.tensor([[-0.7, 0.4]])
+    assert by_numbers["index"] == int(FlowMap(OptimalDenoiser(ring)).index(x, 0.5))
+    assert asked(capsys, "denoise", "five-deltas", "-0.3", "--sigma", "1")["mean"] == pytest.approx(
+        OptimalDenoiser(load("five-deltas"))(torch.tensor([[-0.3]]), 1.0).flatten().tolist(), rel=1e-5
+    )
+    np.save("pixels.npy", load("digits").array[7])
+    np.save("floats.npy", load("digits")[7].numpy())
+    first, second = (asked(capsys, "denoise", "digits", f"{name}.npy", "--sigma", "1") for name in ("pixels", "floats"))
+    assert first == second
+    assert first["points"][0]["index"] == 7
+
+
+def test_where_says_how_sure_it_is(capsys: Captured) -> None:
+    near = asked(capsys, "where", "digits", "@9", "--sigma", "0.1")
+    assert (near["index"], near["certified"], near["captured"]) == (9, True, 0.1)
+    far = asked(capsys, "where", "digits", "@9", "--sigma", "3", "--add-noise", "--out", "far")
+    data = load("digits")
+    x = data[9:10] + 3 * torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    D = OptimalDenoiser(data)
+    landing = FlowMap(D).land(x, 3.0)
+    assert far["index"] == int(landing.index)
+    assert far["captured"] == pytest.approx(float(landing.captured))
+    assert 0 < far["captured"] < 3
+    assert not far["certified"]
+    assert far["weight"] == pytest.approx(float(D.weights(x, 3.0)[0, far["index"]]))
+    with Image.open("far.png") as image:
+        tile = np.asarray(image)[:128:16, 258:386:16]
+    assert (tile == data.array[far["index"]][0]).all()
+    assert run("where", "two-points", "0", "--sigma", "1") == 0
+    assert "undecided: x lies on the border" in capsys.readouterr().out
+
+
+def test_border_is_the_library_s(capsys: Captured) -> None:
+    found = asked(capsys, "border", "faces", "--draws", "64", "--seed", "3")
+    expected = seeking_refining_border(
+        OptimalDenoiser(load("faces")), draws=64, generator=torch.Generator().manual_seed(3)
+    )
+    assert found["count"]["sigma"] == pytest.approx(expected.sigma)
+    assert found["count"]["low"] == pytest.approx(expected.low)
+    assert abs(found["entropy"]["sigma"] / expected.sigma - 1) < 0.2
+    assert run("border", "faces", "--draws", "16") == 0
+    assert "between mode seeking and mode refining" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        ["heun"],
+        ["euler"],
+        ["dpm_solver_pp", "--solver-option", "order=3"],
+        ["edm_stochastic", "--solver-option", "S_churn=5"],
+        ["consistency"],
+    ],
+)
+def test_samples_are_data_points(folder: Path, solver: list[str], capsys: Captured) -> None:
+    found = asked(capsys, "sample", str(folder), "-n", "5", "--solver", *solver, "--out", "some.v1")
+    assert (found["n"], found["copies"]) == (5, 5)
+    with np.load("some.v1.npz") as arrays:
+        assert arrays["samples"].shape == arrays["noises"].shape == (5, 3, 4, 6)
+        assert np.allclose(arrays["samples"], load(folder)[found["index"]], atol=2e-3)
+    with Image.open("some.v1.png") as image:
+        assert image.size == (3 * (6 * 21 + 1), 2 * (4 * 21 + 1))
+
+
+def test_many_samples_of_large_data_are_taken_in_their_span(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, told = load(folder), []
+    options: dict[str, Any] = {"sigma_min": 0.002, "sigma_max": None, "seed": 1, "options": {}, "say": told.append}
+    monkeypatch.setattr(answers, "_span_seconds", lambda D: 1e9)
+    direct, about = answers.sampled(data, 8, "heun", 6, **options)
+    assert not about["in_span"]
+    assert not told
+    monkeypatch.setattr(answers, "_span_seconds", lambda D: 0.0)
+    monkeypatch.setattr(answers, "_LONG", 1e-9)
+    arrays, about = answers.sampled(data, 8, "heun", 6, **options)
+    assert about["in_span"]
+    assert torch.allclose(arrays["samples"], direct["samples"], atol=1e-4)
+    assert not torch.allclose(arrays["samples"].flip(0), direct["samples"], atol=1e-1)
+    assert torch.allclose(
+        direct["samples"], sample(OptimalDenoiser(data), direct["noises"], direct["sigmas"], solver="heun"), atol=1e-5
+    )
+    assert told[0].startswith("this will take about")
+    churned = options | {"options": {"S_churn": 2.0}}
+    assert not answers.sampled(data, 8, "edm_stochastic", 6, **churned)[1]["in_span"]
+
+
+def test_the_start_grows_with_the_data(capsys: Captured) -> None:
+    np.save("wide.npy", 10 * np.random.default_rng(0).standard_normal((50, 2)).astype(np.float32))
+    found = asked(capsys, "sample", "wide.npy", "-n", "3")
+    assert 1200 < found["sigma_max"] < 2000
+    assert not Path("samples.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["info", "nowhere"], "unknown data set 'nowhere'"),
+        (["info", "digits", "--option", "n"], "--option must be name=value, got 'n'"),
+        (["denoise", "digits", "nowhere.png", "--sigma", "1"], "no file nowhere.png"),
+        (["denoise", "digits", "@3", "--sigma", "0"], "sigma must be positive and finite, got 0"),
+        (["where", "digits", "@3", "--sigma", "-1"], "sigma must be positive and finite, got -1"),
+        (["where", "digits", "@1797", "--sigma", "1"], "digits has points @0 to @1796, got @1797"),
+        (["where", "five-deltas", "1,2", "--sigma", "1"], "a point of five-deltas has 1 value(s), got 2"),
+        (["where", "five-deltas", "1", "--sigma", "1", "--out", "x"], "five-deltas holds no images"),
+        (["denoise", "digits", "@3", "--sigma", "1", "--top", "0"], "top must be at least 1, got 0"),
+        (["denoise", "digits", "short.npy", "--sigma", "1"], "must have shape (1, 8, 8), as the points of digits"),
+        (["denoise", "digits", "nan.npy", "--sigma", "1"], "nan.npy must hold finite values"),
+        (["denoise", "digits", "broken.npy", "--sigma", "1"], "broken.npy cannot be read as an array"),
+        (["denoise", "digits", "broken.png", "--sigma", "1"], "cannot be read as an image"),
+        (["denoise", "ring", "broken.png", "--sigma", "1"], "cannot be a point of ring"),
+        (["denoise", "digits", "@3", "--sigma", "1", "--out", "broken.png/x"], "broken.png could not be"),
+        (["sample", "digits", "-n", "0"], "n must be at least 1, got 0"),
+        (["sample", "digits", "--solver", "foo"], "unknown solver 'foo'"),
+        (["sample", "digits", "--solver", "dpm_solver", "--solver-option", "order=x"], "order"),
+        (["sample", "digits", "--solver", "edm_stochastic", "--solver-option", "S_churn=x"], "S_churn"),
+        (["sample", "digits", "--solver", "euler", "--solver-option", "eta=(1,2)"], "eta"),
+        (["sample", "digits", "--sigma-min", "-1"], "a grid needs 0 < sigma_min"),
+        (["sample", "digits", "--steps", "0"], "a grid needs at least 1 step"),
+        (["border", "digits", "--draws", "0"], "draws must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_one_sentence(command: list[str], sentence: str, capsys: Captured) -> None:
+    np.save("short.npy", np.zeros(3, np.float32))
+    np.save("nan.npy", np.full((1, 8, 8), np.nan, np.float32))
+    Path("broken.npy").write_bytes(b"no array")
+    Path("broken.png").write_bytes(b"no image")
+    assert run(*command) == 2
+    printed = capsys.readouterr()
+    error = printed.err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert not printed.out
+
+
+@pytest.mark.parametrize("command", ["info", "denoise", "sample", "border", "where"])
+def test_help_names_units_and_defaults(command: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(command, "--help")
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "default: " in text
+    if command in ("denoise", "where", "sample"):
+        assert "in units of the data" in text

@@ -57,15 +57,13 @@ class Browser:
         """Press at `start`, move on, release; pixels from the middle of the element."""
         origin = self.find(selector)
         self.run("arguments[0].scrollIntoView({block: 'center'})", origin)
-        moves = [
-            {"type": "pointerMove", "origin": origin, "x": x, "y": y, "duration": 30} for x, y in (start, *ends)
-        ]
+        moves = [{"type": "pointerMove", "origin": origin, "x": x, "y": y, "duration": 30} for x, y in (start, *ends)]
         actions = [moves[0], {"type": "pointerDown", "button": 0}, *moves[1:], {"type": "pointerUp", "button": 0}]
         self._post("actions", actions=[{"type": "pointer", "id": "mouse", "actions": actions}])
         self.settle()
 
     def settle(self) -> None:
-        """Until what was asked for is drawn."""
+        """Return once what was asked for is drawn."""
         self.run("return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def text(self, selector: str) -> str:
@@ -104,7 +102,6 @@ def browser(width: int = 1200, height: int = 900, *, phone: bool = False, dark: 
     if phone:
         options["mobileEmulation"] = {"deviceMetrics": {"width": width, "height": height, "pixelRatio": 2.0}}
     wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-    # Debian's wrapper of Chromium complains about machines of its own kind.
     driver = subprocess.Popen(
         [shutil.which(_DRIVER) or _DRIVER, f"--port={port}"],
         stdout=subprocess.DEVNULL,
@@ -126,7 +123,9 @@ def browser(width: int = 1200, height: int = 900, *, phone: bool = False, dark: 
 def _request(url: str, body: dict[str, Any] | None, patience: float = 0) -> Any:
     """POST, or DELETE without a body; tried again for so many seconds while nobody listens."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method="POST" if data else "DELETE")
+    request = urllib.request.Request(
+        url, data, {"Content-Type": "application/json"}, method="POST" if data else "DELETE"
+    )
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     until = time.monotonic() + patience
     while True:

@@ -74,6 +74,16 @@ function label(ctx, text, a, b, align = "center", color = theme("faint"), baseli
   ctx.fillText(text, a, b);
 }
 
+// A label that stays readable over lines.
+function note(ctx, text, a, b, align) {
+  ctx.textAlign = align;
+  ctx.textBaseline = "alphabetic";
+  ctx.strokeStyle = theme("paper");
+  ctx.lineWidth = 4;
+  ctx.strokeText(text, a, b);
+  label(ctx, text, a, b, align, theme("ink"));
+}
+
 // Powers of ten between low and high, and 2 and 5 times them where `place` leaves a gap of so many pixels.
 function logTicks(low, high, place, gap = 30) {
   const ticks = [];

@@ -29,9 +29,9 @@ async function exploreImages(data) {
     + "One noise ε for each source at every σ; noisy images are drawn as x/√(1 + σ²)."
     + (data.shown_reduced ? ` Pictures are reduced to ${w}×${h} for show; the numbers are of the full size.` : "");
 
-  const names = { noisy: "noisy x", means: "guess E[x₀\u00a0|\u00a0x]", landings: "landing of the flow", sources: "source x₀" };
+  const names = { noisy: "noisy x", means: "guess\nE[x₀ | x]", landings: "landing\nof the flow", sources: "source x₀" };
   const grid = byId("images-grid"), cells = [];
-  grid.style.gridTemplateColumns = `minmax(3.6rem, 6rem) repeat(${count}, 1fr)`;
+  grid.style.gridTemplateColumns = `minmax(4rem, 6rem) repeat(${count}, 1fr)`;
   for (const name of Object.keys(names)) {
     const title = Object.assign(document.createElement("div"), { className: "name", textContent: names[name] });
     grid.append(title);
@@ -64,7 +64,7 @@ async function exploreImages(data) {
       const ctx = canvas.getContext("2d");
       put(ctx, name, of, k, 0, 0, w, h);
       canvas.className = [of === m ? "chosen" : "", name === "landings" ? (data.hit[of][k] ? "hit" : "miss") : ""].join(" ");
-      canvas.title = `${names[name]}, source ${of + 1}`;
+      canvas.title = `${names[name].replace("\n", " ")}, source ${of + 1}`;
     }
     buttons.forEach((button, of) => button.setAttribute("aria-checked", of === m));
     show("images-count", data.counts[m][k], 2);
@@ -111,11 +111,11 @@ async function exploreImages(data) {
     for (const tick of logTicks(low, high, a)) label(ctx, level(tick), clamp(a(tick), left + 8, width - 14), strip + plot + 16);
     label(ctx, "noise level σ, from noise to data →", left + room / 2, height - 4);
     if (data.border > low && data.border < high) {
-      const place = a(data.border), flip = place > width - 130;
+      const place = a(data.border), flip = place > width - 100;
       ctx.fillStyle = `rgba(${theme("cloud")}, 0.35)`;
       ctx.fillRect(a(data.border_high), strip, a(data.border_low) - a(data.border_high), plot);
       line(ctx, [[place, strip], [place, strip + plot]], theme("ink"), 1.5, [6, 4]);
-      label(ctx, `border σ = ${level(data.border)}`, place + (flip ? -8 : 8), strip + 16, flip ? "right" : "left", theme("ink"));
+      note(ctx, `border σ = ${level(data.border)}`, place + (flip ? -8 : 8), strip + 16, flip ? "right" : "left");
     }
     dot(ctx, now, b(data.quartiles[state.k][1]), 6, theme("mark"));
     canvas.setAttribute("aria-label", `effective number of points against σ; at σ ${level(data.sigmas[state.k])} the median is ${readable(data.quartiles[state.k][1], 1)}`);

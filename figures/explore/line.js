@@ -44,7 +44,8 @@ class LineView {
     if (this.toy.border > this.low && this.toy.border < this.high) {
       const at = this.a(this.toy.border);
       line(ctx, [[at, 4], [at, 4 + this.height]], theme("ink"), 1.2, [6, 4]);
-      label(ctx, `border σ = ${level(this.toy.border)}`, at + 5, 18, "left", theme("ink"));
+      const flip = at > width - 110;
+      note(ctx, `border σ = ${level(this.toy.border)}`, at + (flip ? -5 : 5), 18, flip ? "right" : "left");
     }
     line(ctx, flow.line.map(([s, x]) => [this.a(s), this.b(x)]), hue(flow.index, N), 4);
     const [a, b] = [this.a(state.sigma), this.b(state.x[0])];

@@ -36,8 +36,11 @@ class PlaneView {
     dot(ctx, ...at(state.x), 9, theme("mark"));
     ctx.strokeStyle = theme("rule");
     ctx.strokeRect(0.5, 0.5, width - 1, width - 1);
-    for (const tick of linearTicks(cx - reach, cx + reach, 6).slice(1, -1)) label(ctx, level(tick), at([tick, cy])[0], width - 6);
-    for (const tick of linearTicks(cy - reach, cy + reach, 6).slice(1, -1)) label(ctx, level(tick), 5, at([cx, tick])[1], "left", theme("faint"), "middle");
+    const inside = (place) => place > 24 && place < width - 30;
+    for (const place of linearTicks(cx - reach, cx + reach).map((tick) => [at([tick, cy])[0], tick]))
+      if (inside(place[0])) label(ctx, level(place[1]), place[0], width - 6);
+    for (const place of linearTicks(cy - reach, cy + reach).map((tick) => [at([cx, tick])[1], tick]))
+      if (inside(place[0])) label(ctx, level(place[1]), 5, place[0], "left", theme("faint"), "middle");
     label(ctx, "x₁", width - 6, width - 6, "right");
     label(ctx, "x₂", 5, 14, "left");
   }

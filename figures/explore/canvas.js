@@ -17,6 +17,7 @@ function show(id, value, digits = 4) {
 }
 
 function readable(value, digits = 4) {
+  if (Math.abs(value) < 1e-12) value = 0;
   if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6)) return minus(value.toExponential(2));
   return minus(Math.abs(value) >= 100 ? value.toFixed(1) : value.toFixed(digits));
 }

@@ -21,7 +21,7 @@ async function exploreImages(data) {
   const N = data.size.toLocaleString("en");
   byId("images-title").textContent = `${data.dataset}: ${N} images of ${data.event}`;
   byId("images-intro").textContent = `Move the slider from noise (left) to data (right). The best guess is first the mean of all ${N} images, then a blend of a few, then one image; `
-    + "the flow always lands on an image of the data, at high noise mostly not on the one the noise was added to.";
+    + "the flow always lands on an image of the data, at high noise mostly not on the one the noise was added to. Green frame: it is that source; dashed: another image.";
   byId("images-snap").textContent = `level ${state.k + 1} of ${levels}; snaps to computed levels`;
   byId("images-legend").textContent = "Above: noisy x, guess and landing of the chosen source, at the σ below them. Curve: effective number of points, median and quartiles over "
     + `${data.draws} draws of (x₀, ε); N = ${N} at the top, 1 at the bottom. Drag on it to move the slider.`;
@@ -44,7 +44,6 @@ async function exploreImages(data) {
   }
   const buttons = Array.from({ length: count }, (_, m) => {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: m + 1 });
-    button.setAttribute("role", "radio");
     button.addEventListener("click", () => { state.m = m; request(); });
     byId("images-sources").append(button);
     return button;
@@ -66,7 +65,7 @@ async function exploreImages(data) {
       canvas.className = [of === m ? "chosen" : "", name === "landings" ? (data.hit[of][k] ? "hit" : "miss") : ""].join(" ");
       canvas.title = `${names[name].replace("\n", " ")}, source ${of + 1}`;
     }
-    buttons.forEach((button, of) => button.setAttribute("aria-checked", of === m));
+    buttons.forEach((button, of) => button.setAttribute("aria-pressed", of === m));
     show("images-count", data.counts[m][k], 2);
     show("images-lead", data.leads[m][k]);
     byId("images-landing").value = data.landing_index[data.landing[m][k]];

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from . import border, distilled, fewstep, fig1, grids, prop4, samples, steps, students, trained, trajectories
+from . import border, distilled, explore, fewstep, fig1, grids, prop4, samples, steps, students, trained, trajectories
 from .config import Config
 from .networks import prepare
 from .output import save
@@ -32,7 +32,8 @@ FIGURES: dict[str, ModuleType] = {
     "samples": samples,
     "fewstep": fewstep,
 }
-
+PAGES: dict[str, ModuleType] = {"explore": explore}
+"""Pages of their own, which draw themselves."""
 
 _PRESETS = ("trained", "students", "samples", "fewstep")
 """Figures of the networks of presets."""
@@ -40,7 +41,7 @@ _PRESETS = ("trained", "students", "samples", "fewstep")
 
 @dataclass(frozen=True)
 class Command(Config):
-    """Draw figures into --out, each as PNG and PDF with the numbers behind it as NPZ and JSON."""
+    """Draw figures into --out, each as PNG and PDF with the numbers behind it as NPZ and JSON; `explore` as HTML."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME…")] = ()
     """Figures to draw: names, or `all`; `list` shows what there is."""
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         if command.names == ("list",):
-            for name, module in FIGURES.items():
+            for name, module in (FIGURES | PAGES).items():
                 print(f"{name:10} {module.TITLE}")
             return 0
         names = _chosen(command.names)
@@ -75,26 +76,31 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _chosen(names: tuple[str, ...]) -> list[str]:
+    known = [*FIGURES, *PAGES]
     if not names:
-        raise ValueError(f"name a figure, `all` or `list`; known are {', '.join(FIGURES)}")
+        raise ValueError(f"name a figure, `all` or `list`; known are {', '.join(known)}")
     if names == ("all",):
-        return list(FIGURES)
+        return known
     for name in names:
-        if name not in FIGURES:
-            near = difflib.get_close_matches(name, [*FIGURES, "all", "list"], n=1, cutoff=0.4)
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, "all", "list"], n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown figure {name!r}; {hint}known are {', '.join(FIGURES)}")
+            raise ValueError(f"unknown figure {name!r}; {hint}known are {', '.join(known)}")
     return list(dict.fromkeys(names))
 
 
 def _make(name: str, config: Config) -> None:
     start = time.perf_counter()
-    module = FIGURES[name]
+    module = (FIGURES | PAGES)[name]
     arrays = module.compute(config)
-    if "dataset" in arrays:
-        size, event = int(arrays["size"]), arrays["event"]
-        print(f"{arrays['dataset']}: N = {size:,}, shape {event}, fingerprint {arrays['fingerprint']}")
-    path = save(name, module.TITLE, config, arrays, module.draw(arrays))
+    for part in ("toy_", ""):
+        if f"{part}dataset" in arrays:
+            data, size, event, mark = (arrays[part + key] for key in ("dataset", "size", "event", "fingerprint"))
+            print(f"{data}: N = {int(size):,}, shape {event}, fingerprint {mark}")
+    if name in PAGES:
+        path = module.write(config, arrays)
+    else:
+        path = save(name, module.TITLE, config, arrays, module.draw(arrays))
     print(f"{name}: {path} ({time.perf_counter() - start:.0f} s)")
 
 

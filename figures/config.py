@@ -25,7 +25,7 @@ class Config:
     option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Option of the data set, as name=value; may be repeated: --option n=1000 --option value_range=0,1."""
     out: Path = Path("figures/out")
-    """Folder for the PNG, PDF, NPZ and JSON files."""
+    """Folder for the PNG, PDF, NPZ and JSON files; for `explore` alone, also the name of its page, ending in .html."""
     seed: int = 0
     """Seed of every random draw."""
     quick: bool = False

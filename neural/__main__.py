@@ -21,6 +21,7 @@ from torch import distributed
 
 from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load, sample
 from optimal.datasets import parse_options
+from optimal.datasets.atomic import replacing
 from optimal.denoiser import Denoiser
 from optimal.samplers import solver_of
 
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
             if torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         {Train: _train, Distill: _distill, Sample: _sample, Compare: _compare}[type(command)](command)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -190,7 +191,8 @@ def _sample(command: Sample) -> None:
     try:
         command.out.parent.mkdir(parents=True, exist_ok=True)
         written = [command.out.with_name(f"{command.out.name}.npz")]
-        np.savez_compressed(written[0], allow_pickle=False, noises=x.numpy(), samples=ends.numpy())
+        with replacing(written[0]) as temporary:
+            np.savez_compressed(temporary, allow_pickle=False, noises=x.numpy(), samples=ends.numpy())
         if data.is_image:
             written.append(_grid(ends, command.out.with_name(f"{command.out.name}.png")))
     except OSError as error:
@@ -219,7 +221,8 @@ def _grid(images: torch.Tensor, path: Path) -> Path:
     for i, image in enumerate(pixels):
         row, column = divmod(i, columns)
         page[row * (height + 1) :, column * (width + 1) :][:height, :width] = image
-    Image.fromarray(page.squeeze(2) if channels == 1 else page).save(path)
+    with replacing(path) as temporary:
+        Image.fromarray(page.squeeze(2) if channels == 1 else page).save(temporary)
     return path
 
 

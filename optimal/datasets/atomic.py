@@ -13,10 +13,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["remove_abandoned", "replacing", "temporary_folder"]
+__all__ = ["locked", "remove_abandoned", "replacing", "temporary_folder"]
 
 _BUILDING = ".building-"
 _ABANDONED = 24 * 3600  # seconds without a write after which a build whose process cannot be asked counts as dead
@@ -41,6 +41,21 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time in a folder; the others wait. Ends with the process, however that ends.
+
+    Where the system or the disk has no locks, nothing is waited for.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def temporary_folder(folder: Path) -> Path:

@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             prepare(command, ("toy", "digits"), ("toy", "digits"))
         for name in names:
             _make(name, command)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

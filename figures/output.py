@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from optimal.datasets.atomic import replacing
 
 from .config import Config
 
@@ -47,22 +48,17 @@ def save(name: str, title: str, config: Config, arrays: Mapping[str, np.ndarray]
     out = config.out
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _write(out / f"{name}.npz", lambda path: np.savez_compressed(path, allow_pickle=False, **arrays))
-        _write(out / f"{name}.json", lambda path: path.write_text(json.dumps(record, indent=2) + "\n"))
-        pdf = about | ({"Subject": rights} if rights else {})
-        _write(out / f"{name}.pdf", lambda path: figure.savefig(path, metadata=pdf))
+        with replacing(out / f"{name}.npz") as path:
+            np.savez_compressed(path, allow_pickle=False, **arrays)
+        with replacing(out / f"{name}.json") as path:
+            path.write_text(json.dumps(record, indent=2) + "\n")
+        # Without a date, so that the same run writes the same bytes.
+        pdf = about | ({"Subject": rights} if rights else {}) | {"CreationDate": None}
+        with replacing(out / f"{name}.pdf") as path:
+            figure.savefig(path, metadata=pdf)
         png = about | ({"Copyright": rights} if rights else {})
-        _write(out / f"{name}.png", lambda path: figure.savefig(path, dpi=160, metadata=png))
+        with replacing(out / f"{name}.png") as path:
+            figure.savefig(path, dpi=160, metadata=png)
     except OSError as error:
         raise ValueError(f"the figure could not be written to {out}: {error.strerror or error}") from error
     return out / f"{name}.png"
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """The suffix stays last: it decides the format."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from torch import distributed
 
 from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load, sample
 from optimal.datasets import parse_options
+from optimal.datasets.atomic import replacing
 from optimal.denoiser import Denoiser
 from optimal.point_files import save_grid
 from optimal.samplers import solver_of
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             if torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         {Train: _train, Distill: _distill, Sample: _sample, Compare: _compare}[type(command)](command)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -191,7 +192,8 @@ def _sample(command: Sample) -> None:
     try:
         command.out.parent.mkdir(parents=True, exist_ok=True)
         written = [command.out.with_name(f"{command.out.name}.npz")]
-        np.savez_compressed(written[0], allow_pickle=False, noises=x.numpy(), samples=ends.numpy())
+        with replacing(written[0]) as temporary:
+            np.savez_compressed(temporary, allow_pickle=False, noises=x.numpy(), samples=ends.numpy())
         if data.is_image:
             written.append(save_grid(ends, command.out.with_name(f"{command.out.name}.png")))
     except OSError as error:

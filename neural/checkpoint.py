@@ -7,8 +7,8 @@ killed at any moment leaves whole files only. Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +19,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from optimal.datasets.atomic import replacing
+
 from .config import differing, from_json, to_json
 
 __all__ = [
     "FORMAT",
     "about",
     "checkpoints",
+    "is_sound",
     "kind",
     "latest",
     "optimizer_tensors",
@@ -48,31 +51,25 @@ def write(folder: Path, step: int, tensors: dict[str, Tensor], config: Any, data
         ValueError: the folder cannot be written.
     """
     path = folder / f"step-{step:09d}.safetensors"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     text = to_json(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_text(folder / "config.json", text + "\n")
-        try:
-            contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            header = {"format": FORMAT, "step": str(step), "kind": type(config).__name__, "config": text}
-            header["data"] = json.dumps(dict(data))
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        header = {"format": FORMAT, "step": str(step), "kind": type(config).__name__, "config": text}
+        header |= {"data": json.dumps(dict(data)), "digest": _digest(contiguous)}
+        with replacing(path) as temporary:
             save_file(contiguous, temporary, metadata=header)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError(f"the checkpoint could not be written to {folder}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"the checkpoint could not be written to {folder}: {reason}") from error
     return path
 
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file whole, under a temporary name first."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -106,12 +103,7 @@ def read(path: Path, config_type: type, expected: Any = None) -> tuple[dict[str,
     Raises:
         ValueError: damaged, of another kind, or of another configuration: the first differing fields are named.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}") from error
+    tensors, header = _load(path)
     if header.get("kind") != config_type.__name__:
         raise ValueError(
             f"{path} is a checkpoint of a {header.get('kind', 'foreign program')}, not of a {config_type.__name__}"
@@ -120,7 +112,7 @@ def read(path: Path, config_type: type, expected: Any = None) -> tuple[dict[str,
         raise ValueError(f"{path} was made by another version of this program: train again")
     try:
         config = from_json(config_type, header["config"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} has an unreadable configuration: {error}") from error
     if expected is not None and config != expected:
         fields = differing(config, expected)
@@ -129,6 +121,14 @@ def read(path: Path, config_type: type, expected: Any = None) -> tuple[dict[str,
         )
         raise ValueError(f"{path} was made with another configuration: {values}")
     return tensors, int(header["step"]), config
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file is a whole checkpoint of this version, its tensors those that were written."""
+    try:
+        return _load(path)[1].get("format") == FORMAT
+    except ValueError:
+        return False
 
 
 def about(path: Path) -> dict[str, Any]:
@@ -177,6 +177,27 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
         index, _, field = name.partition(".")
         state.setdefault(int(index), {})[field] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}") from error
+    if header.get("digest", "") not in ("", _digest(tensors)):
+        raise ValueError(f"{path} is a damaged checkpoint: its tensors are not those that were written")
+    return tensors, header
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """16 hex digits of names and bytes."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _value(config: Any, name: str) -> Any:

@@ -30,6 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from optimal import OptimalDenoiser, sample
+from optimal.datasets.atomic import replacing
 from optimal.denoiser import Denoiser
 from optimal.draws import draw_pairs
 
@@ -282,11 +283,12 @@ def save_table(rows: Sequence[Mapping[str, Any]], path: Path, about: Mapping[str
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_name(f"{path.name}.csv"), "w", newline="") as file:
+        with replacing(path.with_name(f"{path.name}.csv")) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        path.with_name(f"{path.name}.json").write_text(json.dumps(dict(about) | {"rows": list(rows)}, indent=2) + "\n")
+        with replacing(path.with_name(f"{path.name}.json")) as temporary:
+            temporary.write_text(json.dumps(dict(about) | {"rows": list(rows)}, indent=2) + "\n")
     except OSError as error:
         raise ValueError(f"the table could not be written to {path}: {error.strerror or error}") from error
 

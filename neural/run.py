@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,16 +16,18 @@ from torch import distributed, nn
 from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser
+from optimal.datasets.atomic import locked, replacing
+from optimal.datasets.entries import read_json
 from optimal.datasets.store import cache_folder
 from optimal.denoiser import Denoiser
 
 from . import checkpoint
-from .config import Distillation, Experiment, key, to_json
+from .config import Distillation, Experiment, key
 from .distill import stages
 from .loss import Denoising, Objective, root_mean_square
 from .networks import build
 from .precondition import Preconditioned
-from .saved import claim, is_distillation, load_model
+from .saved import STUDENT, claim, is_distillation, load_model
 from .train import Report, Training, train
 
 __all__ = [
@@ -103,12 +106,12 @@ class _Metrics:
             if step and path.exists():
                 with open(path, newline="") as file:
                     kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
-            self._file = open(path, "w", newline="")  # noqa: SIM115
+            with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+                csv.writer(file).writerows([[f.name for f in dataclasses.fields(Report)], *kept])
+            self._file = open(path, "a", newline="")  # noqa: SIM115
         except OSError as error:
             raise ValueError(f"the run cannot be written to {folder}: {error.strerror or error}") from error
         self._writer = csv.writer(self._file)
-        self._writer.writerow([f.name for f in dataclasses.fields(Report)])
-        self._writer.writerows(kept)
 
     def add(self, report: Report) -> None:
         if self._file is not None:
@@ -202,16 +205,28 @@ def cached(
     """The folder of a finished run of this configuration on these data; trained, or gone on with, where there is none.
 
     It lies in the user's cache folder (`OPTIMAL_CACHE` names another), under a name made of the version, the
-    configuration, the fingerprint of the data and, for a student of a network, that of the teacher's weights.
+    configuration, the fingerprint of the data and, for a student of a network, that of the teacher's weights. A second
+    process that asks for the same run waits for the first. What is damaged is trained again from the last sound step.
+
+    Raises:
+        ValueError: as for `fit` and `distil`; the folder cannot be written.
     """
     folder = cache_path(config, data)
-    if (folder / _DONE).exists():
+    if _is_finished(folder, config):
         return folder
-    if isinstance(config, Experiment):
-        fit(config, data, folder, resume=True, progress=progress, listeners=listeners)
-    else:
-        distil(config, data, teacher_of(config, data), folder, resume=True, progress=progress, listeners=listeners)
-    (folder / _DONE).write_text(to_json(config))
+    try:
+        with locked(folder):
+            if not _is_finished(folder, config):
+                _remove_damaged(folder)
+                if isinstance(config, Experiment):
+                    fit(config, data, folder, resume=True, progress=progress, listeners=listeners)
+                else:
+                    teacher = teacher_of(config, data)
+                    distil(config, data, teacher, folder, resume=True, progress=progress, listeners=listeners)
+                names = [path.relative_to(folder).as_posix() for path in _checkpoints(folder)]
+                checkpoint.replace_text(folder / _DONE, json.dumps({"checkpoints": names}, indent=1) + "\n")
+    except OSError as error:
+        raise ValueError(f"the run cannot be written to {folder}: {error.strerror or error}") from error
     return folder
 
 
@@ -225,7 +240,34 @@ def cache_path(config: Experiment | Distillation, data: Dataset) -> Path:
 
 def is_cached(config: Experiment | Distillation, data: Dataset) -> bool:
     """Whether `cached` has nothing left to train."""
-    return (cache_path(config, data) / _DONE).exists()
+    return _is_finished(cache_path(config, data), config)
+
+
+def _is_finished(folder: Path, config: Experiment | Distillation) -> bool:
+    done = read_json(folder / _DONE)
+    if done is None:
+        return False
+    # Runs of the first version list no files.
+    names = done.get("checkpoints")
+    paths = [folder / str(name) for name in names] if isinstance(names, list) else _checkpoints(folder)
+    try:
+        return bool(paths) and all(map(checkpoint.is_sound, paths)) and load_model(folder)[1] == config
+    except ValueError:
+        return False
+
+
+def _remove_damaged(folder: Path) -> None:
+    """What a run left here that cannot be gone on with; who the folder belongs to is written again."""
+    for path in _checkpoints(folder):
+        if not checkpoint.is_sound(path):
+            path.unlink(missing_ok=True)
+    for name in (_DONE, STUDENT):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Those of a run, or of all stages of a distillation."""
+    return [path for part in (folder, *sorted(folder.glob("*/"))) for path in checkpoint.checkpoints(part)]
 
 
 def _fingerprint(teacher: Denoiser, event: tuple[int, ...]) -> str:

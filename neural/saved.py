@@ -15,9 +15,9 @@ from .distill.progressive import student_grid
 from .networks import build
 from .precondition import Preconditioned
 
-__all__ = ["claim", "is_distillation", "load_model", "model_path", "student_at"]
+__all__ = ["STUDENT", "claim", "is_distillation", "load_model", "model_path", "student_at"]
 
-_STUDENT = "distillation.json"
+STUDENT = "distillation.json"
 
 
 def load_model(folder: str | Path) -> tuple[Preconditioned, Experiment | Distillation]:
@@ -91,7 +91,7 @@ def student_at(
 
 def is_distillation(folder: Path) -> bool:
     """Whether a folder holds the stages of a distillation."""
-    return (folder / _STUDENT).exists()
+    return (folder / STUDENT).exists()
 
 
 def claim(folder: Path, config: Distillation, resume: bool) -> None:
@@ -111,13 +111,13 @@ def claim(folder: Path, config: Distillation, resume: bool) -> None:
         raise ValueError(f"{folder} holds the training of a network: name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.replace_text(folder / _STUDENT, to_json(config) + "\n")
+        checkpoint.replace_text(folder / STUDENT, to_json(config) + "\n")
     except OSError as error:
         raise ValueError(f"the run cannot be written to {folder}: {error.strerror or error}") from error
 
 
 def _distillation(folder: Path) -> Distillation:
     try:
-        return from_json(Distillation, (folder / _STUDENT).read_text())
+        return from_json(Distillation, (folder / STUDENT).read_text())
     except (OSError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / _STUDENT} is damaged: {error}") from error
+        raise ValueError(f"{folder / STUDENT} is damaged: {error}") from error

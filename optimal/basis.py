@@ -9,8 +9,8 @@ Where N is large too, the leading axes hold most of it, and `optimal.span` watch
 from __future__ import annotations
 
 import math
-import os
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .datasets import Dataset
+from .datasets.atomic import remove_abandoned, temporary_folder
+from .datasets.entries import ArrayWriter, commit, describe, open_entry
 from .datasets.store import cache_folder
 from .denoiser import OptimalDenoiser
 from .evaluate import Points
@@ -154,36 +156,47 @@ def _compute(points: Points, rank: int, progress: bool) -> Basis:
     return Basis(vectors, coordinates, rest)
 
 
-_FILES = ("vectors", "coordinates", "rest")
+_NAMES = ("vectors", "coordinates", "rest")
 
 
 def _folder(D: OptimalDenoiser, rank: int) -> Path | None:
     """Where a basis is kept; data without a fingerprint have none."""
     if not isinstance(D.data, Dataset):
         return None
-    return cache_folder() / "bases" / f"1-{D.data.fingerprint}-{rank}"
+    return cache_folder() / "bases" / f"2-{D.data.fingerprint}-{rank}"
 
 
 def _read(folder: Path, sizes: tuple[int, int, int]) -> Basis | None:
     size, dim, rank = sizes
     shapes = (dim, rank), (size, rank + SKETCH), (size,)
-    try:
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in _FILES]
-    except (OSError, ValueError, EOFError):
+    found = open_entry(folder, "c")
+    if found is None or set(found.arrays) != set(_NAMES):
         return None
-    if any(array.shape != shape for array, shape in zip(arrays, shapes, strict=True)):
+    arrays = [found.arrays[name] for name in _NAMES]
+    if any(a.shape != shape or a.dtype != np.float32 for a, shape in zip(arrays, shapes, strict=True)):
         return None
     return Basis(*map(torch.from_numpy, arrays))
 
 
 def _write(folder: Path, basis: Basis) -> None:
-    building = folder.with_name(f".{folder.name}.{os.getpid()}")
-    building.mkdir(parents=True, exist_ok=True)
-    for name in _FILES:
-        np.save(building / f"{name}.npy", getattr(basis, name).cpu().numpy(), allow_pickle=False)
-    # What is there is damaged, or another process was faster: then its basis is the same.
-    shutil.rmtree(folder, ignore_errors=True)
+    sizes = len(basis.rest), len(basis.vectors), basis.rank
     try:
-        os.replace(building, folder)
-    except OSError:
-        shutil.rmtree(building, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder.parent)
+        building = temporary_folder(folder.parent)
+        try:
+            prints = {}
+            for name in _NAMES:
+                with ArrayWriter(building / f"{name}.npy") as file:
+                    file.append(getattr(basis, name).cpu().numpy())
+                    prints[name] = file.finish()
+            describe(building, prints, {})
+            commit(building, folder, lambda path: _read(path, sizes))
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    except OSError as error:
+        warnings.warn(
+            f"the basis could not be kept in {folder.parent}, it will be computed again: {error.strerror or error}",
+            RuntimeWarning,
+            stacklevel=3,
+        )

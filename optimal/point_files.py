@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .datasets import Dataset, to_float, to_uint8
+from .datasets.atomic import replacing
 from .datasets.pictures import Encoded, decode_images
 
 __all__ = ["NUMBERS", "read_point", "save_grid"]
@@ -85,7 +86,8 @@ def save_grid(images: Tensor, path: Path, *, columns: int | None = None, scale: 
     for i, image in enumerate(pixels):
         row, column = divmod(i, columns)
         page[row * (height + 1) :, column * (width + 1) :][:height, :width] = image
-    Image.fromarray(page.squeeze(2) if channels == 1 else page).save(path)
+    with replacing(path) as temporary:
+        Image.fromarray(page.squeeze(2) if channels == 1 else page).save(temporary)
     return path
 
 

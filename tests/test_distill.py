@@ -147,13 +147,22 @@ def test_pairs_are_made_once(tmp_path: Path) -> None:
     assert len(calls) == 3
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not isinstance(again[0], np.ndarray) or again[0].base is not None
+    ends = np.array(first[1])
     # A damaged or other file is made anew.
     (tmp_path / "ends.npy").write_bytes(b"damaged")
     make_pairs(jump, (1,), 20.0, 1100, tmp_path)
     assert len(calls) == 6
+    (tmp_path / "ends.npy").write_bytes(b"")
+    make_pairs(jump, (1,), 20.0, 1100, tmp_path)
+    assert len(calls) == 9
+    # Of the right size, but zeros.
+    kept = (tmp_path / "ends.npy").read_bytes()
+    (tmp_path / "ends.npy").write_bytes(kept[:128] + bytes(len(kept) - 128))
+    assert np.array_equal(make_pairs(jump, (1,), 20.0, 1100, tmp_path)[1], ends)
+    assert len(calls) == 12
     make_pairs(jump, (1,), 20.0, 10, tmp_path)
-    assert len(calls) == 7
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ends.npy", "noises.npy"]
+    assert len(calls) == 13
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ends.npy", "meta.json", "noises.npy"]
     with pytest.raises(ValueError, match="pairs must be at least 1, got 0"):
         make_pairs(jump, (1,), 20.0, 0, tmp_path)
 

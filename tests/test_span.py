@@ -180,6 +180,10 @@ def test_the_basis_is_kept_and_damage_is_seen(
         assert torch.equal(basis_of(OptimalDenoiser(clusters), 20).coordinates, basis.coordinates)
     (folder / "coordinates.npy").write_bytes(b"\x93NUMPY")
     assert torch.equal(basis_of(D, 20).rest, basis.rest)
+    kept = (folder / "vectors.npy").read_bytes()
+    (folder / "vectors.npy").write_bytes(kept[:128] + bytes(len(kept) - 128))
+    assert torch.equal(basis_of(D, 20).vectors, basis.vectors)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     # In the order of their variances, and as large as those of the covariance.
     variance = basis.coordinates[:, :20].double().square().sum(0)
     points = D.take(torch.arange(600)).flatten(1).double() - D._points.centre

@@ -2,14 +2,14 @@
 
     λ ‖x_θ(x, σ_N) − x̂(x)‖²/dim,    x̂(x) the end of the teacher's sampler from x
 
-The pairs (x, x̂) cost a whole sampler run each. They are computed once, into a folder that the next run finds: two
-files, noises.npy and ends.npy, memory-mapped. The minimum is `optimal.knowledge_optimum(teacher, sigmas, solver)`,
-or, with pairs of the exact flow, `optimal.FlowMap(teacher)`.
+The pairs (x, x̂) cost a whole sampler run each. They are computed once, into a folder that the next run finds: an
+entry (`optimal.datasets.entries`) of noises.npy and ends.npy, memory-mapped. The minimum is
+`optimal.knowledge_optimum(teacher, sigmas, solver)`, or, with pairs of the exact flow, `optimal.FlowMap(teacher)`.
 """
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from optimal.datasets.atomic import remove_abandoned, temporary_folder
+from optimal.datasets.entries import ArrayWriter, commit, describe, open_entry
 
 from ..loss import Batch, weighted
 
@@ -52,33 +55,52 @@ def make_pairs(
     if count < 1:
         raise ValueError(f"pairs must be at least 1, got {count}")
     shape = (count, *event)
-    paths = folder / "noises.npy", folder / "ends.npy"
+    found = _open(folder, shape)
+    if found is not None:
+        return found
     try:
-        found = tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)
-        if all(array.shape == shape and array.dtype == np.float32 for array in found):
-            return found[0], found[1]
-    except (OSError, ValueError):
-        pass  # Not there, or left half-written by another program: made anew.
-    generator = torch.Generator().manual_seed(seed)
-    temporary = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        noises, ends = (np.lib.format.open_memmap(path, "w+", np.float32, shape) for path in temporary)
-        with tqdm(total=count, desc="pairs", unit="pair", disable=not progress) as bar:
-            for start in range(0, count, _AT_ONCE):
-                part = slice(start, min(start + _AT_ONCE, count))
-                x = sigma_max * torch.randn(part.stop - start, *event, generator=generator)
-                noises[part], ends[part] = x.numpy(), jump(x, sigma_max).numpy()
-                bar.update(part.stop - start)
-        for array, path, final in zip((noises, ends), temporary, paths, strict=True):
-            array.flush()
-            os.replace(path, final)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder.parent)
+        building = temporary_folder(folder.parent)
+        try:
+            _write(building, jump, shape, sigma_max, torch.Generator().manual_seed(seed), progress)
+            return commit(building, folder, lambda path: _open(path, shape))
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
         raise ValueError(f"the pairs could not be written to {folder}: {error.strerror or error}") from error
-    finally:
-        for path in temporary:
-            path.unlink(missing_ok=True)
-    return tuple(np.load(path, mmap_mode="r", allow_pickle=False) for path in paths)  # pyright: ignore[reportReturnType]
+
+
+def _write(
+    folder: Path,
+    jump: Callable[[Tensor, float], Tensor],
+    shape: tuple[int, ...],
+    sigma_max: float,
+    generator: torch.Generator,
+    progress: bool,
+) -> None:
+    count, *event = shape
+    with (
+        ArrayWriter(folder / "noises.npy") as noises,
+        ArrayWriter(folder / "ends.npy") as ends,
+        tqdm(total=count, desc="pairs", unit="pair", disable=not progress) as bar,
+    ):
+        for start in range(0, count, _AT_ONCE):
+            x = sigma_max * torch.randn(min(_AT_ONCE, count - start), *event, generator=generator)
+            noises.append(x.numpy())
+            ends.append(jump(x, sigma_max).float().numpy())
+            bar.update(len(x))
+        prints = {"noises": noises.finish(), "ends": ends.finish()}
+    describe(folder, prints, {})
+
+
+def _open(folder: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+    found = open_entry(folder)
+    if found is None or set(found.arrays) != {"noises", "ends"}:
+        return None
+    if any(array.shape != shape or array.dtype != np.float32 for array in found.arrays.values()):
+        return None
+    return found.arrays["noises"], found.arrays["ends"]
 
 
 class Knowledge:

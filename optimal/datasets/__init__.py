@@ -80,8 +80,8 @@ def load(
     if isinstance(name_or_path, str) and text in _EMBEDDED:
         make, given = _EMBEDDED[text], options
     else:
-        path = Path(text).expanduser()
-        if not path.exists():
+        path = _path(text)
+        if path is None:
             raise ValueError(_unknown(text))
         make, given = files.reader(path), {"path": path, **options}
     known = inspect.signature(make).parameters
@@ -122,6 +122,15 @@ def _check_options(name: str, known: Mapping[str, inspect.Parameter], options: M
     for option in options:
         if option not in allowed:
             raise ValueError(f"{name} has no option {option!r}; its options are {', '.join(['n', 'xflip', *allowed])}")
+
+
+def _path(text: str) -> Path | None:
+    """An existing path, or None; a home that nobody has and a name that no file can have are none."""
+    try:
+        path = Path(text).expanduser()
+        return path if path.exists() else None
+    except (RuntimeError, ValueError):
+        return None
 
 
 def _unknown(text: str) -> str:

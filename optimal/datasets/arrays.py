@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from . import store
-from .archives import OWN, open_zip
+from .archives import OWN, open_member, open_zip
 from .dataset import Dataset, fingerprint
 from .store import Block, Decoding
 
@@ -123,8 +123,9 @@ def read_npz(
 
     def decode() -> Decoding:
         chosen, member = _member(path, key)
-        with open_zip(path, "npz") as archive, archive.open(member) as file:
-            header = _header(file, f"{chosen} in {path}", member.file_size)
+        where = f"{chosen} in {path}"
+        with open_zip(path, "npz") as archive, _opened(archive, member, where) as file:
+            header = _header(file, where, member.file_size)
         plan = _plan(f"{chosen} in {path.name}", header, layout, value_range)
         return Decoding(_npz_blocks(path, member, header, plan, value_range), header.shape[0])
 
@@ -270,6 +271,13 @@ def _member(path: Path, key: str | None) -> tuple[str, zipfile.ZipInfo]:
     return key, members[key]
 
 
+def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> IO[bytes]:
+    try:
+        return open_member(archive, member)
+    except Exception as error:  # encryption, a broken header, an offset beyond the file: each its own exception
+        raise ValueError(f"{where} cannot be read, perhaps truncated: {error}") from error
+
+
 def _npz_blocks(
     path: Path, member: zipfile.ZipInfo, header: _Header, plan: _Plan, value_range: tuple[float, float] | str | None
 ) -> Iterator[Block]:
@@ -278,7 +286,7 @@ def _npz_blocks(
     rows = count if header.fortran else max(1, _BLOCK // (row * header.dtype.itemsize))
     with open_zip(path, "npz") as archive:
         try:
-            with archive.open(member) as file:
+            with _opened(archive, member, plan.where) as file:
                 file.read(header.offset)
                 for start in range(0, count, rows):
                     n = min(rows, count - start)

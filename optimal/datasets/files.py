@@ -44,6 +44,8 @@ def reader(path: Path) -> Callable[..., Dataset]:
         if images and shards:
             raise ValueError(f"{path} holds both images and parquet files; give the folder of one kind")
         return parquet.read_parquet if shards else archives.read_folder
+    if not path.is_file():
+        raise ValueError(f"{path} is neither a file nor a folder, but a pipe or device")
     found = _BY_SUFFIX.get(path.suffix.lower())
     if found is not None:
         return found

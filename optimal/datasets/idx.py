@@ -22,6 +22,7 @@ __all__ = ["is_idx", "read_idx"]
 
 _IMAGES, _LABELS = 0x00000803, 0x00000801  # unsigned bytes with 3 axes, with 1 axis
 _BLOCK = 1 << 22
+_DEFLATE = 1032  # the most that gzip can shrink anything
 
 
 def is_idx(path: Path) -> bool:
@@ -85,6 +86,10 @@ def _counts(file: IO[bytes], path: Path, expected: int) -> tuple[int, ...]:
         raise ValueError(f"{path} is empty: a data set needs at least one point, got shape {counts}")
     if math.prod(counts[1:]) > LARGEST_FILE:
         raise ValueError(f"{path} claims images of {counts[1:]} pixels, more than the {LARGEST_FILE} allowed")
+    size = path.stat().st_size
+    most = size * _DEFLATE if isinstance(file, gzip.GzipFile) else size
+    if math.prod(counts) > most:
+        raise ValueError(f"{path} is truncated: shape {counts} needs more than the {most} bytes that {size} can hold")
     return counts
 
 

@@ -103,7 +103,9 @@ def _shards(path: Path, split: str | None) -> list[Path]:
 
 def _open(parquet: Any, file: Path) -> Any:
     try:
-        return parquet.ParquetFile(file)
+        opened = parquet.ParquetFile(file)
+        _ = opened.schema_arrow  # translated only now, with exceptions of its own
+        return opened
     except Exception as error:  # pyarrow's own exceptions, several of them no ValueError
         raise ValueError(f"{file} is not a readable parquet file, perhaps truncated: {error}") from error
 
@@ -133,8 +135,11 @@ def _columns(schema: Any, file: Path, column: str | None, label_column: str | No
 def _rows(parquet: Any, file: Path, image: str, label: str | None) -> Iterator[Encoded]:
     number = 0
     for batch in _batches(parquet, file, [image] if label is None else [image, label]):
-        cells = batch.column(image).to_pylist()
-        labels = [None] * len(cells) if label is None else batch.column(label).to_pylist()
+        try:
+            cells = batch.column(image).to_pylist()
+            labels = [None] * len(cells) if label is None else batch.column(label).to_pylist()
+        except Exception as error:  # text that is no UTF-8, offsets beyond the data
+            raise ValueError(f"{file} cannot be read, rows {number} and after: {error}") from error
         for cell, mark in zip(cells, labels, strict=True):
             yield _encoded(cell, mark, f"row {number} of {file.name}", label)
             number += 1

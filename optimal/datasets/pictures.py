@@ -23,6 +23,8 @@ __all__ = ["LARGEST_FILE", "SUFFIXES", "Encoded", "check_resolution", "decode_im
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 LARGEST_FILE = 1 << 28  # bytes; an encoded image that claims more is refused before it is read
+_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""Those of SUFFIXES: of Pillow's others, some start programs (EPS) and some are hardly ever tested."""
 _BLOCK = 1 << 22
 _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
@@ -152,7 +154,7 @@ def _open(item: Encoded, where: str) -> Image:
     from PIL import Image
 
     try:
-        image = Image.open(io.BytesIO(item.data))
+        image = Image.open(io.BytesIO(item.data), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{item.name} in {where} is refused for its size: {error}") from error
     except Exception as error:  # Pillow's plug-ins raise whatever the broken bytes lead them to

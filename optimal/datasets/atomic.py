@@ -1,0 +1,100 @@
+"""Files and folders that are whole or not there: written under a temporary name, flushed to disk, renamed.
+
+A process that is killed leaves its temporary behind, `.building-<node>-<process>-…`. The next one that writes into the
+same folder removes it; those of processes that still run are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["locked", "remove_abandoned", "replacing", "temporary_folder"]
+
+_BUILDING = ".building-"
+_ABANDONED = 24 * 3600  # seconds without a write after which a build whose process cannot be asked counts as dead
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, with the suffix of `path`; what was written takes its place when the block ends well.
+
+    Raises:
+        OSError: it cannot be written. What was at `path` is still there then.
+    """
+    remove_abandoned(path.parent)
+    handle, name = tempfile.mkstemp(prefix=_prefix(), suffix=f"-{path.name[-100:]}", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time in a folder; the others wait. Ends with the process, however that ends.
+
+    Where the system or the disk has no locks, nothing is waited for.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        with suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def temporary_folder(folder: Path) -> Path:
+    """A new folder in `folder`, in which an entry is built that is then renamed."""
+    return Path(tempfile.mkdtemp(prefix=_prefix(), dir=folder))
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete what builds that are no longer running have left behind; a build in progress is left alone."""
+    for path in folder.glob(f"{_BUILDING}*"):
+        if _is_abandoned(path):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _prefix() -> str:
+    return f"{_BUILDING}{platform.node()}-{os.getpid()}-"
+
+
+def _umask() -> int:
+    """Read without a moment at which it is another, where the system tells it."""
+    try:
+        found = re.search(r"^Umask:\s*([0-7]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1], 8) if found else 0o022
+
+
+def _is_abandoned(path: Path) -> bool:
+    parts = re.fullmatch(rf"{re.escape(_BUILDING + platform.node())}-(\d+)-.*", path.name)
+    if parts and os.name == "posix":
+        try:
+            os.kill(int(parts[1]), 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except OSError:
+            return False
+        return False
+    try:
+        newest = max(part.stat().st_mtime for part in [path, *path.glob("*")])
+    except (OSError, ValueError):
+        return False
+    return time.time() - newest > _ABANDONED

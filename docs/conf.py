@@ -50,9 +50,9 @@ def to_rest(app: object, what: str, name: str, obj: object, options: object, lin
     while i < len(lines):
         line = lines[i]
         indent = len(line) - len(line.lstrip())
-        if line.lstrip().startswith("|"):
+        if line.lstrip().startswith("|") and "|--" in "".join(lines[i + 1 : i + 2]):
             end = next((j for j in range(i, len(lines)) if not lines[j].lstrip().startswith("|")), len(lines))
-            made += _table(lines[i:end], " " * indent) if "|--" in lines[i + 1 : i + 2][0].replace(" ", "") else []
+            made += _table(lines[i:end], " " * indent)
             i = end
         elif indent >= _base(made) + 4 and _starts_block(made) and not line.lstrip().startswith(">>>"):
             base = " " * _base(made)

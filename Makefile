@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
-.PHONY: figures gallery bench test lint clean
+.PHONY: figures gallery docs bench test lint clean
 
 figures: $(STAMP)
 	$(PY) -m figures all
@@ -12,6 +12,10 @@ figures: $(STAMP)
 # The README's copies of the figures.
 gallery: figures
 	$(PY) docs/reduce.py
+
+# The API reference from the docstrings, docs/_build/index.html; warnings are errors.
+docs: $(STAMP)
+	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs docs/_build
 
 # Every method beside the plain products; bench/table.py then writes the README's table.
 bench: $(STAMP)
@@ -31,8 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: no '$(PYTHON)' found; install Python >= 3.11 or name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old, Python >= 3.11 is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,parquet]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,parquet]'
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) figures/out bench/out
+	rm -rf $(VENV) figures/out bench/out docs/_build

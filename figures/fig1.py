@@ -38,8 +38,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         Toy: toy_positions (N,), toy_x (X,), toy_sigmas (S,), toy_mean (S, X), toy_curve_sigmas (C,), toy_curves (C, X),
             toy_counts (S, 3) quantiles 0.1, 0.5, 0.9 over the data, toy_border, toy_border_low, toy_border_high.
         Images: sigmas (K,), sources (M, *event), noisy and means (M, K, *event), counts (K, 3), border, border_low,
-        border_high,
-            dataset, size, event, fingerprint, source, licence.
+            border_high, dataset, size, event, fingerprint, source, licence.
 
     Raises:
         ValueError: the data set is not one of images.

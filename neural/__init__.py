@@ -1,11 +1,13 @@
 """Networks beside the optimum: trained with Eq. 26, distilled in four ways, and measured under identical samplers.
 
-from neural import PRESETS, agreement, fit
-from optimal import OptimalDenoiser, load
+    from neural import PRESETS, agreement, fit
+    from optimal import OptimalDenoiser, load
 
-data = load("five-deltas")
-net = fit(PRESETS["toy"], data)                          # a Denoiser
-found = agreement(net, OptimalDenoiser(data), [0.1, 0.5, 1.0, 5.0])
+    data = load("five-deltas")
+    net = fit(PRESETS["toy"], data)                          # a Denoiser
+    found = agreement(net, OptimalDenoiser(data), [0.1, 0.5, 1.0, 5.0])
+
+`python -m neural` does the same from the command line.
 """
 
 from .adapters import from_ddpm as from_ddpm

@@ -196,6 +196,7 @@ PRESETS: dict[str, Experiment] = {
         ),
     ),
 }
+"""Trainings by name: toy, digits, faces, emoji-16, and ffhq-64, which needs a GPU."""
 
 
 _STUDENTS: dict[str, dict[str, tuple[int, int, float, str, float]]] = {

@@ -1,10 +1,12 @@
 """The exact optimum of diffusion models on data.
 
-from optimal import OptimalDenoiser
-from optimal.datasets import load
+    from optimal import OptimalDenoiser
+    from optimal.datasets import load
 
-D = OptimalDenoiser(load("digits"))
-x0_hat = D(x, sigma)                  # E[x0 | x], Eq. 43
+    D = OptimalDenoiser(load("digits"))
+    x0_hat = D(x, sigma)                  # E[x0 | x], Eq. 43
+
+`make docs` builds the reference of all names, by topic.
 """
 
 from .basins import basins as basins

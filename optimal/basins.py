@@ -44,7 +44,7 @@ class Basins:
         counts: (N,) int64, draws that ended on each point; those of copies are counted at the first of them.
         copies: (N,) int64, how often the point is in the data; 0 at its later copies.
         weighted: (N,) float64, the same draws, each weighing p/q: without the prior's mismatch.
-        draws: n.
+        draws: n, how many draws there were.
         undecided: draws that no certificate decided: on the border between basins to within rounding, or between points
             closer than 1e-6 standard deviations of the data.
         mismatch: TV(q, p) of the prior and the noisy data at sigma_max, from the same draws; 0 for start="data".

@@ -181,7 +181,7 @@ def per_row(name: str, sigma: float | Tensor, batch: int, device: torch.device |
     Args:
         name: of the argument, for the message.
         sigma: float, () or (B,).
-        batch: B.
+        batch: B, the number of rows.
         device: of the result; that of sigma unless given.
 
     Raises:
@@ -199,7 +199,7 @@ def on_grid(sigmas: Tensor, sigma: float | Tensor, batch: int) -> Tensor:
     Args:
         sigmas: (n + 1,) a grid.
         sigma: float, () or (B,): levels of the grid, or between its first and its last above 0, or 0.
-        batch: B.
+        batch: B, the number of rows.
 
     Returns:
         (B,) float64; what is a level of the grid to within 1 part in 10⁶, float32 rounding, is that level exactly.

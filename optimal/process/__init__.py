@@ -28,6 +28,7 @@ et al. 2023 and Liu et al. 2023 run time backward: t → 1 − t, x_1 the data, 
 dx/dsigma; `optimal.parametrize` converts what networks predict.
 
 Read with care in the paper
+
     Eq. 1   dw ~ √dt N(0, I); the paper's T is a slip.
     Eq. 2   σ(t) is std, the deviation of x_t. It is sigma only where scale = 1.
     Eq. 3   holds coordinate by coordinate (E and D given x0). Itô's second-order sum in Eq. 4 to 8 runs over i = j

@@ -1,0 +1,81 @@
+"""The API reference: every public name has a docstring and a place in it, and it builds without a warning."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+FRONT = (DOCS / "index.rst").read_text()
+DOORS = [
+    (door, name)
+    for door in ("optimal", "neural")
+    for name, value in vars(importlib.import_module(door)).items()
+    if not name.startswith("_") and not inspect.ismodule(value)
+]
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Full names of everything in the built pages."""
+    pytest.importorskip("sphinx")
+    pytest.importorskip("furo")
+    out = tmp_path_factory.mktemp("docs")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-d", out / "trees"]
+    ran = subprocess.run(
+        [*map(str, command), str(DOCS), str(out / "html")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    packed = (out / "html" / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    return {line.split()[0] for line in zlib.decompress(packed).decode().splitlines()}
+
+
+@pytest.mark.parametrize(("door", "name"), [both for both in DOORS if both[1] != "PRESETS"])
+def test_every_public_name_has_a_docstring(door: str, name: str) -> None:
+    value = getattr(importlib.import_module(door), name)
+    # A dataclass without one is given its signature.
+    assert value.__doc__, f"{door}.{name}"
+    assert not value.__doc__.startswith(f"{name}("), f"{door}.{name}"
+
+
+def test_the_front_page_names_the_whole_door() -> None:
+    named = set(re.findall(r"`(\w+)`", FRONT))
+    assert not {name for door, name in DOORS if door == "optimal"} - named
+
+
+def test_every_public_name_has_an_entry(entries: set[str]) -> None:
+    for door, name in DOORS:
+        value = getattr(importlib.import_module(door), name)
+        module = getattr(value, "__module__", door)
+        places = {f"{place}.{name}" for place in (module, module.rpartition(".")[0], f"{door}.config")}
+        assert places & entries, f"{door}.{name}"
+
+
+def test_every_solver_and_figure_has_an_entry(entries: set[str]) -> None:
+    from figures.__main__ import FIGURES
+    from optimal.samplers import SOLVERS
+
+    for kind in SOLVERS.values():
+        assert f"{kind.__module__}.{kind.__qualname__}" in entries
+    for module in FIGURES.values():
+        assert module.__name__ in entries
+
+
+def test_the_lines_of_the_front_page_run() -> None:
+    block = re.search(r"code-block:: python\n\n((?:   .*\n|\n)+)", FRONT)
+    assert block is not None
+    scope: dict[str, object] = {}
+    exec(inspect.cleandoc(block[1]), scope)
+    assert scope["x0"].shape == (64, 1, 8, 8)  # pyright: ignore[reportAttributeAccessIssue]

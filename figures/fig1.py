@@ -176,7 +176,7 @@ def _draw_modes(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
             style = {"textcoords": "offset points", "color": color, "fontsize": 9}
             axes.annotate(f"σ = {border:.3g}", (border, 2), offset, **style)
     axes.axhline(2, color="k", linestyle="--", linewidth=1)
-    axes.text(0.98, 2.1, "2: the border", transform=axes.get_yaxis_transform(), ha="right", va="bottom")
+    axes.text(0.02, 2.1, "2: the border", transform=axes.get_yaxis_transform(), ha="left", va="bottom")
     axes.set(xscale="log", yscale="log", ylim=(0.8, None), title="Where the border comes from")
     axes.set(xlabel="noise level σ (units of the data)", ylabel="effective number of modes, exp(entropy)")
     axes.invert_xaxis()

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
+TOOLS  := $(VENV)/.installed-tools
 
 .PHONY: figures gallery docs bench test lint clean
 
@@ -14,7 +15,7 @@ gallery: figures
 	$(PY) docs/reduce.py
 
 # The API reference from the docstrings, docs/_build/index.html; warnings are errors.
-docs: $(STAMP)
+docs: $(TOOLS)
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs docs/_build
 
 # Every method beside the plain products; bench/table.py then writes the README's table.
@@ -24,7 +25,7 @@ bench: $(STAMP)
 test: lint
 	OMP_NUM_THREADS=2 $(PY) -m pytest
 
-lint: $(STAMP)
+lint: $(TOOLS)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/basedpyright
@@ -35,8 +36,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: no '$(PYTHON)' found; install Python >= 3.11 or name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old, Python >= 3.11 is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,parquet]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[parquet]'
 	@touch $(STAMP)
+
+# What only tests, linters and the reference need.
+$(TOOLS): $(STAMP)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,parquet]'
+	@touch $(TOOLS)
 
 clean:
 	rm -rf $(VENV) figures/out bench/out docs/_build

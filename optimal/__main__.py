@@ -21,6 +21,7 @@ import tyro
 
 from .answers import denoised, described, destination, located, sampled
 from .datasets import Dataset, load, parse_options
+from .datasets.atomic import replacing
 from .point_files import NUMBERS, read_point, save_grid
 
 __all__ = ["main"]
@@ -195,7 +196,8 @@ def _denoise(command: Denoise, data: Dataset) -> tuple[dict[str, Any], list[str]
     x = _x(command, data)
     mean, found = denoised(data, x, command.sigma, command.top, say=_say)
     path = _beside(command.out, ".npy")
-    np.save(path, mean[0].numpy())
+    with replacing(path) as temporary:
+        np.save(temporary, mean[0].numpy())
     files = [path]
     if data.is_image:
         shown = torch.cat([x, mean, data[[point["index"] for point in found["points"]]]])
@@ -243,7 +245,8 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         say=_say,
     )
     path = _beside(command.out, ".npz")
-    np.savez_compressed(path, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
     files = [path]
     if data.is_image:
         files.append(_grid(arrays["samples"], command.out))

@@ -22,7 +22,7 @@ from .flow import FlowMap
 from .regimes import collapse_sigma, speciation_sigma, top_eigenvalue
 from .samplers import sample, solver_of
 from .schedule import karras
-from .span import sample_in_span
+from .span import landed, sample_in_span
 
 __all__ = ["denoised", "described", "destination", "located", "sampled"]
 
@@ -162,8 +162,8 @@ def sampled(
     in_span = not chosen.draws(steps) and direct > (axes if are_few(D) else max(axes / 2, _LONG))
     if in_span:
         _announce(axes + direct / 10, say)
-        landed = sample_in_span(D, noises, sigmas, solver=chosen, progress=True)
-        samples, index, nfe = landed.x, landed.index, landed.nfe
+        ends = sample_in_span(D, noises, sigmas, solver=chosen, progress=True)
+        samples, index, nfe = ends.x, ends.index, ends.nfe
     else:
         calls: list[int] = []
         model = FlowMap(D) if solver == "consistency" else D
@@ -177,10 +177,7 @@ def sampled(
             progress=True,
             callback=lambda state: calls.append(state.nfe),
         )
-        nearest = D.nearest(samples)
-        distance = (D.take(nearest).double() - samples.double()).flatten(1).norm(dim=1)
-        tight = 1e-3 * D.standard_deviation * math.sqrt(math.prod(data.event))
-        index, nfe = torch.where(distance <= tight, nearest, -1), calls[-1]
+        index, nfe = landed(D, samples), calls[-1]
     found = {
         "n": n,
         "solver": solver,

@@ -28,7 +28,7 @@ earlier run, which other work disturbed, 2 ranks took 1.45 and 4 ranks on the 2 
 the cores. Several machines, and nccl on GPUs, were not measured; the lines for CUDA were never run.
 
 Expected for ImageNet-64, N = 1.28 M × 12,288, 15.7 GB as uint8, on 8 machines, one rank on each with 2 such cores:
-160,000 points a rank, at 1.7 s for 70,000 (`bench/whole_dataset.py`, σ = 2), are 3.9 s a call of 64 queries, or 8 s
+160,000 points a rank, at 1.7 s for 70,000 (dense, two threads, σ = 2), are 3.9 s a call of 64 queries, or 8 s
 with one thread a rank. The all-reduce is of 6.3 MB, 11 MB sent by each rank: 9 ms at an assumed 10 Gbit/s, 90 ms at
 1 Gbit/s, 0.2% to 2% of the call. This is arithmetic, not a measurement. Shards are 2 GB; if they are not in the page
 cache, add reading them, 4 s at 500 MB/s, at every call.
@@ -64,7 +64,7 @@ class ShardedDenoiser(OptimalDenoiser):
     posterior, score, gradients, covariance_product, weights, mean, standard_deviation, nearest, take and everything
     built on them, such as `sample`, work as in one process. What would read all data on every rank does not:
     two_nearest, first_copies and the certificates of `capture` raise NotImplementedError, and so do the functions
-    that need them (`capture`, `FlowMap` without a grid, `basins`, `regimes.top_eigenvalue`).
+    that need them (`capture`, `FlowMap` without a grid, `basins`, `regimes.top_eigenvalue`, `sample_in_span`).
 
     Without torchrun's environment, and without a process group, it is one rank and nothing is sent. Of a group that is
     there already, the default one is taken; else it is made, gloo for an x on the CPU, nccl on CUDA, and left at exit.

@@ -45,7 +45,7 @@ from .samplers import Solver, sample, solver_of, trajectory
 from .schedule import grid
 from .span_denoiser import SpanDenoiser
 
-__all__ = ["SpanSample", "sample_in_span"]
+__all__ = ["SpanSample", "landed", "sample_in_span"]
 
 _ROW_BYTES = 128
 """Memory of a row, per data point: its products, its weights at every call before it is closed."""
@@ -139,7 +139,7 @@ def _among_few(
     for state in tqdm(states, total=len(levels), desc="sampling", unit="level", leave=False, disable=not progress):
         start, nfe = state.x, state.nfe
     out = few.expanded(start).view(x.shape)
-    index = _landed(D, out)
+    index = landed(D, out)
     on_point = index >= 0
     out[on_point] = D.take(index[on_point]).double()
     nothing = torch.zeros(len(x), dtype=torch.float64, device=x.device)
@@ -161,17 +161,17 @@ def _sampled(
     rows = blends.nonzero().squeeze(1)
     if len(rows):
         out[rows] = reduced.means(rows, end[rows]).view(-1, *D.event).to(x)
-        index[rows] = _landed(D, out[rows])
+        index[rows] = landed(D, out[rows])
     again = (index < 0) & ~blends
     rows = again.nonzero().squeeze(1)
     if len(rows):
         ends = sample(D, x[rows], levels, solver=solver, progress=progress)
         out[rows] = ends
-        index[rows] = _landed(D, ends)
+        index[rows] = landed(D, ends)
     return SpanSample(out, index, error.masked_fill(again, 0.0), again, nfe)
 
 
-def _landed(D: OptimalDenoiser, ends: Tensor) -> Tensor:
+def landed(D: OptimalDenoiser, ends: Tensor) -> Tensor:
     """The data point that each end is, −1 where it is none."""
     index = D.nearest(ends)
     distance = (D.take(index).double() - ends.double()).flatten(1).norm(dim=1)

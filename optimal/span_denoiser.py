@@ -214,20 +214,20 @@ class SpanDenoiser:
             out[start : start + len(block)] = (block - x).square().sum(1)
         return (out / (-2 * sigma**2)).softmax(0)
 
-    def _compute(self, rows: Tensor, u: Tensor, sigma: float, near: Tensor | None) -> None:
-        """Compute Σ_j c_j R_j of the state u, and its products with the points `near`, (N,) bool (None: all)."""
+    def _compute(self, rows: Tensor, u: Tensor, sigma: float, near: Tensor) -> None:
+        """Compute Σ_j c_j R_j of the state u, and its products with the points `near`, (N,) bool."""
         points, vectors = self.D._points, self.basis.vectors
         alpha, left = self._left(rows, u)
         weights = self._coefficients(rows, left)
         # Coefficients that change no log-weight by a hundredth of the tolerance, all together, are not looked at.
-        count = self.tolerance * sigma**2 / (20 * float(self.basis.rest.max()) ** 2 + 1e-30)
-        index = _listed((weights.abs() > 0.2 * count / points.size).any(0))
+        accuracy = self.tolerance * sigma**2 / (20 * float(self.basis.rest.max()) ** 2 + 1e-30)
+        index = _listed((weights.abs() > 0.2 * accuracy / points.size).any(0))
         if index is not None:
             weights = weights[:, index]
-        added = _combination(points, weights, index, count).float()
+        added = _combination(points, weights, index, accuracy).float()
         added -= (added @ vectors) @ vectors.T
         residual = alpha[:, None].float() * self._residual[rows] + added
-        index = None if near is None else _listed(near)
+        index = _listed(near)
         products = _products(points, residual.double(), 2, index).float()
         if index is None:
             self._corrections[rows] = products

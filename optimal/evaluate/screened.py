@@ -143,7 +143,7 @@ class _Scores:
 
 def products(points: Points, z: Tensor, digits: int = 4, index: Tensor | None = None) -> Tensor:
     """z·(y_j − c) of the points `index`, (B, n) float64, for z (B, D): right to z's last digit, and to `to_float`."""
-    norms = points.half_norms if index is None else points.half_norms[index]
+    norms = (2 * (points.half_norms if index is None else points.half_norms[index])).sqrt()
     out = torch.zeros(len(z), len(norms), dtype=torch.float64, device=z.device)
     scores = _Scores(z, torch.ones_like(z[:, 0]), index, Digits(z.clone(), points.size), out, norms)
     for _ in range(digits // 2):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .basis import SKETCH, Basis
 from .denoiser import OptimalDenoiser
-from .evaluate import Evaluator, Points, screened
+from .evaluate import Evaluator, Points, scores
 
 __all__ = ["SpanDenoiser"]
 
@@ -359,7 +359,7 @@ def _listed(mask: Tensor) -> Tensor | None:
 def _products(points: Points, z: Tensor, digits: int, index: Tensor | None = None) -> Tensor:
     """z·(y_k − c) for the points `index` (None: all), (B, n) float64, for z (B, D) float64."""
     if points.bytes:
-        return screened.products(points, z, digits, index)
+        return scores.products(points, z, digits, index)
     out = torch.empty(len(z), points.size if index is None else len(index), dtype=torch.float64, device=z.device)
     for start, block in points.blocks(points.block_rows(len(z)), z.device, index):
         out[:, start : start + len(block)] = z @ block.T
@@ -369,7 +369,7 @@ def _products(points: Points, z: Tensor, digits: int, index: Tensor | None = Non
 def _combination(points: Points, weights: Tensor, index: Tensor | None, accuracy: float) -> Tensor:
     """Σ_j w_j (y_j − c), (B, D) float64, for weights (B, n) float64, used up; they count to within `accuracy`."""
     if points.bytes:
-        return screened.combination(points, weights, index, accuracy)
+        return scores.combination(points, weights, index, accuracy)
     out = torch.zeros(len(weights), points.dim, dtype=torch.float64, device=weights.device)
     for start, block in points.blocks(points.block_rows(len(weights)), weights.device, index):
         out += weights[:, start : start + len(block)] @ block

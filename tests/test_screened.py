@@ -168,7 +168,8 @@ def test_results_do_not_depend_on_the_batch(normal: Normal) -> None:
     together = D.posterior(x, 4.0)
     small = OptimalDenoiser(images, method="screened", memory=2**16)
     for one in (torch.cat([D(x[i : i + 1], 4.0) for i in range(5)]), small(x, 4.0)):
-        assert row_error(one, together.mean).amax() <= 1e-6
+        # Queries are answered in groups, whose weights are rounded at random: each within its bound, and this.
+        assert row_error(one, together.mean).amax() <= 1e-5
 
 
 def test_float_queries_and_gradients(normal: Normal) -> None:

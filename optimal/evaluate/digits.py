@@ -14,9 +14,10 @@ import time
 import torch
 from torch import Tensor
 
-__all__ = ["SUM_COLUMNS", "Digits", "fast_bytes", "product"]
+__all__ = ["RISK", "SUM_COLUMNS", "Digits", "fast_bytes", "product"]
 
-_RISK = 1e-12
+RISK = 1e-12
+"""That a bound by chance does not hold."""
 _IN_CACHE = 2**17
 """Values written in digits at a time."""
 _EXACT_COLUMNS = 1024
@@ -72,15 +73,16 @@ class Digits:
         rest: (B, D) float64, what the digits so far leave.
         step: (B,) float64, the value of one unit of the last digit.
         error: (B,) float64: |rest · v| <= error ‖v‖ for all of `count` vectors v.
+        random: whether digits are rounded at random.
     """
 
     def __init__(self, values: Tensor, count: int):
         self.rest = values
         self.step = torch.linalg.vector_norm(values, torch.inf, dim=1)
         self.dim = values.shape[1]
-        self._factor = math.sqrt(0.5 * math.log(2 * max(count, 1) / _RISK))
+        self._factor = math.sqrt(0.5 * math.log(2 * max(count, 1) / RISK))
         # Rounding at random doubles the square of what is left; where the bound on ‖r‖ counts, it is not worth it.
-        self._random = self.dim > 12 * self._factor**2
+        self.random = self.dim > 12 * self._factor**2
         self._generator = torch.Generator().manual_seed(20251)
         self._rows = max(1, _IN_CACHE // self.dim)
         self.error = values.norm(dim=1)
@@ -93,19 +95,27 @@ class Digits:
         out.rest, out.step, out.error = self.rest[rows], self.step[rows], self.error[rows]
         return out
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """The next digit, (B, D) int8, and the value of its unit, (B,)."""
-        self.step = (self.step / 127).clamp_min(torch.finfo(torch.float64).tiny)
-        if self._random:
+    def next(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The next digit of some rows (None: all), (b, D) int8, and the value of its unit, (b,)."""
+        at = slice(None) if rows is None else rows
+        step = (self.step[at] / 127).clamp_min(torch.finfo(torch.float64).tiny)
+        if self.random:
             dither = torch.rand(self.dim, generator=self._generator, dtype=torch.float64).to(self.rest)
         else:
             dither = 0.5
-        digits = torch.empty(self.rest.shape, dtype=torch.int8, device=self.rest.device)
-        for rest, step, out in zip(*(part.split(self._rows) for part in (self.rest, self.step, digits)), strict=True):
-            digit = rest.div(step[:, None]).add_(dither).floor_().clamp_(-127, 127)
-            rest.addcmul_(digit, step[:, None], value=-1)
-            out.copy_(digit)
-        self.error = self.rest.norm(dim=1)
-        if self._random:
-            self.error = torch.minimum(self.error, self._factor * self.step)
-        return digits, self.step
+        digits = torch.empty(len(step), self.dim, dtype=torch.int8, device=self.rest.device)
+        count = self._rows if rows is None else 1
+        for first in range(0, len(step), count):
+            part = slice(first, first + count)
+            rest = self.rest[part] if rows is None else self.rest[int(rows[first])][None]
+            digit = rest.div(step[part, None]).add_(dither).floor_().clamp_(-127, 127)
+            rest.addcmul_(digit, step[part, None], value=-1)
+            digits[part] = digit
+        error = self.rest[at].norm(dim=1)
+        if self.random:
+            error = torch.minimum(error, self._factor * step)
+        if rows is None:
+            self.step, self.error = step, error
+        else:
+            self.step[rows], self.error[rows] = step, error
+        return digits, step

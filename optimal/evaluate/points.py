@@ -122,12 +122,12 @@ class Points:
     @contextlib.contextmanager
     def _opened(self, where: slice | Tensor) -> Iterator[Tensor]:
         """Rows of the array, (n, D), to be used within the context."""
-        if self._file is None:
-            yield self._rows[where]
-            return
-        if isinstance(where, slice):
+        if self._file is not None and isinstance(where, slice):
             self._file.ahead(where)
-        yield self._rows[where]
+        # Indexing bytes with a tensor is 9 times slower than `index_select`.
+        yield self._rows[where] if isinstance(where, slice) else self._rows.index_select(0, where)
+        if self._file is None:
+            return
         self._file.release(where if isinstance(where, slice) else slice(int(where.min()), int(where.max()) + 1))
 
     def blocks(

@@ -34,7 +34,7 @@ class Config:
     """Steps of the sampler, from sigma = 80."""
     solver: str = "heun"
     """A solver that draws no noise."""
-    rank: int = 1024
+    rank: int = 768
     """Of the basis."""
     repeats: int = 2
     """Runs in the span."""

@@ -28,8 +28,8 @@ from .evaluate import Points
 
 __all__ = ["SKETCH", "Basis", "FewPoints", "are_few", "basis_of", "few_points"]
 
-SKETCH = 32
-"""Random projections of what the axes leave: enough to know its length to ±15%."""
+SKETCH = 384
+"""Random projections S of what the axes leave: products of two such, and lengths, are known to 7% of the lengths."""
 _FEW = 5000
 """Most points whose span is taken as a whole."""
 _BLOCK = 2048
@@ -41,7 +41,7 @@ class Basis:
 
     Attributes:
         vectors: (D, r) float32, orthonormal.
-        coordinates: (N, r + 32) float32: those of y_j − c, and random projections of what they leave, R_j.
+        coordinates: (N, r + 384) float32: those of y_j − c, and the random projections of what they leave, R_j.
         rest: (N,) float32, ‖R_j‖.
     """
 
@@ -100,7 +100,7 @@ def few_points(D: OptimalDenoiser) -> FewPoints | None:
     return D._few_points
 
 
-def basis_of(D: OptimalDenoiser, rank: int = 1024, *, progress: bool = False) -> Basis:
+def basis_of(D: OptimalDenoiser, rank: int = 768, *, progress: bool = False) -> Basis:
     """The basis of D's data, from the cache if it is there; else computed, in two subspace iterations, and kept there.
 
     Args:
@@ -163,7 +163,7 @@ def _folder(D: OptimalDenoiser, rank: int) -> Path | None:
     """Where a basis is kept; data without a fingerprint have none."""
     if not isinstance(D.data, Dataset):
         return None
-    return cache_folder() / "bases" / f"2-{D.data.fingerprint}-{rank}"
+    return cache_folder() / "bases" / f"3-{D.data.fingerprint}-{rank}"
 
 
 def _read(folder: Path, sizes: tuple[int, int, int]) -> Basis | None:

@@ -11,16 +11,18 @@ axes, Y_r = (Y − c) V and R what they leave of Y,
 
     (x − c)·(y_k − c) = a (x_T − c)·(y_k − c) + p·Y_r[k] + (Σ_j c_j R_j)·R_k,    p = Σ_j c_j Y_r[j].
 
-The noise never passes through the truncation: what is left out is the last term, data against data. While the posterior
-is spread over many points their R average out; once it is not, the candidates, the 256 most probable points of a row,
-enter with their exact Gram matrix: their coefficients q_j are coordinates of their own. So a state is the vector (a, p,
-e, h, q), h the coefficients of the calls so far, a tensor like any other: `trajectory` and every deterministic solver
-run on it unchanged.
+The noise never passes through the truncation: what is left out is the last term, o·R_k with o = Σ_j c_j R_j, data
+against data. It is estimated by random projections S (D, 384), E[S Sᵀ] = 1: e = Sᵀo is a sum of the Sᵀ R_j as the state
+is of the y_j, so 384 numbers go with the coordinates, and e·(Sᵀ R_k) is o·R_k up to ‖o‖‖R_k‖ √(2/384), whatever the
+number of dimensions. While the posterior is spread over many points R and o are small, too; once it is not, the
+candidates, the 256 most probable points of a row, enter with their exact Gram matrix: their coefficients q_j are
+coordinates of their own. So a state is the vector (a, p, e, h, q), h the coefficients of the calls so far, a tensor
+like any other: `trajectory` and every deterministic solver run on it unchanged.
 
-What was left out is watched: e holds random projections of Σ_j c_j R_j, whose length, known so to ±15%, bounds how far
-log-weights can be off, in nats. Where that is more than `tolerance`, the part left out is computed: the weights of all
-calls are kept, so Σ_j c_j R_j is one pass over the data, and its products with all R_k are another. From then on it
-counts in full, scaled as the noise is, and only what came after is left out.
+How far log-weights can be off is known all along, in nats: the deviation of ‖o‖‖R_k‖ √(2/384)/σ² under the weights.
+Where that is more than `tolerance`, o is computed: the weights of all calls are kept, so it is one pass over the data,
+and its products with all R_k are another. From then on it counts in full, scaled as the noise is, and only what came
+after is estimated.
 
 As soon as a row's posterior is one point it is evaluated exactly, in full space, there: along the rest of the way the
 lead of that point only grows (D is y_k, x moves on a line towards it, and leads on it are linear in σ, over σ²), so the
@@ -60,8 +62,8 @@ class SpanSample:
     Attributes:
         x: (B, *event), as `sample` returns it.
         index: (B,) int64, the data point that it is; −1 for rows that end on none.
-        error: (B,) float64, nats: the most that a log-weight was off by along the way, as estimated; 0 where nothing
-            was left out.
+        error: (B,) float64, nats: the most that log-weights were off by along the way, one standard deviation; 0
+            where nothing was left out.
         exact: (B,) bool, whether the row was sampled again by the exact denoiser.
         nfe: denoiser calls per sample.
     """
@@ -79,7 +81,7 @@ def sample_in_span(
     sigmas: Tensor | Sequence[float],
     *,
     solver: str | Solver = "heun",
-    rank: int = 1024,
+    rank: int = 768,
     tolerance: float = 0.02,
     progress: bool = False,
     **options: Any,
@@ -94,7 +96,8 @@ def sample_in_span(
         sigmas: (n + 1,) decreasing noise levels, the last 0.
         solver: any solver that draws no noise, with its options by keyword.
         rank: of the basis of more points; it is computed once for a data set and kept in the cache.
-        tolerance: nats: calls whose log-weights may be off by more have what was left out computed.
+        tolerance: nats: calls whose log-weights may be off by more, one standard deviation, have what was left out
+            computed. A row within about so much of the border of two basins may end in the other.
         progress: whether progress bars are drawn on stderr.
 
     Raises:

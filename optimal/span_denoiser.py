@@ -22,13 +22,15 @@ _WINDOW = 18.0
 _NEAR = 2048
 """Points whose distances are taken where their products are too coarse."""
 _FLOAT32 = 2.0**-23
+_SPREAD = math.sqrt(2 / SKETCH)
+"""Standard deviation, at most, of the product of two vectors' projections, over the product of their lengths."""
 _SURE = 1e-6
 """1 − the leader's weight below which a row is decided."""
-_CHUNK = 4096
+_CHUNK = 2048
 
 
 class SpanDenoiser:
-    """D in coordinates: a `Denoiser` of the vectors u = (a, p, e, h, q), (B, 1 + r + 32 + calls + 256) float64.
+    """D in coordinates: a `Denoiser` of the vectors u = (a, p, e, h, q), (B, 1 + r + 384 + calls + 256) float64.
 
     a is in units of the noise's length, so that ‖u‖ is about that of the state.
 
@@ -49,11 +51,11 @@ class SpanDenoiser:
     def __init__(self, D: OptimalDenoiser, basis: Basis, z: Tensor, *, calls: int = 128, tolerance: float = 0.02):
         points = D._points
         self.D, self.basis, self.z, self.tolerance = D, basis, z, tolerance
-        self.products = _products(points, z, 4)
+        self.products = _products(points, z, 3)
         self.half_norms = points.half_norms.to(z.device)
+        self._squares = basis.coordinates[:, basis.rank :].square().sum(1)
         self.length = z.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
         self._short = self.products.float(), self.half_norms.float()
-        self._squares = basis.coordinates[:, basis.rank :].square().sum(1)
         batch, slots = len(z), 2 * min(_CANDIDATES, points.size)
         self._sizes = (1, basis.rank, SKETCH, calls, slots)
         self.start = z.new_zeros(batch, sum(self._sizes))
@@ -104,48 +106,50 @@ class SpanDenoiser:
         alpha = torch.where(self.computed[rows] > 0, u[:, 0] / known[:, 0], 0.0)
         return alpha, u - alpha[:, None] * known
 
-    def _unsafe(self, rows: Tensor, left: Tensor, on: Tensor, sigma: float) -> Tensor:
+    def _projections(self, rows: Tensor, left: Tensor) -> Tensor:
+        """(b, S) those of the part left out, o: less what the candidates' own Gram matrix holds."""
+        _, _, e, _, q = self._split(left)
+        return e - torch.einsum("bm,bms->bs", q, self.sketches[rows])
+
+    def _unsafe(self, rows: Tensor, out: Tensor, on: Tensor, sigma: float) -> Tensor:
         """(b,) bool: rows whose leader has all the weight, but whose lead what was left out might undo.
 
         on, (b, n), are the weights of their candidates.
         """
-        _, _, e, _, q = self._split(left)
         sketches = self.sketches[rows, : on.shape[1]]
-        out = (e - torch.einsum("bm,bms->bs", q[:, : on.shape[1]], sketches)).norm(dim=1)
         top, leader = on.max(1)
         apart = (sketches - sketches[torch.arange(len(rows), device=rows.device), leader][:, None]).norm(dim=2)
         lead = (top[:, None] / on.clamp_min(1e-300)).log()
         valid = self._valid(rows)[:, : on.shape[1]]
-        return (top >= 1 - _SURE) & ((3 * out[:, None] * apart / sigma**2 > lead) & valid).any(1)
+        error = _SPREAD * out.norm(dim=1)[:, None] * apart / sigma**2
+        return (top >= 1 - _SURE) & ((5 * error > lead) & valid).any(1)
 
-    def _doubt(self, rows: Tensor, left: Tensor, sigma: float, squares: Tensor, mean: Tensor) -> Tensor:
-        """(b,) nats: ‖part left out‖/σ² times the deviation of R_k under the weights.
+    def _doubt(self, out: Tensor, sigma: float, squares: Tensor, mean: Tensor) -> Tensor:
+        """(b,) nats: the deviation, under the weights, of the error of o·R_k/σ².
 
-        squares, (b,), and mean, (b, 32), are those of the projections of R_k: what all weights share does not count.
+        squares, (b,), and mean, (b, S), are those of the projections of R_k: what all weights share does not count.
         """
-        _, _, e, _, q = self._split(left)
-        out = e - torch.einsum("bm,bms->bs", q, self.sketches[rows])
-        return out.norm(dim=1) * (squares - mean.square().sum(1)).clamp_min(0).sqrt() / sigma**2
+        return _SPREAD * out.norm(dim=1) * (squares - mean.square().sum(1)).clamp_min(0).sqrt() / sigma**2
 
     def _over_all(self, rows: Tensor, u: Tensor, sigma: float) -> Tensor:
         """Over all points, in float32."""
         call, squares = len(self._history), self._squares
         if call == self._sizes[3]:
             raise RuntimeError(f"more than {call} calls")
-        left, weights = self._weights(rows, u, sigma)
-        mean = weights @ self.basis.coordinates
-        doubt = self._doubt(rows, left, sigma, (weights @ squares).double(), mean[:, self.basis.rank :].double())
+        out, weights = self._weights(rows, u, sigma)
+        mean = self._mean(weights)
+        doubt = self._doubt(out, sigma, (weights @ squares).double(), mean[:, self.basis.rank :].double())
         unsafe = torch.zeros_like(doubt, dtype=torch.bool)
         known = self.filled[rows].nonzero().squeeze(1)
         if len(known):
             on = weights[known].gather(1, self.candidates[rows[known]]).masked_fill_(~self._valid(rows[known]), 0.0)
-            unsafe[known] = self._unsafe(rows[known], left[known], on.double(), sigma)
+            unsafe[known] = self._unsafe(rows[known], out[known], on.double(), sigma)
         again = ((doubt > self.tolerance) | unsafe).nonzero().squeeze(1)
         if len(again):
             near = (weights[again] > math.exp(-_WINDOW) * weights[again].amax(1, keepdim=True)).any(0)
             self._compute(rows[again], u[again], sigma, near)
             _, weights[again] = self._weights(rows[again], u[again], sigma)
-            mean[again] = weights[again] @ self.basis.coordinates
+            mean[again] = self._mean(weights[again])
             doubt[again] = 0.0
         if self._rounds(sigma):
             for i in range(len(rows)):
@@ -153,7 +157,7 @@ class SpanDenoiser:
                 weights[i] = torch.zeros_like(weights[i]).index_copy_(
                     0, index, self._by_distances(rows[i : i + 1], u[i : i + 1], index, sigma).float()
                 )
-            mean = weights @ self.basis.coordinates
+            mean = self._mean(weights)
         self.error[rows] = torch.maximum(self.error[rows], doubt)
         out = torch.zeros_like(u)
         out[:, 1 : 1 + mean.shape[1]] = mean
@@ -174,24 +178,24 @@ class SpanDenoiser:
         return out
 
     def _weights(self, rows: Tensor, u: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        """What of u is not known in full, and the weights of all points, (b, N) float32."""
+        """The projections of what is left out of u, and the weights of all points, (b, N) float32."""
         alpha, left = self._left(rows, u)
         a, p, _, _, _ = self._split(u)
-        q = self._split(left)[4]
-        a, alpha, p = (a / self.length[rows, None]).float(), alpha[:, None].float(), p.float()
+        q, out = self._split(left)[4], self._projections(rows, left)
+        a, alpha, p = (a / self.length[rows, None]).float(), alpha[:, None].float(), torch.cat([p, out], 1).float().T
         every = len(rows) == len(self.z)
         products, half_norms = self._short
         corrections, computed = self._corrections, bool((self.computed[rows] > 0).any())
-        coordinates, rank = self.basis.coordinates, self.basis.rank
+        coordinates = self.basis.coordinates
         weights = torch.empty(len(rows), len(coordinates), device=u.device)
         for start in range(0, len(coordinates), _CHUNK):
             part = slice(start, start + _CHUNK)
-            scores = torch.addcmul(-half_norms[part], a, products[:, part] if every else products[rows, part])
+            scores = weights[:, part]
+            torch.addcmul(-half_norms[part], a, products[:, part] if every else products[rows, part], out=scores)
             if computed:
                 scores.addcmul_(alpha, corrections[:, part] if every else corrections[rows, part])
-            # Times 1/σ² within the product: the matrix is passed over as seldom as can be.
-            factor = 1 / sigma**2
-            torch.addmm(scores, p, coordinates[part, :rank].T, beta=factor, alpha=factor, out=weights[:, part])
+            scores += torch.mm(coordinates[part], p).T
+        weights *= 1 / sigma**2
         known = self.filled[rows].nonzero().squeeze(1)
         if len(known):
             at = rows[known]
@@ -199,7 +203,13 @@ class SpanDenoiser:
             weights[known] = weights[known].scatter_add_(1, self.candidates[at], change.float())
         weights.sub_(weights.amax(1, keepdim=True)).exp_()
         weights /= weights.sum(1, keepdim=True)
-        return left, weights
+        return out, weights
+
+    def _mean(self, weights: Tensor) -> Tensor:
+        """The coordinates of the means of the points under weights (b, N), (b, r + S)."""
+        coordinates = self.basis.coordinates
+        # The product packs its right matrix. For 2 to 8 columns what it does with the other is 20 times slower.
+        return weights @ coordinates if len(weights) < 16 else (coordinates.T @ weights.T).T
 
     def _rounds(self, sigma: float) -> bool:
         """Whether products of coordinates are too coarse in float32: leads are differences of squares of this size."""
@@ -266,9 +276,8 @@ class SpanDenoiser:
     def _extend(self, row: int, index: Tensor) -> None:
         points, rank, size = self.D._points, self.basis.rank, len(index)
         own = self.basis.coordinates[index]
-        block = points.read(index, torch.empty(size, points.dim, device=index.device))
         self.candidates[row, :size] = index
-        self.gram[row, :size, :size] = (block @ block.T).double() - (own[:, :rank] @ own[:, :rank].T).double()
+        self.gram[row, :size, :size] = _gram(points, index) - (own[:, :rank] @ own[:, :rank].T).double()
         self.sketches[row, :size] = own[:, rank:].double()
         self.filled[row] = size
 
@@ -276,6 +285,7 @@ class SpanDenoiser:
         """Over the candidates only, in float64."""
         size, rank = int(self.filled[rows].max()), self.basis.rank
         index, valid = self.candidates[rows, :size], self._valid(rows)[:, :size]
+        sketches = self.sketches[rows, :size]
         own = self.basis.coordinates[index]
         a, p, _, _, _ = self._split(u)
         fixed = (a / self.length[rows, None]) * self.products[rows[:, None], index] - self.half_norms[index]
@@ -283,15 +293,16 @@ class SpanDenoiser:
 
         def weights() -> tuple[Tensor, Tensor]:
             alpha, left = self._left(rows, u)
+            q, out = self._split(left)[4][:, :size], self._projections(rows, left)
             scores = fixed + alpha[:, None] * self._corrections[rows[:, None], index]
-            q = self._split(left)[4][:, :size]
             scores += torch.einsum("bm,bmn->bn", q, self.gram[rows, :size, :size])
-            return left, (scores / sigma**2).masked_fill_(~valid, -torch.inf).softmax(1)
+            scores += torch.einsum("bs,bms->bm", out, sketches)
+            return out, (scores / sigma**2).masked_fill_(~valid, -torch.inf).softmax(1)
 
-        left, on = weights()
-        squares, sketches = self._squares[index].double(), self.sketches[rows, :size]
-        doubt = self._doubt(rows, left, sigma, (on * squares).sum(1), torch.einsum("bm,bms->bs", on, sketches))
-        again = (doubt > self.tolerance) | self._unsafe(rows, left, on, sigma)
+        left_out, on = weights()
+        mean = torch.einsum("bm,bms->bs", on, sketches)
+        doubt = self._doubt(left_out, sigma, (on * sketches.square().sum(2)).sum(1), mean)
+        again = (doubt > self.tolerance) | self._unsafe(rows, left_out, on, sigma)
         if again.any():
             near = torch.zeros(self.D._points.size, dtype=torch.bool, device=u.device)
             near[index[again].flatten()] = True
@@ -353,7 +364,15 @@ class SpanDenoiser:
 def _listed(mask: Tensor) -> Tensor | None:
     """The places of a mask, or None where reading all points is no slower."""
     index = mask.nonzero().squeeze(1)
-    return index if 5 * len(index) < len(mask) else None
+    return index if 1.25 * len(index) < len(mask) else None
+
+
+def _gram(points: Points, index: Tensor) -> Tensor:
+    """(y_j − c)·(y_k − c) of the points `index`, (n, n) float64."""
+    if points.bytes:
+        return scores.gram(points, index)
+    block = points.read(index, torch.empty(len(index), points.dim, device=index.device))
+    return (block @ block.T).double()
 
 
 def _products(points: Points, z: Tensor, digits: int, index: Tensor | None = None) -> Tensor:

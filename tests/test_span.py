@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from optimal import Dataset, OptimalDenoiser, karras, load, sample, sample_in_span, trajectory
-from optimal.basis import basis_of
+from optimal.basis import SKETCH, basis_of
 from optimal.span_denoiser import SpanDenoiser
 
 Normal = Callable[..., Tensor]
@@ -75,8 +75,8 @@ def test_coordinates_are_those_of_the_denoiser(clusters: Dataset, normal: Normal
     assert (reduced.error < 1e-6).all()
 
 
-def test_what_is_left_out_is_measured(clusters: Dataset, normal: Normal) -> None:
-    """The projections tell the length of the part left out, and the estimate bounds what it does to log-weights."""
+def test_what_is_left_out_is_estimated_and_the_error_measured(clusters: Dataset, normal: Normal) -> None:
+    """The projections tell the part left out, its products with the data, and how far these are off."""
     D, x = OptimalDenoiser(clusters), 80 * normal(64, 3, 16, 16)
     z, _ = D._checked(x, 1.0)
     basis = basis_of(D, 12)
@@ -89,23 +89,23 @@ def test_what_is_left_out_is_measured(clusters: Dataset, normal: Normal) -> None
     u = torch.zeros_like(reduced.start)
     u[:, 1 : 1 + basis.coordinates.shape[1]] = coefficients @ basis.coordinates.double()
     out = coefficients @ left
-    ratio = u[:, 13:45].norm(dim=1) / out.norm(dim=1)
-    assert ratio.mean() == pytest.approx(1.0, abs=0.1)
-    assert ratio.std() < 0.25
+    ratio = u[:, 13 : 13 + SKETCH].norm(dim=1) / out.norm(dim=1)
+    assert ratio.mean() == pytest.approx(1.0, abs=0.03)
+    assert ratio.std() < 0.1
     sigma = 3.0
     reduced(u, sigma)
-    off = out @ left.T / sigma**2
-    weights = reduced_weights(reduced, u, sigma)
-    off = off - (weights * off).sum(1, keepdim=True)
-    actual = (weights * off.square()).sum(1).sqrt()
-    assert (actual <= 1.5 * reduced.error).all()
-    assert actual.mean() > 0.02 * reduced.error.mean()
-
-
-def reduced_weights(reduced: SpanDenoiser, u: Tensor, sigma: float) -> Tensor:
-    rank = reduced.basis.rank
-    scores = u[:, 1 : 1 + rank] @ reduced.basis.coordinates[:, :rank].double().T - reduced.half_norms
-    return (scores / sigma**2).softmax(1)
+    scores = (coefficients @ points) @ points.T - reduced.half_norms
+    logs = (scores / sigma**2).log_softmax(1)
+    off = reduced._weights(torch.arange(64), u, sigma)[1].double().log() - logs
+    off -= (logs.exp() * off).sum(1, keepdim=True)
+    actual = (logs.exp() * off.square()).sum(1).sqrt()
+    assert (actual <= 2 * reduced.error).all()
+    assert actual.mean() > 0.3 * reduced.error.mean()
+    # Without the projections they are off by much more.
+    u[:, 13 : 13 + SKETCH] = 0.0
+    without = reduced._weights(torch.arange(64), u, sigma)[1].double().log() - logs
+    without -= (logs.exp() * without).sum(1, keepdim=True)
+    assert (logs.exp() * without.square()).sum(1).sqrt().mean() > 2 * actual.mean()
 
 
 def test_what_is_left_out_is_computed_where_it_counts(clusters: Dataset, normal: Normal) -> None:
@@ -188,7 +188,7 @@ def test_the_basis_is_kept_and_damage_is_seen(
     variance = basis.coordinates[:, :20].double().square().sum(0)
     points = D.take(torch.arange(600)).flatten(1).double() - D._points.centre
     expected = torch.linalg.svdvals(points)[:20].square()
-    torch.testing.assert_close(variance, expected, rtol=0.02, atol=0)
+    torch.testing.assert_close(variance, expected, rtol=0.04, atol=0)
 
 
 def test_bad_input(clusters: Dataset, normal: Normal) -> None:

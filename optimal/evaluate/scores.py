@@ -15,7 +15,7 @@ from torch import Tensor
 from .digits import SUM_COLUMNS, Digits, product
 from .points import Points
 
-__all__ = ["Scores", "combination", "products", "weighted_sum"]
+__all__ = ["Scores", "combination", "gram", "products", "weighted_sum"]
 
 _WINDOWS = (16.0, 19.0, 22.0, 27.0)
 """Points so many nats below the leader are left out: by the first that leaves out little, else by the last, where
@@ -132,6 +132,16 @@ def products(points: Points, z: Tensor, digits: int = 4, index: Tensor | None = 
     scores = Scores.of(points, z, torch.ones_like(z[:, 0]), index)
     scores.add(points, digits)
     return scores.products
+
+
+def gram(points: Points, index: Tensor) -> Tensor:
+    """(y_j − c)·(y_k − c) of the points `index`, (n, n) float64."""
+    ((_, block),) = points.signed(len(index) * points.dim, points.device, index)
+    sums = block.sum(1, dtype=torch.int32).double()
+    total = (product(block, block.T) + 0.5 * (sums[:, None] + sums) + 0.25 * points.dim) / 127.5**2
+    # ‖y − c‖² is known, and gives y·c.
+    half = 0.5 * total.diagonal() - points.half_norms[index]
+    return total - half[:, None] - half
 
 
 def combination(points: Points, weights: Tensor, index: Tensor | None, accuracy: float) -> Tensor:

@@ -26,13 +26,12 @@ from optimal import (
     forward_statistics,
     load,
     log_linear,
-    seeking_refining_border,
     speciation_sigma,
     trajectory,
 )
 from optimal.regimes import top_eigenvalue
 
-from .common import generator, log_ticks, provenance, shape_in_words, start_level
+from .common import border_of, generator, log_ticks, provenance, shape_in_words, start_level
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -89,7 +88,7 @@ def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     low = high / 8000
     sigmas = torch.logspace(np.log10(high), np.log10(low), levels, dtype=torch.float64)
     along = forward_statistics(D, sigmas, draws=draws, derivative=True, generator=generator(config), progress=True)
-    border = seeking_refining_border(D, draws=draws, generator=generator(config), progress=True)
+    border = border_of(config, D, draws)
     collapse = collapse_border(D, draws=draws, generator=generator(config), progress=True)
     start = high * torch.randn(paths, *data.event, generator=generator(config, 1))
     states = trajectory(D, start, log_linear(steps, sigma_min=low, sigma_max=high), solver="heun")

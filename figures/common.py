@@ -9,16 +9,26 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from optimal import Dataset, OptimalDenoiser
+from optimal import Border, Dataset, OptimalDenoiser, seeking_refining_border
 
 from .config import Config
 
-__all__ = ["cell", "generator", "log_ticks", "plain_ticks", "provenance", "shape_in_words", "start_level"]
+__all__ = ["border_of", "cell", "generator", "log_ticks", "plain_ticks", "provenance", "shape_in_words", "start_level"]
+
+_SMALL, _DRAWS = 200_000, 4000
+"""Data of up to so many values have their border from so many draws: a second for digits."""
 
 
 def generator(config: Config, stream: int = 0) -> torch.Generator:
     """A fresh source of randomness; streams of one seed are independent."""
     return torch.Generator().manual_seed(config.seed + 1_000_003 * stream)
+
+
+def border_of(config: Config, D: OptimalDenoiser, draws: int) -> Border:
+    """The border between mode seeking and mode refining, for small data from so many draws that all figures agree."""
+    if not config.quick and D.mean.numel() * len(D) <= _SMALL:
+        draws = max(draws, _DRAWS)
+    return seeking_refining_border(D, draws=draws, generator=generator(config), progress=True)
 
 
 def provenance(data: Dataset) -> dict[str, np.ndarray]:

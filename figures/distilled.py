@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
-from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load, seeking_refining_border
+from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load
 from optimal.reference import GaussianMixture
 
-from .common import cell, generator, plain_ticks, provenance
+from .common import border_of, cell, generator, plain_ticks, provenance
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -58,7 +58,7 @@ def _toy(config: Config) -> dict[str, np.ndarray]:
         "toy_mean": D(queries, levels).view(size, size).numpy(),
         "toy_flow": FlowMap(D)(queries, levels).view(size, size).numpy(),
         "toy_borders": GaussianMixture(data.points, 0.0).separatrices(sigmas).numpy(),
-        "toy_border": np.array(seeking_refining_border(D, draws=4000, generator=generator(config)).sigma),
+        "toy_border": np.array(border_of(config, D, 4000).sigma),
     }
 
 
@@ -82,7 +82,7 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
         "means": D(queries, per_query).view(noisy.shape).numpy(),
         "landings": landings.numpy(),
         "hit": (landings == x0[:, None]).flatten(2).all(2).numpy(),
-        "border": np.array(seeking_refining_border(D, draws=draws, generator=generator(config), progress=True).sigma),
+        "border": np.array(border_of(config, D, draws).sigma),
     }
 
 

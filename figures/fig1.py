@@ -17,9 +17,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from tqdm import tqdm
 
-from optimal import Dataset, OptimalDenoiser, effective_counts, karras, load, seeking_refining_border
+from optimal import Dataset, OptimalDenoiser, effective_counts, karras, load
 
-from .common import cell, generator, plain_ticks, provenance
+from .common import border_of, cell, generator, plain_ticks, provenance
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -62,7 +62,7 @@ def _toy(config: Config) -> dict[str, np.ndarray]:
         return D(x.repeat(len(levels))[:, None], levels.repeat_interleave(size)).view(len(levels), size).numpy()
 
     counts = effective_counts(D, sigmas[::4], draws=draws, generator=generator(config))
-    border = seeking_refining_border(D, draws=draws, generator=generator(config))
+    border = border_of(config, D, draws)
     return {
         "toy_positions": data.points.flatten().numpy(),
         "toy_x": x.numpy(),
@@ -97,7 +97,7 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
             for sigma in tqdm(sigmas, desc=f"fig1: modes of {data.name}", unit="level")
         ]
     )
-    border = seeking_refining_border(D, draws=draws, generator=generator(config), progress=True)
+    border = border_of(config, D, draws)
     return {
         "sigmas": sigmas.numpy(),
         "sources": x0.numpy(),

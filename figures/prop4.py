@@ -17,10 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from optimal import Dataset, OptimalDenoiser, landing_statistics, load, seeking_refining_border
+from optimal import Dataset, OptimalDenoiser, landing_statistics, load
 from optimal.reference import GaussianMixture
 
-from .common import generator, log_ticks, plain_ticks, provenance, shape_in_words, start_level
+from .common import border_of, generator, log_ticks, plain_ticks, provenance, shape_in_words, start_level
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -73,7 +73,7 @@ def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     if config.quick:
         draws, levels = min(draws, 32), 9
     high = start_level(D)
-    border = seeking_refining_border(D, draws=max(draws, 64), generator=generator(config), progress=True).sigma
+    border = border_of(config, D, max(draws, 64)).sigma
     low = high / 8000
     if border > 0 and math.isfinite(border):
         # Nothing changes far below the border.

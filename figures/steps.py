@@ -18,9 +18,9 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from torch import Tensor
 from tqdm import tqdm
 
-from optimal import FlowMap, OptimalDenoiser, karras, sample, seeking_refining_border, trajectory
+from optimal import FlowMap, OptimalDenoiser, karras, sample, trajectory
 
-from .common import generator, provenance, start_level
+from .common import border_of, generator, provenance, start_level
 from .config import Config
 
 __all__ = ["PARTS", "SOLVERS", "TITLE", "compute", "draw"]
@@ -64,7 +64,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     paths, most = next((paths, most) for values, paths, most in _COST if data.array.size <= values)
     if config.quick:
         paths, most = min(paths, 32), min(most, 16)
-    border = seeking_refining_border(D, generator=generator(config), draws=64 if paths < 64 else 256, progress=True)
+    border = border_of(config, D, 64 if paths < 64 else 256)
     high = start_level(D)
     if not high / _RANGE < border.sigma < high:
         raise ValueError(f"{data.name} has no border between σ = {high / _RANGE:g} and {high:g}: {border.sigma:g}")

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neural import PRESETS, agreement
-from optimal import OptimalDenoiser, seeking_refining_border
+from optimal import OptimalDenoiser
 
-from .common import generator, log_ticks
+from .common import border_of, generator, log_ticks
 from .config import Config
 from .networks import dataset, network, prepare
 
@@ -58,7 +58,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         column = {name: value.numpy() for name, value in vars(found).items() if isinstance(value, torch.Tensor)}
         column |= {
             "scale": (found.gap / found.gap_share).numpy(),
-            "border": np.array(seeking_refining_border(D, generator=generator(config), progress=True).sigma),
+            "border": np.array(border_of(config, D, 256).sigma),
             "size": np.array(len(data)),
             "dataset": np.array(data.name),
             "steps": np.array(PRESETS[preset].optimisation.steps),

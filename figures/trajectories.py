@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
-from optimal import Dataset, OptimalDenoiser, capture, load, log_linear, seeking_refining_border, trajectory
+from optimal import Dataset, OptimalDenoiser, capture, load, log_linear, trajectory
 
-from .common import cell, generator, plain_ticks, provenance, start_level
+from .common import border_of, cell, generator, plain_ticks, provenance, start_level
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -46,7 +46,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     arrays = {f"line_{key}": value for key, value in _toy(config, line, 60).items()}
     arrays |= {f"plane_{key}": value for key, value in _toy(config, plane, 200).items()}
     arrays |= _density(line, arrays["line_sigmas"])
-    arrays["line_border"] = np.array(seeking_refining_border(OptimalDenoiser(line), generator=generator(config)).sigma)
+    arrays["line_border"] = np.array(border_of(config, OptimalDenoiser(line), 256).sigma)
     return arrays | _images(config, data)
 
 
@@ -92,7 +92,7 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     start = high * torch.randn(4, *data.event, generator=generator(config, 2))
     states = list(trajectory(D, start, sigmas, solver="heun"))
     found = capture(D, states)
-    border = seeking_refining_border(D, draws=64, generator=generator(config), progress=True).sigma
+    border = border_of(config, D, 64).sigma
     centre = border if low < border < high else (low * high) ** 0.5
     # Columns even in log σ, from well above the border to well below.
     wanted = torch.logspace(np.log10(min(high, 12 * centre)), np.log10(max(low, centre / 12)), 15, dtype=torch.float64)

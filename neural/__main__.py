@@ -216,13 +216,16 @@ def _compare(command: Compare) -> None:
         raise ValueError("sigmas and steps must name at least one each, and n be at least 1")
     solver_of(command.solver, {})
     models: dict[str, Denoiser] = {}
-    students = []
+    students, ranges = [], [(0.002, 80.0)]
     data = _dataset(command)
     for name in command.models:
         models[name], data, config = _model(name, data)
+        ranges.append(_range(models[name], config))
         if isinstance(config, Distillation):
             students.append(name)
     assert data is not None
+    low = max(low for low, _ in ranges) if command.sigma_min is None else command.sigma_min
+    high = min(high for _, high in ranges) if command.sigma_max is None else command.sigma_max
     if command.dry_run:
         print(f"{data.describe()}\noptimum, {', '.join(models)}; nothing was compared")
         return
@@ -245,11 +248,11 @@ def _compare(command: Compare) -> None:
                 if f.name not in ("sigmas", "draws"):
                     row[f.name] = float(value[i])
             denoisers.append(row)
-    x = command.sigma_max * torch.randn(command.n, *data.event, generator=generator)
-    reference = FlowMap(D)(x, command.sigma_max)
+    x = high * torch.randn(command.n, *data.event, generator=generator)
+    reference = FlowMap(D)(x, high)
     methods: dict[str, tuple[Any, dict[str, Any]]] = {}
     for n in command.steps:
-        grid = karras(n, sigma_min=command.sigma_min, sigma_max=command.sigma_max)
+        grid = karras(n, sigma_min=low, sigma_max=high)
         arguments = {"sigmas": grid, "solver": command.solver}
         for name, model in ({"optimum": D} | models).items():
             methods[f"{name}, {n} steps"] = (model, arguments)
@@ -257,10 +260,16 @@ def _compare(command: Compare) -> None:
             # Where it has so many steps, from the noises' level.
             with contextlib.suppress(ValueError):
                 own = student_at(name, n, generator=torch.Generator().manual_seed(command.seed))
-                if math.isclose(float(own[1]["sigmas"][0]), command.sigma_max):
+                if math.isclose(float(own[1]["sigmas"][0]), high):
                     methods[f"{name}, {n} steps as it is meant"] = own
     samplers = compare(methods, D, x, reference=reference, progress=True)
-    about = {"dataset": data.name, "fingerprint": data.fingerprint, "command": _plain(command)}
+    about = {
+        "dataset": data.name,
+        "fingerprint": data.fingerprint,
+        "sigma_min": low,
+        "sigma_max": high,
+        "command": _plain(command),
+    }
     for kind, rows in (("denoiser", denoisers), ("samplers", samplers)):
         path = command.out.with_name(f"{command.out.name}-{kind}")
         save_table(rows, path, about)

@@ -141,10 +141,10 @@ class Compare:
     """Numbers of steps of the sampler table."""
     solver: str = "euler"
     """Solver of the sampler table, for all models; students are also sampled as they are meant to be."""
-    sigma_min: float = 0.002
-    """Last noise level of the samplers above 0, in units of the data."""
-    sigma_max: float = 80.0
-    """First noise level of the samplers, in units of the data."""
+    sigma_min: float | None = None
+    """Last noise level of the samplers above 0, in units of the data; 0.002, or the lowest that all models are for."""
+    sigma_max: float | None = None
+    """First noise level of the samplers, in units of the data; 80, or the highest that all models are for."""
     seed: int = 0
     """Of all draws."""
     out: Path = Path("comparison")

@@ -209,7 +209,7 @@ class _Watched(OptimalDenoiser):
 def _span_seconds(D: OptimalDenoiser) -> float:
     """What the axes of the data take, about; those of many points are kept in the cache."""
     size, dim = len(D), D._points.dim
-    return (5 * size**2 * dim if are_few(D) else 10 * size * dim * min(1088, dim)) / (_FLOPS * torch.get_num_threads())
+    return (5 * size**2 * dim if are_few(D) else 10 * size * dim * min(832, dim)) / (_FLOPS * torch.get_num_threads())
 
 
 def _seconds(D: OptimalDenoiser, rows: int) -> float:

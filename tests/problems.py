@@ -1,4 +1,4 @@
-"""Problems whose answer is known, a reference by direct differences, and what counts as close.
+"""Problems whose answer is known, a reference by direct differences, what counts as close, and a small network.
 
 Nothing here imports `optimal`: the answers are computed from the formulas alone, in float64.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ __all__ = [
     "log_weight_error",
     "reference_posterior",
     "row_error",
+    "small_unet",
 ]
 
 
@@ -164,3 +166,15 @@ def log_weight_error(weights: Tensor, log_weights: Tensor, within: float = 20.0)
     """max_j |log w_j − reference| over the points at most `within` nats below the leader, (B,)."""
     near = log_weights >= log_weights.amax(1, keepdim=True) - within
     return torch.where(near, absolute_error(weights.double().log(), log_weights), 0.0).amax(1)
+
+
+def small_unet() -> Any:
+    """An untrained UNet2DModel of 1×8×8 images, always the same."""
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return UNet2DModel(
+            sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1,
+            down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, norm_num_groups=4,
+        )  # fmt: skip

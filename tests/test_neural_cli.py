@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from problems import small_unet
 
 from neural.__main__ import main
 
@@ -165,3 +166,19 @@ def test_a_dry_run_refuses_what_the_run_would(
 ) -> None:
     assert run(*command, "--dry-run") == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_diffusers_pipeline_is_compared_on_its_own_range(capsys: pytest.CaptureFixture[str]) -> None:
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    small_unet().save_pretrained("pipeline/unet")
+    DDPMScheduler().save_pretrained("pipeline/scheduler")
+    few = ["--sigmas", "1", "--draws", "4", "-n", "4", "--steps", "2"]
+    assert run("compare", "diffusers:pipeline", "--dataset", "digits", *few) == 0
+    about = json.loads(Path("comparison-samplers.json").read_text())
+    assert about["sigma_min"] == pytest.approx(0.0100013, rel=1e-4)
+    assert about["sigma_max"] == 80.0
+    assert {row["method"] for row in about["rows"]} == {"optimum, 2 steps", "diffusers:pipeline, 2 steps"}
+    capsys.readouterr()
+    assert run("compare", "diffusers:pipeline", "--dataset", "digits", *few, "--sigma-min", "0.002") == 2
+    assert "sigma must lie between 0.01" in capsys.readouterr().err

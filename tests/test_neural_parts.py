@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from contracts import check_denoiser
+from problems import small_unet
 from torch import Tensor, nn
 
 from neural import MLP, PRESETS, Distillation, Experiment, Network, Optimisation, Preconditioned, UNet, from_diffusers
@@ -171,15 +172,9 @@ def test_errors_of_the_networks() -> None:
 
 def test_a_diffusers_checkpoint_is_a_denoiser(tmp_path: Path, normal: Normal) -> None:
     """Saved as pipelines are; the same predictions as the network's own at whole steps."""
-    from diffusers.models.unets.unet_2d import UNet2DModel
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = UNet2DModel(
-            sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1,
-            down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, norm_num_groups=4,
-        )  # fmt: skip
+    net = small_unet()
     for kind in ("epsilon", "sample", "v_prediction"):
         folder = tmp_path / kind
         scheduler = DDPMScheduler(prediction_type=kind)

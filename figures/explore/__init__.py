@@ -10,10 +10,10 @@ import math
 import numpy as np
 import torch
 
-from optimal import Dataset, FlowMap, OptimalDenoiser, forward_statistics, load, seeking_refining_border
+from optimal import Dataset, FlowMap, OptimalDenoiser, forward_statistics, load
 from optimal.reference import GaussianMixture
 
-from ..common import generator, provenance, start_level
+from ..common import border_of, generator, provenance, start_level
 from ..config import Config
 from .page import write
 
@@ -60,7 +60,7 @@ def _points(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     low, high = points.amin(0), points.amax(0)
     radius = float((high - low).max()) / 2 or 1.0
     draws = 500 if config.quick else 4000
-    border = seeking_refining_border(D, draws=draws, generator=generator(config)).sigma
+    border = border_of(config, D, draws).sigma
     most = 5 * radius
     least = min(most / 200, border / 10) if 0 < border < math.inf else most / 200
     arrays = {f"toy_{key}": value for key, value in provenance(data).items()} | {
@@ -96,7 +96,7 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     hit = (D.take(index).view(noisy.shape) == x0[:, None]).flatten(2).all(2)
     draws = 64 if config.quick or data.array.size > _LARGE else 256
     along = forward_statistics(D, sigmas, draws=draws, generator=generator(config), progress=True)
-    border = seeking_refining_border(D, draws=draws, generator=generator(config), progress=True)
+    border = border_of(config, D, draws)
     quantiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     shape = (count, levels)
     return provenance(data) | {

@@ -78,7 +78,7 @@ def _pyarrow_parquet() -> Any:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise ValueError('parquet files need the package pyarrow: pip install "optimal-diffusion[parquet]"') from error
+        raise ValueError("parquet files need the package pyarrow: pip install pyarrow") from error
     return parquet
 
 

@@ -22,6 +22,8 @@ _WINDOWS = (16.0, 19.0, 22.0, 27.0)
 N e⁻²⁷ is 1e-7 at N = 70,000."""
 _LEFT_OUT = 2e-7
 """Little: largest weight, proven, of what is left out at a time."""
+_SCATTERED = 0.002
+"""Share of points within the last window from which on the others are worth a look."""
 _BLOCK_BYTES = 12 * 2**20
 """Bytes of the data multiplied at a time."""
 FLOAT32 = 2.0**-24
@@ -94,20 +96,26 @@ class Scores:
         best -= 2 * self.stored(points)
         # Nats by which each point leads at most: the total is at least 1, so weights are at most e to that.
         lead = torch.empty(self.products.shape, device=self.z.device)
-        weight = self.products.new_zeros(len(_WINDOWS), len(self.z))
         for part in parts:
             upper = torch.addr(self.products[:, part] - half[part], error, self.norms[part])
-            of = lead[:, part].copy_(upper.sub_(best[:, None]).mul_(precision[:, None]))
-            most = of.exp()
-            for window, sums in zip(_WINDOWS[:-1], weight, strict=False):
-                sums += most.masked_fill_(of >= -window, 0.0).sum(1)
+            lead[:, part] = upper.sub_(best[:, None]).mul_(precision[:, None])
+        near = lead >= -_WINDOWS[-1]
+        weight = self.products.new_zeros(len(_WINDOWS), len(self.z))
         weight[-1] = self.products.shape[1] * math.exp(-_WINDOWS[-1])
-        little = weight <= _LEFT_OUT
-        little[-1] = True
-        chosen = little.int().argmax(0)
+        if int(near.sum()) > _SCATTERED * near.numel():
+            for part in parts:
+                of = lead[:, part]
+                most = of.exp()
+                for window, sums in zip(_WINDOWS[:-1], weight, strict=False):
+                    sums += most.masked_fill_(of >= -window, 0.0).sum(1)
+            little = weight <= _LEFT_OUT
+            little[-1] = True
+            chosen = little.int().argmax(0)
+            weight = weight.gather(0, chosen[None])
+            near = lead >= -weight.new_tensor(_WINDOWS)[chosen, None].float()
         # 1.001 for the rounding of float32.
-        self.left_out = self.left_out + 1.001 * weight.gather(0, chosen[None])[0]
-        return lead >= -weight.new_tensor(_WINDOWS)[chosen, None].float()
+        self.left_out = self.left_out + 1.001 * weight[-1]
+        return near
 
     def stored(self, points: Points) -> Tensor:
         """(b,): bound on what the rounding of `to_float` changes a product by."""

@@ -51,9 +51,9 @@ __all__ = ["moments", "tilt"]
 
 _ENOUGH = 2.5e-4
 """Digits are added until the bound on the logits is below so many nats, or below a quarter of the tolerance."""
-_LIKELY = 5e-6
-"""Without a proof: until the expected error is so many nats. And digits to the weights until the bound on what is left,
-relative to the mean, is a quarter of the tolerance, and its expected size this."""
+_LIKELY = {True: 5e-6, False: 2e-5}
+"""Digits are added to the weights until what is left, relative to the mean, is expected to be so small, certified or
+not, and proven below a quarter of the tolerance if certified. Without a proof the logits' errors go by this, too."""
 _FEW = 3000
 """Up to so many points, for all queries together, are scored in float64; and no more than an eighth of the data."""
 _WORTH = 500
@@ -202,7 +202,7 @@ def _spread(points: Points, scores: Scores, rows: Tensor, out: Moments, toleranc
     size = 0.5 * (square / total + points.centre.square().sum()).sqrt()
     mean, rest = torch.zeros_like(scores.z), _Rest(logits, scores.norms, total)
     while True:
-        parts = rest.digits_until(size, tolerance if certified else torch.inf)
+        parts = rest.digits_until(_LIKELY[certified] * size, (0.25 * tolerance if certified else torch.inf) * size)
         if not parts:
             break
         mean += weighted_sum(points, parts, len(rows), scores.index)
@@ -233,7 +233,7 @@ def _digits_missing(scores: Scores, tolerance: float, certified: bool) -> int:
     if certified:
         error, enough = scores.digits.error, min(_ENOUGH, tolerance / 4)
     else:
-        error, enough = scores.digits.step / 6**0.5, _LIKELY
+        error, enough = scores.digits.step / 6**0.5, _LIKELY[False]
     largest, count = float((error * precision).max() * scores.norms.max()), 0
     while largest > enough and count < _MOST:
         largest, count = largest / 127, count + 1
@@ -254,11 +254,11 @@ class _Rest:
         self.proven, self.likely = torch.full_like(of, torch.inf), torch.full_like(of, torch.inf)
         self.total, self.square = torch.zeros_like(of), torch.zeros_like(of)
 
-    def digits_until(self, size: Tensor, tolerance: float) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """More digits, each of the rows that still need it, until what is left is small beside means of this size."""
+    def digits_until(self, likely: Tensor, proven: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """More digits, each of the rows that still need it, until what is left is no more than this."""
         parts = []
         while True:
-            missing = (self.likely > _LIKELY * size) | (self.proven > 0.25 * tolerance * size)
+            missing = (self.likely > likely) | (self.proven > proven)
             rows = (missing & (self._count < _MOST)).nonzero().squeeze(1)
             if len(rows) == 0:
                 return parts

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
-import time
 import warnings
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Annotated
 
 import tyro
 
-from . import border, distilled, explore, fewstep, fig1, grids, prop4, samples, steps, students, trained, trajectories
 from .config import Config
+from .gallery import FIGURES, PAGES, make, make_together, warn
 from .networks import prepare
-from .output import save
 
 __all__ = ["FIGURES", "main"]
-
-FIGURES: dict[str, ModuleType] = {
-    "fig1": fig1,
-    "border": border,
-    "trajectories": trajectories,
-    "steps": steps,
-    "distilled": distilled,
-    "prop4": prop4,
-    "grids": grids,
-    "trained": trained,
-    "students": students,
-    "samples": samples,
-    "fewstep": fewstep,
-}
-PAGES: dict[str, ModuleType] = {"explore": explore}
-"""Pages of their own, which draw themselves."""
 
 _PRESETS = ("trained", "students", "samples", "fewstep")
 """Figures of the networks of presets."""
@@ -50,7 +32,7 @@ class Command(Config):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 2 with one sentence on stderr for bad input."""
     command = tyro.cli(Command, prog="python -m figures", args=arguments)
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = warn
     try:
         if command.names == ("list",):
             for name, module in (FIGURES | PAGES).items():
@@ -62,10 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{name}: left out, it shows networks trained on presets, not --dataset")
             names = [name for name in names if name not in _PRESETS]
         if command.names == ("all",) and not command.dataset:
-            # First, so that what is left can use all cores.
             prepare(command, ("toy", "digits"), ("toy", "digits"))
+            if (os.cpu_count() or 1) > 1:
+                make_together(names, command)
+                return 0
         for name in names:
-            _make(name, command)
+            print(make(name, command))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -87,21 +71,6 @@ def _chosen(names: tuple[str, ...]) -> list[str]:
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(f"unknown figure {name!r}; {hint}known are {', '.join(known)}")
     return list(dict.fromkeys(names))
-
-
-def _make(name: str, config: Config) -> None:
-    start = time.perf_counter()
-    module = (FIGURES | PAGES)[name]
-    arrays = module.compute(config)
-    for part in ("toy_", ""):
-        if f"{part}dataset" in arrays:
-            data, size, event, mark = (arrays[part + key] for key in ("dataset", "size", "event", "fingerprint"))
-            print(f"{data}: N = {int(size):,}, shape {event}, fingerprint {mark}")
-    if name in PAGES:
-        path = module.write(config, arrays)
-    else:
-        path = save(name, module.TITLE, config, arrays, module.draw(arrays))
-    print(f"{name}: {path} ({time.perf_counter() - start:.0f} s)")
 
 
 if __name__ == "__main__":

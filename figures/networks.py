@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import multiprocessing
 import os
-import threading
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from neural import (
@@ -35,13 +31,13 @@ from optimal import Dataset
 
 from .common import generator
 from .config import Config
+from .workers import CONTEXT, begin, finished
 
 __all__ = ["SIGMA_MIN", "dataset", "network", "prepare", "sampled", "student"]
 
 SIGMA_MIN = student_of("toy", "consistency").experiment.optimisation.sigma_min
 """Lowest level of the students' grids."""
 _QUICK_STEPS = 150
-_POLL = 0.5
 
 
 def dataset(preset: str) -> Dataset:
@@ -78,45 +74,21 @@ def prepare(config: Config, networks: Iterable[str], students: Iterable[str] = (
     if workers < 2:
         return  # One is trained where it is asked for, on all threads.
     missing.sort(key=_cost, reverse=True)
-    context = multiprocessing.get_context("spawn")
-    done = context.Value("q", 0)
+    done = CONTEXT.Value("q", 0)
     total = sum(map(_steps, missing))
-    with (
-        tqdm(total=total, desc=f"training {len(missing)} networks", unit="step") as bar,
-        ProcessPoolExecutor(workers, context, initializer=_start, initargs=(done,)) as pool,
-    ):
-        left = {pool.submit(_train, job) for job in missing}
-        try:
-            while left:
-                finished, left = wait(left, _POLL, FIRST_COMPLETED)
-                bar.update(done.value - bar.n)
-                for future in finished:
-                    future.result()
-        except BaseException:
-            # The others would be waited for.
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
+    with tqdm(total=total, desc=f"training {len(missing)} networks", unit="step") as bar:
+        for _ in finished(_train, missing, workers, _begin, done):
+            bar.update(done.value - bar.n)
 
 
 _done: Synchronized[int] | None = None
 """Steps of all processes together; in a worker only."""
 
 
-def _start(done: Synchronized[int]) -> None:
+def _begin(done: Synchronized[int]) -> None:
     global _done
     _done = done
-    torch.set_num_threads(1)
-    threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    """End with the parent, however that ended: nobody is to train on in the background."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    begin()
 
 
 def _train(job: Experiment | Distillation) -> None:

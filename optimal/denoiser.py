@@ -87,8 +87,8 @@ class OptimalDenoiser:
         memory: budget in bytes for the temporaries of one call, 1 GiB unless told otherwise. A memory map that is
             larger is streamed: its pages are read ahead and given back.
         tolerance: screened: largest proven bound on the relative error of the mean.
-        certified: screened: whether the bound must hold; False is faster where the posterior is spread over many
-            points, and gives `Posterior.error_estimate` only.
+        certified: screened: whether the bound must hold; False goes by the expected error where the posterior is spread
+            over many points, is a little faster there, and gives `Posterior.error_estimate` only.
 
     Attributes:
         event: shape of one point.

@@ -68,6 +68,7 @@ class Digits:
     Args:
         values: (B, D) float64; they become `rest`, and are changed.
         count: of the vectors that `error` is for.
+        seed: of the rounding; values that come from other digits need another than theirs.
 
     Attributes:
         rest: (B, D) float64, what the digits so far leave.
@@ -76,14 +77,14 @@ class Digits:
         random: whether digits are rounded at random.
     """
 
-    def __init__(self, values: Tensor, count: int):
+    def __init__(self, values: Tensor, count: int, seed: int = 20251):
         self.rest = values
         self.step = torch.linalg.vector_norm(values, torch.inf, dim=1)
         self.dim = values.shape[1]
         self._factor = math.sqrt(0.5 * math.log(2 * max(count, 1) / RISK))
         # Rounding at random doubles the square of what is left; where the bound on ‖r‖ counts, it is not worth it.
         self.random = self.dim > 12 * self._factor**2
-        self._generator = torch.Generator().manual_seed(20251)
+        self._generator = torch.Generator().manual_seed(seed)
         self._rows = max(1, _IN_CACHE // self.dim)
         self.error = values.norm(dim=1)
 

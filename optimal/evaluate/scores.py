@@ -15,7 +15,7 @@ from torch import Tensor
 from .digits import SUM_COLUMNS, Digits, product
 from .points import Points
 
-__all__ = ["Scores", "combination", "gram", "products", "weighted_sum"]
+__all__ = ["FLOAT32", "Scores", "combination", "gram", "products", "weighted_sum"]
 
 _WINDOWS = (16.0, 19.0, 22.0, 27.0)
 """Points so many nats below the leader are left out: by the first that leaves out little, else by the last, where

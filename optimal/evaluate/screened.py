@@ -62,6 +62,8 @@ _BLURRED = 6.0
 """Bound on the logits, nats, above which the next digit may leave many points."""
 _MOST = 6
 """Digits after which float64 itself is the limit."""
+_SEED = 20252
+"""Of the rounding of weights, which come from queries in digits of another seed."""
 _GATHER = 0.8
 """Above this share of the data, all of it is read rather than the points in question."""
 
@@ -79,8 +81,8 @@ def moments(
     """The running sums of `Moments` over the whole data, with their bound, for z (B, D) and sigma (B,), float64.
 
     Queries whose bound on the mean, relative to its norm, exceeds `tolerance` after all digits are left to `dense` in
-    float64. certified=False stops at two digits, of spread queries and of their weights: `Moments.bound` is nan for
-    them then, and `Moments.estimate` the expected size of the error.
+    float64. certified=False goes by the expected size of the error, `Moments.estimate`, where many points share a
+    query; `Moments.bound` is nan there.
     """
     if not points.bytes or not single:
         return dense.moments(points, z, sigma, single=single, memory=memory)
@@ -109,7 +111,7 @@ def _group(points: Points, z: Tensor, sigma: Tensor, tolerance: float, certified
         rows = ((counts > last) & (counts <= most)).nonzero().squeeze(1)
         last = max(last, most)
         if len(rows):
-            _spread(points, _narrowed(scores, rows, near[rows]), rows, out, tolerance, certified)
+            _among(points, _narrowed(scores, rows, near[rows]), rows, out, tolerance, certified)
     return out
 
 
@@ -165,7 +167,7 @@ def _moved(points: Points, sums: Moments, error: Tensor) -> Tensor:
     return (torch.expm1(2 * error) * variance.sqrt()).nan_to_num(torch.inf, torch.inf)
 
 
-def _spread(points: Points, scores: Scores, rows: Tensor, out: Moments, tolerance: float, certified: bool) -> None:
+def _among(points: Points, scores: Scores, rows: Tensor, out: Moments, tolerance: float, certified: bool) -> None:
     """Sums over the points at hand: in float64 where they are few, else by products of bytes."""
     precision = scores.sigma.square().reciprocal()
     every = torch.arange(len(rows), device=rows.device)
@@ -184,9 +186,12 @@ def _spread(points: Points, scores: Scores, rows: Tensor, out: Moments, toleranc
     at, others = low.nonzero().squeeze(1), (~low).nonzero().squeeze(1)
     if len(at):
         _sharp(points, scores.narrowed(at, None), rows[at], out)
-    if len(others) == 0:
-        return
-    rows, scores = rows[others], scores.narrowed(others, None)
+    if len(others):
+        _by_bytes(points, scores.narrowed(others, None), rows[others], out, tolerance, certified)
+
+
+def _by_bytes(points: Points, scores: Scores, rows: Tensor, out: Moments, tolerance: float, certified: bool) -> None:
+    """Sums over the points at hand, their logits known well enough, by products of bytes."""
     index = _index(points, scores)
     logits, (common, slope) = scores.logits(), scores.error(points)
     error = common + slope * scores.norms.max()
@@ -215,7 +220,7 @@ def _spread(points: Points, scores: Scores, rows: Tensor, out: Moments, toleranc
     sums = out.at(rows)
     common = 2 * points.radius * scores.left_out + 1e-13 * points.largest_norm + FLOAT32 * points.dim**0.5
     proven = _moved(points, sums, error) + rest.proven + common
-    likely = scores.digits.step / 6**0.5 * sums.variance * precision[others] + rest.likely + common
+    likely = scores.digits.step / 6**0.5 * sums.variance / scores.sigma.square() + rest.likely + common
     out.bound[rows] = proven if certified else torch.nan
     out.estimate[rows] = torch.minimum(proven, likely)
     out.doubt[rows] = error + scores.left_out
@@ -249,7 +254,7 @@ class _Rest:
     """
 
     def __init__(self, weights: Tensor, norms: Tensor, of: Tensor):
-        self._digits, self._norms, self._of = Digits(weights, 0), norms, of
+        self._digits, self._norms, self._of = Digits(weights, 0, _SEED), norms, of
         self._squares, self._count = norms.square(), torch.zeros_like(of, dtype=torch.int64)
         self.proven, self.likely = torch.full_like(of, torch.inf), torch.full_like(of, torch.inf)
         self.total, self.square = torch.zeros_like(of), torch.zeros_like(of)

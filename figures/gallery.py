@@ -1,0 +1,94 @@
+"""The figures there are, drawn one by one or as many at a time as there are cores."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import time
+import warnings
+from types import ModuleType
+from typing import Any
+
+from tqdm import tqdm
+
+from . import border, distilled, explore, fewstep, fig1, grids, prop4, samples, steps, students, trained, trajectories
+from .config import Config
+from .output import save
+from .workers import begin, finished
+
+__all__ = ["FIGURES", "PAGES", "make", "make_together", "warn"]
+
+FIGURES: dict[str, ModuleType] = {
+    "fig1": fig1,
+    "border": border,
+    "trajectories": trajectories,
+    "steps": steps,
+    "distilled": distilled,
+    "prop4": prop4,
+    "grids": grids,
+    "trained": trained,
+    "students": students,
+    "samples": samples,
+    "fewstep": fewstep,
+}
+PAGES: dict[str, ModuleType] = {"explore": explore}
+"""Pages of their own, which draw themselves."""
+
+_LONGEST = (
+    "steps", "border", "prop4", "fewstep", "grids", "students",
+    "fig1", "distilled", "trajectories", "trained", "samples", "explore",
+)  # fmt: skip
+"""In the order in which to start them."""
+
+
+def make(name: str, config: Config) -> str:
+    """Draw a figure; what there is to say about it."""
+    start = time.perf_counter()
+    module = (FIGURES | PAGES)[name]
+    arrays = module.compute(config)
+    lines = []
+    for part in ("toy_", ""):
+        if f"{part}dataset" in arrays:
+            data, size, event, mark = (arrays[part + key] for key in ("dataset", "size", "event", "fingerprint"))
+            lines.append(f"{data}: N = {int(size):,}, shape {event}, fingerprint {mark}")
+    if name in PAGES:
+        path = module.write(config, arrays)
+    else:
+        path = save(name, module.TITLE, config, arrays, module.draw(arrays))
+    return "\n".join([*lines, f"{name}: {path} ({time.perf_counter() - start:.0f} s)"])
+
+
+def make_together(names: list[str], config: Config) -> None:
+    """As many at a time as there are cores, on one thread each: most of what figures do is too small for two."""
+    # The command line's own class is known to no other process.
+    plain = Config(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Config)})
+    jobs = [(name, plain) for name in sorted(names, key=_LONGEST.index)]
+    left = [name for name, _ in jobs]
+    with tqdm(total=len(jobs), desc="figures", unit="figure") as bar:
+        for done in finished(_made, jobs, min(len(jobs), os.cpu_count() or 1), _begin):
+            for name, text in done:
+                left.remove(name)
+                bar.write(text)
+                bar.update()
+            bar.set_postfix_str(f"left: {', '.join(left)}" if left else "")
+
+
+def _begin() -> None:
+    # The parent is interrupted too, and ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Bars of several processes would write over each other; what they warn of is still to be seen.
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    warnings.showwarning = lambda message, *_, **__: warn(message, file=sys.__stderr__)
+    begin()
+
+
+def _made(job: tuple[str, Config]) -> tuple[str, str]:
+    name, config = job
+    return name, make(name, config)
+
+
+def warn(message: Warning | str, *_: Any, file: Any = None, **__: Any) -> None:
+    """One line on stderr."""
+    tqdm.write(f"warning: {message}", file=file or sys.stderr)

@@ -13,6 +13,7 @@ import pytest
 from figures import border, distilled, fewstep, grids, prop4, samples, steps, students, trained, trajectories
 from figures.__main__ import FIGURES, main
 from figures.config import Config
+from figures.gallery import make, make_together
 from figures.networks import prepare
 from optimal import OptimalDenoiser, load, speciation_sigma
 from optimal.reference import GaussianMixture
@@ -338,3 +339,27 @@ def test_points_of_the_users(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["prop4", "grids", *common]) == 0
     with np.load(tmp_path / "prop4.npz") as arrays:
         assert arrays["1_source"][-1] == 1
+
+
+def test_figures_drawn_together_are_those_drawn_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    together, alone = (dataclasses.replace(QUICK, out=tmp_path / name) for name in ("together", "alone"))
+    make_together(["fig1", "trajectories", "explore"], together)
+    shown = capfd.readouterr()
+    assert all(f"{name}: {tmp_path}" in shown.out for name in ("fig1", "trajectories", "explore"))
+    assert "figures: 100%" in shown.err
+    assert "3/3" in shown.err
+    assert "fig1: " in make("fig1", alone)
+    with np.load(tmp_path / "together/fig1.npz") as theirs, np.load(tmp_path / "alone/fig1.npz") as ours:
+        assert theirs.files == ours.files
+        for name in ours.files:
+            if ours[name].dtype.kind == "f":
+                np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-4, atol=1e-4)
+    # What one of them has to say ends all, in its words.
+    with pytest.raises(ValueError, match="unknown data set 'nowhere'"):
+        make_together(["fig1", "trajectories"], dataclasses.replace(together, dataset="nowhere", option=()))
+
+
+def test_every_figure_has_its_place_in_the_order() -> None:
+    from figures.gallery import _LONGEST, PAGES
+
+    assert sorted(_LONGEST) == sorted([*FIGURES, *PAGES])

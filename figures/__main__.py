@@ -11,6 +11,8 @@ from typing import Annotated
 
 import tyro
 
+from optimal.datasets import with_options
+
 from .config import Config
 from .gallery import FIGURES, PAGES, make, make_together, warn
 from .networks import prepare
@@ -51,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in names:
             print(make(name, command))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_options(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; finished figures are complete, the others are as they were", file=sys.stderr)

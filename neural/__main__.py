@@ -20,7 +20,7 @@ import tyro
 from torch import distributed
 
 from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load, sample
-from optimal.datasets import parse_options
+from optimal.datasets import parse_options, with_options
 from optimal.datasets.atomic import replacing
 from optimal.denoiser import Denoiser
 from optimal.point_files import save_grid
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         {Train: _train, Distill: _distill, Sample: _sample, Compare: _compare}[type(command)](command)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_options(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         resumes = isinstance(command, Train | Distill)

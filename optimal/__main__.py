@@ -20,7 +20,7 @@ import torch
 import tyro
 
 from .answers import denoised, described, destination, located, sampled
-from .datasets import Dataset, load, parse_options
+from .datasets import Dataset, load, parse_options, with_options
 from .datasets.atomic import replacing
 from .point_files import NUMBERS, read_point, save_grid
 
@@ -127,19 +127,23 @@ def main(arguments: list[str] | None = None) -> int:
         data = load(command.data, **parse_options(command.option))
         run = {Info: _info, Denoise: _denoise, Sample: _sample, Border: _border, Where: _where}[type(command)]
         found, sentences = run(command, data)
+        if command.json:
+            print(json.dumps(_plain({"dataset": data.name, "fingerprint": data.fingerprint} | found), allow_nan=False))
+        else:
+            print("\n".join(sentences))
+        sys.stdout.flush()
     except ValueError as error:
-        _say(f"error: {error}")
+        _say(f"error: {with_options(error)}")
         return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         _say(f"error: {error.filename or 'a file'} could not be read or written: {error.strerror or error}")
         return 2
     except KeyboardInterrupt:
         _say("interrupted")
         return 130
-    if command.json:
-        print(json.dumps(_plain({"dataset": data.name, "fingerprint": data.fingerprint} | found), allow_nan=False))
-    else:
-        print("\n".join(sentences))
     return 0
 
 
@@ -155,10 +159,18 @@ def _info(command: Info, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         f"copies of earlier points: {found['duplicates']:,}, leaving {found['distinct']:,} distinct points",
         f"standard deviation of a value {found['standard_deviation']:.4g}, top eigenvalue of the covariance "
         f"{found['top_eigenvalue']:.4g}",
-        f"speciation predicted at sigma_S = {found['sigma_S']:.4g}: above it trajectories have not chosen a class",
+        _speciation(found),
         f"collapse predicted at sigma_C = {found['sigma_C']:.4g}, for as many Gaussian points: below it one point is "
         "left (`border` measures it)",
     ]
+
+
+def _speciation(found: dict[str, Any]) -> str:
+    if found["sigma_S"] == 0:
+        # Of data whose scale is that of its noise; √Λ is the same condition for data of any scale.
+        scale = math.sqrt(found["top_eigenvalue"])
+        return f"speciation: the formula for sigma_S needs an eigenvalue above 1; its square root is {scale:.4g}"
+    return f"speciation predicted at sigma_S = {found['sigma_S']:.4g}: above it trajectories have not chosen a class"
 
 
 def _border(command: Border, data: Dataset) -> tuple[dict[str, Any], list[str]]:
@@ -262,7 +274,9 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
 
 def _beside(out: Path, suffix: str) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
-    return out.with_name(f"{out.name}{suffix}")
+    # Names with dots keep them, but a.png does not become a.png.png.
+    name = out.stem if out.suffix in (".png", ".npy", ".npz") else out.name
+    return out.with_name(f"{name}{suffix}")
 
 
 def _grid(images: torch.Tensor, out: Path, columns: int | None = None) -> Path:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from optimal.datasets import load
+from optimal.datasets.pictures import SUFFIXES
 
 RGB = np.random.default_rng(2).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -384,3 +385,20 @@ def test_idx_refusals(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             read(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_kind_of_picture_is_read(tmp_path: Path, suffix: str) -> None:
+    kind = {".jpg": "JPEG", ".tif": "TIFF", ".pgm": "PPM"}.get(suffix, suffix[1:].upper())
+    smooth = np.linspace(20, 220, 64).reshape(8, 8).astype(np.uint8)
+    image = smooth if suffix == ".pgm" else np.stack([smooth, smooth.T, 255 - smooth], 2)
+    (tmp_path / "folder").mkdir()
+    data = encode(image, kind)
+    (tmp_path / "folder" / f"a{suffix}").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(f"a{suffix}", data)
+    expected = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+    for name in ("folder", "a.zip"):
+        (found,) = load(str(tmp_path / name)).array
+        # JPEG, GIF and WEBP do not keep every value.
+        assert np.abs(found.astype(int) - expected).max() <= (30 if suffix in (".jpg", ".jpeg", ".gif", ".webp") else 0)

@@ -197,6 +197,8 @@ def test_a_diffusers_checkpoint_is_a_denoiser(tmp_path: Path, normal: Normal) ->
         assert D(x, torch.tensor([1.0, 2.0])).shape == x.shape
         with pytest.raises(ValueError, match=r"sigma must lie between 0\.01.* and 15"):
             D(x, 200.0)
+        with pytest.raises(ValueError, match=r"for images of 1 channels, x has shape \(2, 3, 8, 8\)"):
+            D(normal(2, 3, 8, 8), 1.0)
     with pytest.raises(ValueError, match="holds no unconditional diffusers checkpoint"):
         from_diffusers(tmp_path)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +252,30 @@ def test_help_names_units_and_defaults(command: str, capsys: Captured) -> None:
     assert "default: " in text
     if command in ("denoise", "where", "sample"):
         assert "in units of the data" in text
+
+
+def test_a_suffix_of_out_is_not_doubled(capsys: Captured) -> None:
+    assert run("denoise", "digits", "@3", "--sigma", "1", "--out", "a.png") == 0
+    assert sorted(path.name for path in Path().glob("a*")) == ["a.npy", "a.png"]
+    assert run("denoise", "digits", "@3", "--sigma", "1", "--out", "v1.5") == 0
+    assert sorted(path.name for path in Path().glob("v*")) == ["v1.5.npy", "v1.5.png"]
+
+
+def test_a_small_eigenvalue_has_no_speciation(capsys: Captured) -> None:
+    np.save("small.npy", np.array([[-0.25, 0.25], [0.25, 0.25], [0.25, -0.25]], np.float32))
+    assert run("info", "small.npy") == 0
+    assert "the formula for sigma_S needs an eigenvalue above 1" in capsys.readouterr().out
+
+
+def test_options_are_told_as_the_command_line_has_them(folder: Path, capsys: Captured) -> None:
+    Image.new("RGB", (9, 9)).save(folder / "other.png")
+    assert run("info", str(folder)) == 2
+    assert "(here: --option resolution=…)" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -m optimal info five-deltas | true; echo ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "141"
+    assert done.stderr == ""

@@ -14,6 +14,7 @@ import ast
 import difflib
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from .dataset import to_float as to_float
 from .dataset import to_uint8 as to_uint8
 from .derive import derive as _derive
 
-__all__ = ["Dataset", "fingerprint", "load", "names", "parse_options", "to_float", "to_uint8"]
+__all__ = ["Dataset", "fingerprint", "load", "names", "parse_options", "to_float", "to_uint8", "with_options"]
 
 _EMBEDDED: dict[str, Callable[..., Dataset]] = {
     "five-deltas": toy.five_deltas,
@@ -115,6 +116,18 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             options[name] = value
     return options
+
+
+def with_options(error: Exception) -> str:
+    """What an error says, and where it names an option of `load`, how the command line is told of it.
+
+    Example:
+        >>> with_options(ValueError("its images differ in size; resolution= crops and resizes all of them"))
+        'its images differ in size; resolution= crops and resizes all of them (here: --option resolution=…)'
+    """
+    text = str(error)
+    named = re.search(r"\b(resolution|value_range|column|label_column|split|key)=", text)
+    return f"{text} (here: --option {named[1]}=…)" if named and "--option" not in text else text
 
 
 def _check_options(name: str, known: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> None:

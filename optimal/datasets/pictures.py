@@ -23,7 +23,7 @@ __all__ = ["LARGEST_FILE", "SUFFIXES", "Encoded", "check_resolution", "decode_im
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 LARGEST_FILE = 1 << 28  # bytes; an encoded image that claims more is refused before it is read
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """Those of SUFFIXES: of Pillow's others, some start programs (EPS) and some are hardly ever tested."""
 _BLOCK = 1 << 22
 _GREY = ("1", "L", "LA", "La")

@@ -17,7 +17,7 @@ inequality for a sum of independent terms of mean 0 and range s|v_i|). At D = 12
 
 One digit of all queries in one pass; then queries go on in groups, by how many points can still have weight, each group
 among its own points. Points are left out as soon as what all of them can weigh together, by the upper bounds on their
-logits, is less than 2·10⁻⁷ of the leader's weight. Of what is left,
+logits, is less than 2·10⁻⁸ of the leader's weight. Of what is left,
 
 few      are scored again in float64;
 many     get more digits, until the bound on logits is below a quarter of the tolerance, which needs few; the mean is

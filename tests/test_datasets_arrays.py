@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,19 @@ def test_truncated_npy(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"a.npy is (truncated|not a readable npy array)"):
         read(path)
+
+
+def test_a_header_that_claims_gigabytes_takes_no_memory(tmp_path: Path) -> None:
+    """Found by the fuzzer: four bytes of length, believed, and so much asked for at once."""
+    path = tmp_path / "a.npy"
+    path.write_bytes(b"\x93NUMPY\x02\x00\xf0\xff\xff\xff{'descr': '|u1', " + bytes(150))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"a.npy is not a readable npy array"):
+            load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("compressed", [False, True])

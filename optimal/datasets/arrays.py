@@ -10,6 +10,7 @@ A `.npy` that already is what a data set needs (uint8 or float32, channels first
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 import zipfile
@@ -27,6 +28,7 @@ from .store import Block, Decoding
 __all__ = ["read_npy", "read_npz"]
 
 _BLOCK = 1 << 24  # bytes converted at a time
+_HEADER = 1 << 16  # bytes in which the header of an array must end; NumPy writes a few hundred
 _SLACK = 1e-6  # by how much rounding may carry an image value beyond its range
 _LAYOUTS = {"NCHW": 4, "NHWC": 4, "NHW": 3}
 
@@ -143,10 +145,12 @@ def _identity(
 def _header(file: IO[bytes], where: str, size: int) -> _Header:
     """Header of an npy stream, checked: no objects, and as many bytes behind it as it promises."""
     try:
-        version = np.lib.format.read_magic(file)  # pyright: ignore[reportArgumentType]
+        # A length of four bytes is believed, and so much memory asked for: what there is of a header is enough.
+        start = io.BytesIO(file.read(_HEADER))
+        version = np.lib.format.read_magic(start)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)  # pyright: ignore[reportArgumentType]
-        offset = file.tell()
+        shape, fortran, dtype = read(start)
+        offset = start.tell()
     except Exception as error:  # the header is Python source to numpy's parser, which raises as the broken text goes
         raise ValueError(f"{where} is not a readable npy array, perhaps truncated: {error}") from error
     if dtype.hasobject:

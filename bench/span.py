@@ -17,7 +17,7 @@ import tyro
 from torch import Tensor
 
 from optimal import OptimalDenoiser, karras, load, sample, sample_in_span
-from optimal.basis import basis_of
+from optimal.basis import RANK, basis_of
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Config:
     """Steps of the sampler, from sigma = 80."""
     solver: str = "heun"
     """A solver that draws no noise."""
-    rank: int = 768
+    rank: int = RANK
     """Of the basis."""
     repeats: int = 2
     """Runs in the span."""

@@ -243,11 +243,15 @@ def _asked(network: Callable[..., Any], arguments: dict[str, Any]) -> Callable[.
         like = next(own, x)
         given = {k: v.to(like.device) if isinstance(v, Tensor) else v for k, v in (arguments | more).items()}
         level = level.to(like.device) if level.dtype == torch.int64 else level.to(like)
-        channels = getattr(getattr(network, "config", None), "in_channels", None)
-        if isinstance(channels, int) and x.ndim == 4 and x.shape[1] != channels:
-            raise ValueError(f"the network is for images of {channels} channels, x has shape {tuple(x.shape)}")
-        with torch.no_grad(), _evaluating(network):
-            answer = network(x.to(like), level, **given)
+        try:
+            with torch.no_grad(), _evaluating(network):
+                answer = network(x.to(like), level, **given)
+        except RuntimeError as error:
+            channels = getattr(getattr(network, "config", None), "in_channels", x.shape[1])
+            if channels != x.shape[1]:
+                sentence = f"the network is for images of {channels} channels, x has shape {tuple(x.shape)}"
+                raise ValueError(sentence) from error
+            raise
         value = answer[0] if isinstance(answer, tuple) else getattr(answer, "sample", answer)
         if not isinstance(value, Tensor) or value.shape != x.shape:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .basis import are_few
+from .basis import OVERSAMPLING, RANK, are_few
 from .border import collapse_border, seeking_refining_border
 from .capture import certify
 from .datasets import Dataset
@@ -209,7 +209,8 @@ class _Watched(OptimalDenoiser):
 def _span_seconds(D: OptimalDenoiser) -> float:
     """What the axes of the data take, about; those of many points are kept in the cache."""
     size, dim = len(D), D._points.dim
-    return (5 * size**2 * dim if are_few(D) else 10 * size * dim * min(832, dim)) / (_FLOPS * torch.get_num_threads())
+    axes = min(RANK + OVERSAMPLING, dim)
+    return (5 * size**2 * dim if are_few(D) else 10 * size * dim * axes) / (_FLOPS * torch.get_num_threads())
 
 
 def _seconds(D: OptimalDenoiser, rows: int) -> float:

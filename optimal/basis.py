@@ -26,8 +26,12 @@ from .datasets.store import cache_folder
 from .denoiser import OptimalDenoiser
 from .evaluate import Points
 
-__all__ = ["SKETCH", "Basis", "FewPoints", "are_few", "basis_of", "few_points"]
+__all__ = ["OVERSAMPLING", "RANK", "SKETCH", "Basis", "FewPoints", "are_few", "basis_of", "few_points"]
 
+RANK = 768
+"""Axes, unless told otherwise; more projections do more for the same time than more axes."""
+OVERSAMPLING = 64
+"""Axes more than are asked for, while they are looked for."""
 SKETCH = 384
 """Random projections S of what the axes leave: products of two such, and lengths, are known to 7% of the lengths."""
 _FEW = 5000
@@ -100,7 +104,7 @@ def few_points(D: OptimalDenoiser) -> FewPoints | None:
     return D._few_points
 
 
-def basis_of(D: OptimalDenoiser, rank: int = 768, *, progress: bool = False) -> Basis:
+def basis_of(D: OptimalDenoiser, rank: int = RANK, *, progress: bool = False) -> Basis:
     """The basis of D's data, from the cache if it is there; else computed, in two subspace iterations, and kept there.
 
     Args:
@@ -130,7 +134,7 @@ def _compute(points: Points, rank: int, progress: bool) -> Basis:
     device, generator = points.device, torch.Generator().manual_seed(0)
     sketch = torch.randn(points.dim, SKETCH, generator=generator).to(device) / math.sqrt(SKETCH)
     exact = rank == points.dim
-    width = min(rank + min(64, rank), points.dim, points.size)
+    width = min(rank + min(OVERSAMPLING, rank), points.dim, points.size)
     vectors = torch.randn(points.dim, width, generator=generator).to(device)
     passes = 0 if exact else 2
     with tqdm(

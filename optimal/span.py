@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .basis import Basis, FewPoints, basis_of, few_points
+from .basis import RANK, Basis, FewPoints, basis_of, few_points
 from .denoiser import OptimalDenoiser
 from .samplers import Solver, sample, solver_of, trajectory
 from .schedule import grid
@@ -81,7 +81,7 @@ def sample_in_span(
     sigmas: Tensor | Sequence[float],
     *,
     solver: str | Solver = "heun",
-    rank: int = 768,
+    rank: int = RANK,
     tolerance: float = 0.02,
     progress: bool = False,
     **options: Any,

@@ -135,7 +135,7 @@ class Scores:
         return Scores(self.z[rows], self.sigma[rows], index, digits, products, norms, left_out)
 
 
-def products(points: Points, z: Tensor, digits: int = 4, index: Tensor | None = None) -> Tensor:
+def products(points: Points, z: Tensor, digits: int, index: Tensor | None = None) -> Tensor:
     """z·(y_j − c) of the points `index`, (B, n) float64, for z (B, D): right to z's last digit, and to `to_float`."""
     scores = Scores.of(points, z, torch.ones_like(z[:, 0]), index)
     scores.add(points, digits)

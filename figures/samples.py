@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from neural.compare import memorised
 from neural.config import TECHNIQUES
+from neural.measures import memorised
 from optimal import FlowMap, OptimalDenoiser, karras, sample
 
 from .common import cell, generator, provenance

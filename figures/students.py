@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neural import Preconditioned
-from neural.compare import evaluate, landing_agreement
 from neural.config import TECHNIQUES
+from neural.measures import evaluate, landing_agreement
 from optimal import FlowMap, OptimalDenoiser, load
 from optimal.reference import GaussianMixture
 

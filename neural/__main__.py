@@ -28,9 +28,9 @@ from optimal.samplers import solver_of
 
 from . import checkpoint, networks
 from .commands import Compare, Distill, Sample, Train
-from .compare import agreement, compare, save_table
 from .config import PRESETS, Distillation, Experiment, experiment_of, student_of, to_json
 from .loss import root_mean_square
+from .measures import agreement, compare, save_table
 from .networks import from_diffusers
 from .run import distil, fit, teacher_of
 from .saved import load_model, model_path, student_at

@@ -28,7 +28,7 @@ from .loss import Denoising, Objective, root_mean_square
 from .networks import build
 from .precondition import Preconditioned
 from .saved import STUDENT, claim, is_distillation, load_model
-from .train import Report, Training, train
+from .training import Report, Training, train
 
 __all__ = [
     "cache_path",
@@ -68,7 +68,7 @@ def run(
     """Train to the end; returns the averaged denoiser, for use.
 
     Args:
-        training, objective: see `neural.train`.
+        training, objective: see `neural.training`.
         folder: for checkpoints (every `every` steps and at the end, the last two are kept) and metrics.csv; None: none.
         progress: whether a bar with loss, speed and time left is drawn on stderr.
         description: of the bar.

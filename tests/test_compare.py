@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from neural import agreement, compare, landing_agreement
-from neural.compare import coverage, memorised, save_table, wasserstein
+from neural.measures import coverage, memorised, save_table, wasserstein
 from optimal import FlowMap, OptimalDenoiser, karras, load
 
 Normal = Callable[..., Tensor]

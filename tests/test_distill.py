@@ -23,12 +23,12 @@ from neural import (
     student_at,
     student_of,
 )
-from neural.compare import wasserstein
 from neural.distill import Consistency, Knowledge, MultistepKnowledge, Progressive, make_pairs, stages
 from neural.distill.consistency import ode_step
 from neural.loss import Source
+from neural.measures import wasserstein
 from neural.networks import build
-from neural.train import train
+from neural.training import train
 from optimal import (
     FlowMap,
     OptimalDenoiser,

@@ -32,7 +32,7 @@ from neural import (
 )
 from neural.checkpoint import checkpoints, latest, read
 from neural.run import cache_path, load_model, new_training, run
-from neural.train import learning_rate
+from neural.training import learning_rate
 from optimal import Dataset, OptimalDenoiser, load
 
 Normal = Callable[..., Tensor]

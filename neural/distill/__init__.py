@@ -18,7 +18,7 @@ from ..config import TECHNIQUES, Distillation
 from ..loss import Objective, Source, root_mean_square
 from ..networks import build
 from ..precondition import Preconditioned
-from ..train import Training
+from ..training import Training
 from .consistency import Consistency
 from .knowledge import Knowledge, make_pairs
 from .multistep import MultistepKnowledge

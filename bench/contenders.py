@@ -29,8 +29,8 @@ from torch import Tensor
 
 from optimal import OptimalDenoiser, Posterior, load
 from optimal.datasets import to_float
-from optimal.datasets.store import cache_folder
 from optimal.evaluate import keops
+from optimal.storage import cache_folder
 
 __all__ = ["BOUNDS", "DIMS", "METHODS", "Data", "data_of", "mean_of", "noisy", "shrink", "unavailable"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from optimal.datasets.atomic import replacing
+from optimal.storage import replacing
 
 from .config import Config
 

@@ -21,10 +21,10 @@ from torch import distributed
 
 from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load, sample
 from optimal.datasets import parse_options, with_options
-from optimal.datasets.atomic import replacing
 from optimal.denoiser import Denoiser
 from optimal.point_files import save_grid
 from optimal.samplers import solver_of
+from optimal.storage import replacing
 
 from . import checkpoint, networks
 from .commands import Compare, Distill, Sample, Train

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from optimal.datasets.atomic import replacing
+from optimal.storage import replacing
 
 from .config import differing, from_json, to_json
 

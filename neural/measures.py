@@ -30,9 +30,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from optimal import OptimalDenoiser, sample
-from optimal.datasets.atomic import replacing
 from optimal.denoiser import Denoiser
 from optimal.draws import draw_pairs
+from optimal.storage import replacing
 
 __all__ = [
     "Agreement",

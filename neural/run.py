@@ -16,10 +16,8 @@ from torch import distributed, nn
 from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser
-from optimal.datasets.atomic import locked, replacing
-from optimal.datasets.entries import read_json
-from optimal.datasets.store import cache_folder
 from optimal.denoiser import Denoiser
+from optimal.storage import cache_folder, locked, read_json, replacing
 
 from . import checkpoint
 from .config import Distillation, Experiment, key

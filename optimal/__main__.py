@@ -21,8 +21,8 @@ import tyro
 
 from .answers import denoised, described, destination, located, sampled
 from .datasets import Dataset, load, parse_options, with_options
-from .datasets.atomic import replacing
 from .point_files import NUMBERS, read_point, save_grid
+from .storage import replacing
 
 __all__ = ["main"]
 

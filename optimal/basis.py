@@ -20,11 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .datasets import Dataset
-from .datasets.atomic import remove_abandoned, temporary_folder
-from .datasets.entries import ArrayWriter, commit, describe, open_entry
-from .datasets.store import cache_folder
 from .denoiser import OptimalDenoiser
 from .evaluate import Points
+from .storage import ArrayWriter, cache_folder, commit, describe, open_entry, remove_abandoned, temporary_folder
 
 __all__ = ["OVERSAMPLING", "RANK", "SKETCH", "Basis", "FewPoints", "are_few", "basis_of", "few_points"]
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from .datasets import Dataset, to_float, to_uint8
-from .datasets.atomic import replacing
 from .datasets.pictures import Encoded, decode_images
+from .storage import replacing
 
 __all__ = ["NUMBERS", "read_point", "save_grid"]
 

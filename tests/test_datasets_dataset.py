@@ -87,7 +87,7 @@ def test_fingerprint_sees_content_shape_and_dtype() -> None:
 
 def test_fingerprint_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fingerprint(images())
-    monkeypatch.setattr("optimal.datasets.dataset._HASH_BLOCK", 100)
+    monkeypatch.setattr("optimal.storage.fingerprints._HASH_BLOCK", 100)
     assert fingerprint(images()) == whole
 
 

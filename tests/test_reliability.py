@@ -27,7 +27,7 @@ from neural import Experiment, Network, Optimisation, cached, is_cached, load_mo
 from neural.checkpoint import checkpoints
 from neural.config import Distillation
 from optimal.datasets import load
-from optimal.datasets.atomic import replacing
+from optimal.storage import replacing
 
 ROOT = Path(__file__).parents[1]
 
@@ -142,7 +142,7 @@ def test_figures_interrupted_at_every_rename_end_in_the_same_files(
 
 def test_what_a_killed_process_leaves_is_removed(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from optimal.datasets.atomic import replacing\n"
+        "import os, signal, sys; from pathlib import Path; from optimal.storage import replacing\n"
         "with replacing(Path(sys.argv[1])) as path:\n"
         "    path.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

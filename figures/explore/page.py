@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 
 from optimal.datasets import to_uint8
+from optimal.storage import replacing
 
 from ..config import Config
 
@@ -51,15 +51,12 @@ def write(config: Config, arrays: Mapping[str, np.ndarray]) -> Path:
         ("/*numbers*/", numbers),
     ):
         page = page.replace(mark, text, 1)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.html")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ValueError(f"the page could not be written to {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -3,7 +3,7 @@
     λ ‖x_θ(x, σ_N) − x̂(x)‖²/dim,    x̂(x) the end of the teacher's sampler from x
 
 The pairs (x, x̂) cost a whole sampler run each. They are computed once, into a folder that the next run finds: an
-entry (`optimal.datasets.entries`) of noises.npy and ends.npy, memory-mapped. The minimum is
+entry (`optimal.storage.entries`) of noises.npy and ends.npy, memory-mapped. The minimum is
 `optimal.knowledge_optimum(teacher, sigmas, solver)`, or, with pairs of the exact flow, `optimal.FlowMap(teacher)`.
 """
 
@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from optimal.datasets.atomic import remove_abandoned, temporary_folder
-from optimal.datasets.entries import ArrayWriter, commit, describe, open_entry
+from optimal.storage import ArrayWriter, commit, describe, open_entry, remove_abandoned, temporary_folder
 
 from ..loss import Batch, weighted
 

@@ -20,9 +20,10 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from ..storage import fingerprint
 from . import store
 from .archives import OWN, open_member, open_zip
-from .dataset import Dataset, fingerprint
+from .dataset import Dataset
 from .store import Block, Decoding
 
 __all__ = ["read_npy", "read_npz"]

@@ -8,22 +8,19 @@ used, so that a data set larger than memory stays a memory-mapped file. Points t
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
+from ..storage import fingerprint
 
+if TYPE_CHECKING:
     Index = int | slice | Sequence[int] | np.ndarray | torch.Tensor
 
-__all__ = ["Dataset", "fingerprint", "fingerprint_of_blocks", "to_float", "to_uint8"]
-
-_HASH_BLOCK = 1 << 24  # bytes hashed at a time, so that a memory-mapped array passes through memory in pieces
+__all__ = ["Dataset", "to_float", "to_uint8"]
 
 
 @overload
@@ -88,43 +85,6 @@ def to_uint8(x: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
         raise ValueError("points to be drawn must not hold nan")
     levels = (np.asarray(x, dtype=np.float32) + np.float32(1.0)) * np.float32(127.5)
     return np.clip(np.rint(levels), 0.0, 255.0).astype(np.uint8)
-
-
-def fingerprint(array: np.ndarray) -> str:
-    """16 hex digits that tell two data sets apart: blake2b over dtype, shape and bytes.
-
-    The bytes are read in blocks, in C order, so a memory map larger than memory will do.
-
-    Args:
-        array: any numeric array (N, ...).
-
-    Returns:
-        16 hexadecimal digits.
-
-    Example:
-        >>> fingerprint(np.zeros((2, 3), np.float32)) == fingerprint(np.zeros((3, 2), np.float32))
-        False
-    """
-    rows = max(1, _HASH_BLOCK // max(1, array[:1].nbytes))
-    blocks = (np.ascontiguousarray(array[start : start + rows]).data for start in range(0, len(array), rows))
-    return fingerprint_of_blocks(array.dtype, array.shape, blocks)
-
-
-def fingerprint_of_blocks(dtype: np.dtype, shape: tuple[int, ...], blocks: Iterable[Buffer]) -> str:
-    """The same for an array whose bytes, in C order, come in pieces of any size, e.g. read from a file.
-
-    Args:
-        dtype: of the array, native.
-        shape: of the array.
-        blocks: its bytes.
-
-    Returns:
-        16 hexadecimal digits.
-    """
-    digest = hashlib.blake2b(f"{dtype.newbyteorder('<').str} {shape}".encode(), digest_size=8)
-    for block in blocks:
-        digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,15 +9,12 @@ removes. Of two processes that build the same entry at once, the second to finis
 
 from __future__ import annotations
 
-import atexit
-import functools
 import hashlib
 import json
 import os
 import re
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,11 +22,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .atomic import remove_abandoned, temporary_folder
+from ..storage import (
+    ArrayWriter,
+    cache_folder,
+    commit,
+    describe,
+    is_full,
+    open_entry,
+    read_json,
+    remove_abandoned,
+    temporary_folder,
+    write_json,
+)
 from .dataset import Dataset
-from .entries import ArrayWriter, commit, describe, is_full, open_entry, read_json, write_json
 
-__all__ = ["Block", "Decoding", "build", "cache_folder", "remember_fingerprint", "stamp"]
+__all__ = ["Block", "Decoding", "build", "remember_fingerprint", "stamp"]
 
 VERSION = 1  # raise it whenever a decoder changes what it writes: older entries are then no longer found
 
@@ -46,28 +53,6 @@ class Decoding(NamedTuple):
 
     blocks: Iterator[Block]
     total: int | None = None
-
-
-def cache_folder() -> Path:
-    """The folder that holds the entries: `OPTIMAL_CACHE` if set, otherwise the user's cache folder.
-
-    If it cannot be written to, a warning is given and a temporary folder serves until the process ends.
-    """
-    import platformdirs
-
-    chosen = os.environ.get("OPTIMAL_CACHE")
-    try:
-        folder = Path(chosen or platformdirs.user_cache_dir("optimal-diffusion"))
-        folder = folder.expanduser()
-    except RuntimeError as error:  # no such user, or one without a home
-        return _fallback(str(chosen or "~"), str(error))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        return _fallback(str(folder), str(error))
-    return folder
 
 
 def stamp(path: Path) -> list[Any]:
@@ -157,19 +142,6 @@ def remember_fingerprint(name: str, identity: Mapping[str, Any], compute: Callab
                 raise
             warnings.warn(_no_room(f"the fingerprint of {name}", path.parent, error), RuntimeWarning, stacklevel=4)
     return known
-
-
-@functools.cache
-def _fallback(folder: str, reason: str) -> Path:
-    warnings.warn(
-        f"the cache folder {folder} cannot be written to ({reason}), so decoded data is kept in a temporary folder and "
-        "lost at exit; set OPTIMAL_CACHE to a folder that can be written to",
-        RuntimeWarning,
-        stacklevel=4,
-    )
-    temporary = tempfile.mkdtemp(prefix="optimal-")
-    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-    return Path(temporary)
 
 
 def _entry_name(name: str, identity: Mapping[str, Any]) -> str:

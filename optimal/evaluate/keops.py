@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..datasets.store import cache_folder
+from ..storage import cache_folder, running
 from .moments import Moments
 from .points import Points
 
@@ -135,7 +135,7 @@ def _genred() -> Callable[..., Any]:
     if not os.environ.get("KEOPS_CACHE_FOLDER"):
         folder = cache_folder() / "keops"
         marks = list(folder.glob(f"{_MARK}*"))
-        if marks and not any(_running(mark) for mark in marks):
+        if marks and not any(running(int(mark.name.removeprefix(_MARK))) for mark in marks):
             shutil.rmtree(folder, ignore_errors=True)
         os.environ["KEOPS_CACHE_FOLDER"] = str(folder)
     Path(os.environ["KEOPS_CACHE_FOLDER"]).mkdir(parents=True, exist_ok=True)
@@ -147,14 +147,3 @@ def _genred() -> Callable[..., Any]:
     if asked == "0" and "PYKEOPS_VERBOSE" not in os.environ:
         pykeops.set_verbose(True)
     return Genred
-
-
-def _running(mark: Path) -> bool:
-    """Whether the process that left the mark is still at work; where that cannot be told, it is taken to be."""
-    try:
-        os.kill(int(mark.name.removeprefix(_MARK)), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, ValueError):
-        return True
-    return True

@@ -13,11 +13,12 @@ import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+from ..storage import running
 
 __all__ = ["Ranks"]
 
@@ -142,8 +143,8 @@ class Ranks:
         """The ranks on this machine whose process is no more, in words; nothing where that cannot be told."""
         here, until = socket.gethostname(), time.monotonic() + _GRACE
         local = {rank: pid for rank, (host, pid) in enumerate(self._processes) if host == here}
-        while local and Path("/proc/self/stat").exists():
-            gone = [f"rank {rank} (process {pid} on {here})" for rank, pid in local.items() if not _running(pid)]
+        while local:
+            gone = [f"rank {rank} (process {pid} on {here})" for rank, pid in local.items() if not running(pid)]
             if gone or time.monotonic() > until:
                 return " and ".join(gone)
             time.sleep(0.01)
@@ -161,11 +162,3 @@ def _summary(values: Tensor) -> Tensor:
 def _leave() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-def _running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False

@@ -13,10 +13,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["locked", "remove_abandoned", "replacing", "temporary_folder"]
+from .processes import running
+
+__all__ = ["remove_abandoned", "replacing", "temporary_folder"]
 
 _BUILDING = ".building-"
 _ABANDONED = 24 * 3600  # seconds without a write after which a build whose process cannot be asked counts as dead
@@ -41,21 +43,6 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time in a folder; the others wait. Ends with the process, however that ends.
-
-    Where the system or the disk has no locks, nothing is waited for.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        with suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def temporary_folder(folder: Path) -> Path:
@@ -86,13 +73,7 @@ def _umask() -> int:
 def _is_abandoned(path: Path) -> bool:
     parts = re.fullmatch(rf"{re.escape(_BUILDING + platform.node())}-(\d+)-.*", path.name)
     if parts and os.name == "posix":
-        try:
-            os.kill(int(parts[1]), 0)
-        except (ProcessLookupError, OverflowError):
-            return True
-        except OSError:
-            return False
-        return False
+        return not running(int(parts[1]))
     try:
         newest = max(part.stat().st_mtime for part in [path, *path.glob("*")])
     except (OSError, ValueError):

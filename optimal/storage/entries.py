@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from .atomic import replacing, temporary_folder
-from .dataset import fingerprint, fingerprint_of_blocks
+from .fingerprints import fingerprint, fingerprint_of_blocks
 
 __all__ = ["ArrayWriter", "Entry", "commit", "describe", "is_full", "open_entry", "read_json", "write_json"]
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from .denoiser import OptimalDenoiser
 from .draws import Data, draw_pairs
 from .flow import FlowMap, Landing
-from .transport import log_normal
+from .reference.transport import log_normal
 
 __all__ = ["Basins", "LandingStatistics", "basins", "landing_statistics"]
 

@@ -293,7 +293,7 @@ def test_inversion_takes_few_steps(monkeypatch: pytest.MonkeyPatch, normal: Norm
         calls.append(None)
         return torch.special.log_ndtr(z)
 
-    monkeypatch.setattr("optimal.transport.log_ndtr", counted)
+    monkeypatch.setattr("optimal.reference.transport.log_ndtr", counted)
     for name in ("two points", "mixture of Gaussians", "mixture of points"):
         D = REFERENCES[name]
         for sigma, end in ((80.0, 0.1), (2.0, 0.3), (80.0, 0.002)):

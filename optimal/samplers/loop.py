@@ -1,0 +1,205 @@
+"""The loop under every solver: it counts the denoiser calls, keeps the state in float64, and draws the noise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..denoiser import Denoiser
+from ..process import EDM, Process
+from ..schedule import grid
+from .solver import Solver, Step
+from .solvers import solver_of
+
+__all__ = ["Counted", "Noise", "State", "sample", "trajectory"]
+
+Noise = Sequence[Tensor] | Callable[[int], Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a trajectory is.
+
+    Attributes:
+        x: (B, *event), x_t of the process, in the dtype of the start.
+        sigma: its noise level.
+        denoised: (B, *event), D(x/scale, sigma); x itself in the last state, at sigma = 0. With churn, D after it.
+        nfe: denoiser calls per sample so far, that of `denoised` included.
+        scale: signal scale of the process there.
+    """
+
+    x: Tensor
+    sigma: float
+    denoised: Tensor
+    nfe: int
+    scale: float = 1.0
+
+
+def trajectory(
+    D: Denoiser,
+    x: Tensor,
+    sigmas: Tensor | Sequence[float],
+    *,
+    solver: str | Solver = "heun",
+    process: Process | None = None,
+    generator: torch.Generator | None = None,
+    noise: Noise | None = None,
+    dtype: torch.dtype = torch.float64,
+    **options: Any,
+) -> Iterator[State]:
+    """Follow x from sigmas[0] to 0, state by state.
+
+    D is called with x_t/s_t in the dtype of the start x and with sigma as a () tensor, without gradients; between the
+    calls the state is kept in `dtype`.
+
+    Args:
+        D: any denoiser (for "consistency", a consistency function).
+        x: (B, *event), the start at noise level sigmas[0], in the coordinates of the process: s_t (x0 + sigma eps).
+        sigmas: (n + 1,) decreasing noise levels, the last 0.
+        solver: a name of `SOLVERS`, with its options by keyword, or a `Solver`.
+        process: whose x_t come in and out; EDM (s_t = 1) unless given. Only "reverse_sde" depends on it beyond scale.
+        generator: source of the noise of stochastic solvers.
+        noise: pins it instead: noise[i] or noise(i) is the (B, *event) used in step i, counted from 0.
+        dtype: of the state.
+
+    Yields:
+        n + 1 states, from the start to sigma = 0.
+
+    Raises:
+        ValueError: a bad grid, solver, option or start; a stochastic solver without generator or noise. At the call,
+            before the first state.
+
+    References:
+        Karras, Aittala, Aila, Laine 2022, Section 2 and Appendix C.
+
+    Example:
+        >>> from optimal import OptimalDenoiser, karras, trajectory
+        >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
+        >>> for state in trajectory(D, torch.tensor([[40.0]]), karras(3), solver="euler"):
+        ...     print(f"{state.sigma:g} {float(state.x):.4f} {state.nfe}")
+        80 40.0000 1
+        2.51522 1.2637 2
+        0.002 0.1980 3
+        0 1.0000 3
+    """
+    levels = grid(sigmas).tolist()
+    chosen = solver_of(solver, options)
+    chosen.check(levels)
+    process = process or EDM(math.inf)
+    scales = [float(process.scale_at(level)) for level in levels]
+    if not isinstance(x, Tensor) or x.ndim == 0 or not x.dtype.is_floating_point:
+        raise ValueError("the start x must be a floating-point tensor of shape (B, *event)")
+    if chosen.draws(len(levels) - 1) and generator is None and noise is None:
+        raise ValueError(f"{type(chosen).__name__} draws noise: give generator=torch.Generator() or noise=")
+    source = _Noise(x, dtype, generator, noise)
+    return _loop(Counted(D, x.dtype), x.detach().to(dtype), levels, scales, chosen, process, source, x.dtype)
+
+
+def sample(
+    D: Denoiser,
+    x: Tensor,
+    sigmas: Tensor | Sequence[float],
+    *,
+    solver: str | Solver = "heun",
+    callback: Callable[[State], object] | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Tensor:
+    """Where x lands: the last state of `trajectory`, whose arguments it takes.
+
+    Args:
+        callback: called with every `State`, the start and the end included.
+        progress: whether a progress bar is drawn on stderr.
+
+    Returns:
+        (B, *event), like x.
+
+    Example:
+        >>> from optimal import OptimalDenoiser, karras, sample
+        >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
+        >>> sample(D, torch.tensor([[-9.0], [40.0]]), karras(18)).tolist()
+        [[-1.0], [1.0]]
+    """
+    states = trajectory(D, x, sigmas, solver=solver, **options)
+    state = None
+    for state in tqdm(states, total=len(sigmas), desc="sampling", unit="level", leave=False, disable=not progress):
+        if callback is not None:
+            callback(state)
+    assert state is not None
+    return state.x
+
+
+def _loop(
+    evaluate: Counted,
+    x: Tensor,
+    levels: list[float],
+    scales: list[float],
+    solver: Solver,
+    process: Process,
+    source: _Noise,
+    dtype: torch.dtype,
+) -> Iterator[State]:
+    past: list[tuple[float, Tensor]] = []
+    x = x / scales[0]
+    steps = len(levels) - 1
+    for index, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
+        draw = source.of_step(index)
+        raised, raised_sigma = solver.perturb(x, sigma, index=index, steps=steps, noise=draw)
+        denoised = evaluate(raised, raised_sigma)
+        yield State((scales[index] * x).to(dtype), sigma, denoised.to(dtype, copy=True), evaluate.calls, scales[index])
+        step = Step(evaluate, raised, raised_sigma, sigma_next, denoised, index, steps, draw, process, past)
+        x = solver(step)
+        past = [(raised_sigma, denoised), *past][: solver.memory]
+    x = (scales[-1] * x).to(dtype)
+    yield State(x, 0.0, x, evaluate.calls, scales[-1])
+
+
+class Counted:
+    """The denoiser in the precision of the start, counting its calls."""
+
+    def __init__(self, D: Denoiser, dtype: torch.dtype):
+        self.D, self.dtype, self.calls = D, dtype, 0
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self.calls += 1
+        with torch.no_grad():
+            level = torch.tensor(sigma, dtype=torch.float64, device=x.device)
+            # Copies: a denoiser may write into its argument, or answer every call in the same buffer.
+            out = self.D(x.to(self.dtype, copy=True), level)
+        if out.shape != x.shape:
+            raise ValueError(
+                f"a denoiser must return the shape of x, {tuple(x.shape)}, got {tuple(out.shape)} at sigma = {sigma:g}"
+            )
+        return out.to(x.dtype, copy=True)
+
+
+class _Noise:
+    """Standard Gaussian noise for step i: pinned, or drawn when first asked for."""
+
+    def __init__(self, x: Tensor, dtype: torch.dtype, generator: torch.Generator | None, noise: Noise | None):
+        self.shape, self.device, self.dtype = x.shape, x.device, dtype
+        self.generator, self.noise = generator, noise
+
+    def of_step(self, index: int) -> Callable[[], Tensor]:
+        return lambda: self._draw(index)
+
+    def _draw(self, index: int) -> Tensor:
+        if self.noise is not None:
+            if not callable(self.noise) and index >= len(self.noise):
+                raise ValueError(f"step {index} draws noise, and noise= ends with that of step {len(self.noise) - 1}")
+            pinned = self.noise(index) if callable(self.noise) else self.noise[index]
+            if pinned.shape != self.shape:
+                raise ValueError(
+                    f"noise of step {index} must have the shape of x, {tuple(self.shape)}, got {tuple(pinned.shape)}"
+                )
+            return pinned.detach().to(device=self.device, dtype=self.dtype)
+        assert self.generator is not None
+        drawn = torch.randn(self.shape, generator=self.generator, dtype=self.dtype, device=self.generator.device)
+        return drawn.to(self.device)

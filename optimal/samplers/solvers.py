@@ -1,0 +1,58 @@
+"""Solvers by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+from .consistency import Consistency
+from .dpm_solver import DPMSolver
+from .dpm_solver_pp import DPMSolverPP
+from .edm_stochastic import EDMStochastic
+from .euler import Euler
+from .heun import Heun
+from .reverse_sde import ReverseSDE
+from .solver import Solver
+
+__all__ = ["SOLVERS", "solver_of"]
+
+SOLVERS: dict[str, type[Solver]] = {
+    "euler": Euler,
+    "heun": Heun,
+    "edm_stochastic": EDMStochastic,
+    "dpm_solver": DPMSolver,
+    "dpm_solver_pp": DPMSolverPP,
+    "reverse_sde": ReverseSDE,
+    "consistency": Consistency,
+}
+
+
+def solver_of(solver: str | Solver, options: dict[str, Any]) -> Solver:
+    """The solver of a name, with its options; one given as an object is handed back.
+
+    Args:
+        solver: a name of `SOLVERS`, or a `Solver`.
+        options: fields of the named solver.
+
+    Raises:
+        ValueError: unknown name or option, a value that the solver refuses, or options beside an object.
+
+    Example:
+        >>> solver_of("euler", {"eta": 0.5})
+        Euler(eta=0.5)
+    """
+    if isinstance(solver, Solver):
+        if options:
+            raise ValueError(f"options {', '.join(options)} go into the solver object, or its name with options")
+        return solver
+    if solver not in SOLVERS:
+        near = difflib.get_close_matches(str(solver), SOLVERS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown solver {solver!r}; {hint}known are {', '.join(SOLVERS)}")
+    kind = SOLVERS[solver]
+    known = [field.name for field in dataclasses.fields(kind)]  # pyright: ignore[reportArgumentType]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{solver} has no option {name!r}; it has {', '.join(known) or 'none'}")
+    return kind(**options)

@@ -23,7 +23,7 @@ from optimal import FlowMap, OptimalDenoiser, karras, sample, trajectory
 from .common import border_of, generator, provenance, start_level
 from .config import Config
 
-__all__ = ["PARTS", "SOLVERS", "TITLE", "compute", "draw"]
+__all__ = ["PARTS", "SOLVERS", "TITLE", "calls_needed", "compute", "draw"]
 
 TITLE = "Steps and where they are needed: the end-point error of every solver, above and below the border"
 
@@ -97,11 +97,11 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         "trajectories": np.array(int(known.sum())),
         "uncaptured": np.array(int((~known).sum())),
     }
-    arrays |= {f"{part}_needed": _needed(results[part][0], results[part][1]) for part in PARTS}
+    arrays |= {f"{part}_needed": calls_needed(results[part][0], results[part][1]) for part in PARTS}
     return arrays | provenance(data)
 
 
-def _needed(nfe: np.ndarray, other: np.ndarray) -> np.ndarray:
+def calls_needed(nfe: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Calls from which on at most 5% end elsewhere, (K,); nan where more steps than these would be needed."""
     late = np.logical_and.accumulate(other[:, ::-1] <= 0.05, axis=1)[:, ::-1]
     return np.where(late.any(1), nfe[np.arange(len(nfe)), late.argmax(1)], np.nan)

@@ -109,14 +109,14 @@ def test_killed_build_is_rebuilt_and_cleaned_up(cache: Path, tmp_path: Path) -> 
     for i, image in enumerate(POINTS):
         Image.fromarray(image.transpose(1, 2, 0)).save(source / f"{i:03}.png")
     code = (
-        "import os, signal, sys; from optimal.datasets import load, pictures\n"
-        "decode, calls = pictures._decode, []\n"
+        "import os, signal, sys; from PIL import Image; from optimal.datasets import load, pictures\n"
+        "opened, calls = Image.open, []\n"
         "pictures._BLOCK = 100\n"
-        "def dying(*args):\n"
+        "def dying(*args, **options):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 30: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return decode(*args)\n"
-        "pictures._decode = dying\n"
+        "    return opened(*args, **options)\n"
+        "Image.open = dying\n"
         f"load({str(source)!r}, progress=False)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1])

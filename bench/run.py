@@ -46,7 +46,8 @@ from timing import in_turn, over, report, timed
 from tqdm import tqdm
 
 from optimal import OptimalDenoiser, Posterior
-from optimal.evaluate import Evaluator, Points
+from optimal.evaluate import Accuracy, Evaluator
+from optimal.points import Points
 
 PLAIN = "plain products"
 LEVELS = {"border/10": 0.1, "border": 1.0, "10 border": 10.0}
@@ -210,7 +211,7 @@ def of_size(config: Config, n: int, dim: int, border: float, calls: dict[str, fl
     running = {name: METHODS[name](data) for name in calls if name == PLAIN or calls[name] <= config.limit}
     D = OptimalDenoiser(data.array, method="dense")
     z = torch.empty(config.batch, dim, dtype=torch.float64)
-    auto = Evaluator(Points(data.array, 2**30), "auto", 2**30).choose(z, single=True).__name__.split(".")[-1]
+    auto = Evaluator(Points(data.array), Accuracy()).choose(z, single=True).__name__.split(".")[-1]
     rows = []
     for level, factor in LEVELS.items():
         sigma = factor * border

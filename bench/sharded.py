@@ -28,7 +28,7 @@ from torch import distributed
 
 from optimal import ShardedDenoiser
 from optimal.evaluate.ranks import Ranks
-from optimal.evaluate.sharded import _COLUMNS
+from optimal.evaluate.sharded import COLUMNS
 
 EVENT = (3, 64, 64)
 
@@ -116,9 +116,9 @@ def one_rank(config: Config) -> None:
     # The group that D has made.
     everyone = Ranks(600.0)
     call, own = [], []
-    alone = D._evaluator.own
+    alone = D.evaluator.own
     assert alone is not None
-    z, sigma = D._checked(x, config.sigma)
+    z, sigma = D.query(x, config.sigma)
     for _ in range(config.calls):
         distributed.barrier()
         start = time.perf_counter()
@@ -128,7 +128,7 @@ def one_rank(config: Config) -> None:
         start = time.perf_counter()
         alone.moments(z, sigma, single=True)
         own.append(time.perf_counter() - start)
-    row = torch.zeros(config.batch, _COLUMNS, dtype=torch.float64)
+    row = torch.zeros(config.batch, COLUMNS, dtype=torch.float64)
     mean = torch.zeros_like(z)
     collectives = []
     for _ in range(20):

@@ -17,7 +17,7 @@ import tyro
 from torch import Tensor
 
 from optimal import OptimalDenoiser, karras, load, sample, sample_in_span
-from optimal.basis import RANK, basis_of
+from optimal.span.basis import RANK, basis_of
 
 
 @dataclass

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from optimal.denoiser import Denoiser
 from optimal.parametrize import PARAMETRIZATIONS, as_denoiser, to_x0
 from optimal.process import VP, FlowMatching, Process
-from optimal.schedule import per_row
+from optimal.query import per_row
 
 __all__ = ["Tabulated", "from_ddpm", "from_edm", "from_flow", "from_prediction", "from_unet"]
 

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from optimal.schedule import per_row
+from optimal.query import per_row
 
 __all__ = ["PRECONDITIONS", "Preconditioned"]
 

@@ -9,16 +9,12 @@
 `make docs` builds the reference of all names, by topic.
 """
 
-from .basins import basins as basins
-from .basins import landing_statistics as landing_statistics
 from .border import Border as Border
 from .border import ForwardStatistics as ForwardStatistics
 from .border import collapse_border as collapse_border
 from .border import effective_counts as effective_counts
 from .border import forward_statistics as forward_statistics
 from .border import seeking_refining_border as seeking_refining_border
-from .capture import capture as capture
-from .capture import certify as certify
 from .datasets import Dataset as Dataset
 from .datasets import load as load
 from .denoiser import Denoiser as Denoiser
@@ -28,6 +24,10 @@ from .distilled import knowledge_optimum as knowledge_optimum
 from .distilled import progressive_optimum as progressive_optimum
 from .flow import FlowMap as FlowMap
 from .flow import Landing as Landing
+from .flow import basins as basins
+from .flow import capture as capture
+from .flow import certify as certify
+from .flow import landing_statistics as landing_statistics
 from .multistep import multistep_knowledge_optimum as multistep_knowledge_optimum
 from .regimes import collapse_sigma as collapse_sigma
 from .regimes import speciation_sigma as speciation_sigma

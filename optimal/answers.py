@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .basis import OVERSAMPLING, RANK, are_few
 from .border import collapse_border, seeking_refining_border
-from .capture import certify
 from .datasets import Dataset
 from .denoiser import OptimalDenoiser, Posterior
-from .flow import FlowMap
+from .flow import FlowMap, certify
 from .regimes import collapse_sigma, speciation_sigma, top_eigenvalue
 from .samplers import sample, solver_of
 from .schedule import karras
-from .span import landed, sample_in_span
+from .span import are_few, landed, sample_in_span
+from .span.basis import OVERSAMPLING, RANK
 
 __all__ = ["denoised", "described", "destination", "located", "sampled"]
 
@@ -208,14 +207,14 @@ class _Watched(OptimalDenoiser):
 
 def _span_seconds(D: OptimalDenoiser) -> float:
     """What the axes of the data take, about; those of many points are kept in the cache."""
-    size, dim = len(D), D._points.dim
+    size, dim = len(D), D.points.dim
     axes = min(RANK + OVERSAMPLING, dim)
     return (5 * size**2 * dim if are_few(D) else 10 * size * dim * axes) / (_FLOPS * torch.get_num_threads())
 
 
 def _seconds(D: OptimalDenoiser, rows: int) -> float:
     """What a call of so many rows takes, about."""
-    values = len(D) * D._points.dim
+    values = len(D) * D.points.dim
     return rows * (4 * values + 400 * len(D)) / (_FLOPS * torch.get_num_threads()) + values / _BYTES
 
 

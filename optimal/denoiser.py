@@ -26,10 +26,11 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from .datasets import Dataset
-from .evaluate import Evaluator, Points
-from .schedule import per_row
+from .evaluate import Accuracy, Evaluator, Tilt
+from .points import Points
+from .query import levels, require_points
 
-__all__ = ["Denoiser", "OptimalDenoiser", "Posterior", "require_points"]
+__all__ = ["Denoiser", "OptimalDenoiser", "Posterior"]
 
 
 @runtime_checkable
@@ -124,21 +125,19 @@ class OptimalDenoiser:
             )
         self.data = data
         array = data.array if isinstance(data, Dataset) else data
-        self._evaluator = self._over(array, method, memory, tolerance=tolerance, certified=certified)
-        self._points = self._evaluator.points
-        self.event = self._points.event
-        self._few_points: Any = None
-        """The same data in coordinates of their span, once `optimal.basis` has computed them."""
+        self.evaluator = self._over(array, Accuracy(method, memory, tolerance, certified))
+        self.points: Points = self.evaluator.points
+        self.event = self.points.event
 
-    def _over(self, array: Tensor | np.ndarray, method: str, memory: int, **bounds: Any) -> Evaluator:
+    def _over(self, array: Tensor | np.ndarray, accuracy: Accuracy) -> Evaluator:
         """The sums over the array."""
-        return Evaluator(Points(array, memory), method, memory, **bounds)
+        return Evaluator(Points(array, accuracy.memory), accuracy)
 
     def __len__(self) -> int:
-        return self._points.size
+        return self.points.size
 
     def __repr__(self) -> str:
-        return f"OptimalDenoiser({len(self)} points of shape {self.event}, method={self._evaluator.method!r})"
+        return f"OptimalDenoiser({len(self)} points of shape {self.event}, method={self.evaluator.accuracy.method!r})"
 
     def __call__(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
         """E[x0 | x] (Eq. 43).
@@ -155,16 +154,16 @@ class OptimalDenoiser:
     @property
     def standard_deviation(self) -> float:
         """√(E‖x0 − E x0‖² / dim) over the data: the typical size of a coordinate, in units of the data."""
-        return self._points.standard_deviation
+        return self.points.standard_deviation
 
     def take(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n *event"]:
         """The data points at `index`, in their own precision; images as float32 in [−1, 1]."""
-        return self._points.take(index)
+        return self.points.take(index)
 
     @property
     def mean(self) -> Float[Tensor, " *event"]:
         """E x0, the mean of the data, (*event) float64: what D tends to as σ → ∞."""
-        return (self._points.offset + self._points.centre).view(self.event)
+        return (self.points.offset + self.points.centre).view(self.event)
 
     def two_nearest(self, x: Num[Tensor, "B *event"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Distances from x to the nearest and to the second nearest of the distinct data points, (B,) float64 each.
@@ -174,12 +173,12 @@ class OptimalDenoiser:
         Raises:
             ValueError: x of another event shape or not finite.
         """
-        z, _ = self._checked(x.detach(), 1.0)
-        return self._points.two_nearest(z)
+        z, _ = self.query(x.detach(), 1.0)
+        return self.points.two_nearest(z)
 
     def first_copies(self) -> Int[Tensor, " N"]:
         """For every data point the first one in the data that equals it, (N,), on the CPU; mostly itself."""
-        return self._points.first_copies.clone()
+        return self.points.first_copies.clone()
 
     def nearest(self, x: Num[Tensor, "B *event"]) -> Int[Tensor, " B"]:
         """The data point nearest to each x, (B,); the first in the data among equals. It leads p(x0 | x) at every σ.
@@ -191,18 +190,18 @@ class OptimalDenoiser:
 
     def score(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
         """∇ log p(x; σ) = (D − x)/σ² (Eq. 49), (B, *event). The difference is taken in float64."""
-        z, levels = self._checked(x, sigma)
-        mean = _Evaluate.apply(z, levels, self._evaluator, _single(x))[0]
-        return ((mean - z) / levels.square()[:, None]).view(x.shape).to(x.dtype)
+        z, sigmas = self.query(x, sigma)
+        mean = _Evaluate.apply(z, sigmas, self.evaluator, _single(x))[0]
+        return ((mean - z) / sigmas.square()[:, None]).view(x.shape).to(x.dtype)
 
     def posterior(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Posterior:
         """Mean, log density, entropy, leader and variance of p(x0 | x), all from one pass over the data."""
-        z, levels = self._checked(x, sigma)
+        z, sigmas = self.query(x, sigma)
         mean, log_density, entropy, top_weight, variance, top_index, bound, estimate = _Evaluate.apply(
-            z, levels, self._evaluator, _single(x)
+            z, sigmas, self.evaluator, _single(x)
         )
         return Posterior(
-            mean=(mean + self._points.centre.to(z)).view(x.shape).to(x.dtype),
+            mean=(mean + self.points.centre.to(z)).view(x.shape).to(x.dtype),
             log_density=log_density.to(x.dtype),
             entropy=entropy.to(x.dtype),
             top_index=top_index,
@@ -218,8 +217,8 @@ class OptimalDenoiser:
         Raises:
             ValueError: the result would not fit the memory budget.
         """
-        z, levels = self._checked(x, sigma)
-        return self._evaluator.weights(z.detach(), levels, single=_single(x)).to(x.dtype)
+        z, sigmas = self.query(x, sigma)
+        return self.evaluator.weights(z.detach(), sigmas, single=_single(x)).to(x.dtype)
 
     def covariance_product(
         self, x: Num[Tensor, "B *event"], sigma: float | Tensor, v: Tensor
@@ -228,43 +227,27 @@ class OptimalDenoiser:
 
         As for `Posterior.variance`, an x in float64 gives what is far below σ² its relative precision.
         """
-        z, levels = self._checked(x.detach(), sigma)
+        z, sigmas = self.query(x.detach(), sigma)
         if v.shape != x.shape:
             raise ValueError(f"v must have the shape of x, {tuple(x.shape)}, got {tuple(v.shape)}")
-        sums = self._evaluator.moments(z, levels, single=_single(x))
-        none = torch.zeros_like(levels)
-        direction = v.detach().reshape(z.shape).double()
-        out = self._evaluator.tilt(z, levels, sums, direction, none, none, single=_single(x))
+        sums = self.evaluator.moments(z, sigmas, single=_single(x))
+        none, direction = torch.zeros_like(sigmas), v.detach().reshape(z.shape).double()
+        tilt = Tilt(sums.log_total, sums.average, direction, none, none)
+        out = self.evaluator.tilt(z, sigmas, tilt, single=_single(x))
         return out.view(x.shape).to(x.dtype)
 
-    def _drift_bounds(
-        self, x: Tensor, sigma: float | Tensor, index: Tensor, trials: tuple[float, ...]
-    ) -> Float[Tensor, "B T"]:
-        """The sums of `optimal.capture`, in float64 whatever the dtype of x."""
-        return self._evaluator.drift_bounds(*self._checked(x.detach(), sigma), index, trials)
+    def query(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> tuple[Tensor, Tensor]:
+        """What `evaluator` is asked for x: z = x − c as (B, D), with x's graph, and sigma as (B,), both float64.
 
-    def _checked(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
-        """z = x − c as (B, D), with x's graph, and sigma as (B,), both float64."""
-        if not isinstance(x, Tensor):
-            raise ValueError(f"x must be a tensor, got {type(x).__name__}: torch.from_numpy makes one of an array")
-        if x.ndim == 0 or tuple(x.shape[1:]) != self.event:
-            raise ValueError(f"x must have shape (B, {', '.join(map(str, self.event))}), got {tuple(x.shape)}")
-        if not x.dtype.is_floating_point:
-            raise ValueError(f"x must be floating point, got {x.dtype}")
-        levels = per_row("sigma", sigma, len(x), x.device)
-        usable = torch.isfinite(levels) & (levels > 0)
-        if not usable.all():
-            raise ValueError(f"sigma must be positive and finite, got {float(levels[~usable].reshape(-1)[0]):g}")
-        z = x.reshape(len(x), self._points.dim).double() - self._points.centre.to(x.device)
+        Raises:
+            ValueError: as for a call.
+        """
+        require_points(x, self.event)
+        sigmas = levels(sigma, len(x), x.device)
+        z = x.reshape(len(x), self.points.dim).double() - self.points.centre.to(x.device)
         if not torch.isfinite(z).all():
             raise ValueError(f"x must be finite, row {int((~torch.isfinite(z)).any(1).nonzero()[0])} is not")
-        return z, levels
-
-
-def require_points(x: Tensor) -> None:
-    """Raise ValueError unless x is a floating-point tensor with a batch axis: for functions of any denoiser."""
-    if not isinstance(x, Tensor) or x.ndim == 0 or not x.dtype.is_floating_point:
-        raise ValueError("x must be a floating-point tensor of shape (B, *event)")
+        return z, sigmas
 
 
 def _single(x: Tensor) -> bool:
@@ -306,15 +289,14 @@ class _Evaluate(torch.autograd.Function):
         out = torch.zeros_like(z)
         if by_mean is not None or by_entropy is not None or by_variance is not None:
             none = torch.zeros_like(sigma)
-            out += ctx.evaluator.tilt(
-                z,
-                sigma,
-                sums,
+            tilt = Tilt(
+                sums.log_total,
+                mean,
                 torch.zeros_like(z) if by_mean is None else by_mean,
                 none if by_entropy is None else -by_entropy,
                 none if by_variance is None else by_variance,
-                single=ctx.single,
             )
+            out += ctx.evaluator.tilt(z, sigma, tilt, single=ctx.single)
         if by_log_density is not None:
             out += by_log_density[:, None] * (mean - z)
         if by_top_weight is not None:

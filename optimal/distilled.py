@@ -29,10 +29,11 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from .denoiser import Denoiser, require_points
+from .denoiser import Denoiser
 from .flow import FlowMap
+from .query import per_row, require_points
 from .samplers import Solver
-from .schedule import grid, on_grid, per_row
+from .schedule import grid, on_grid
 
 __all__ = [
     "KnowledgeOptimum",

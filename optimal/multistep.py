@@ -31,11 +31,11 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 from tqdm import tqdm
 
-from .denoiser import OptimalDenoiser, require_points
+from .denoiser import OptimalDenoiser
 from .distilled import teacher_map
 from .flow import FlowMap
+from .query import per_row, require_points
 from .samplers import Solver
-from .schedule import per_row
 
 __all__ = ["MultistepKnowledgeOptimum", "multistep_knowledge_optimum"]
 
@@ -173,14 +173,14 @@ class MultistepKnowledgeOptimum:
         return out, found
 
     def _equal_distance(self) -> float:
-        return _EQUAL * (self._data.standard_deviation or 1.0) * self._data._points.dim**0.5
+        return _EQUAL * (self._data.standard_deviation or 1.0) * self._data.points.dim**0.5
 
 
 class _Guess:
     """Rankings of the data points as ends; copies of a point are never tried."""
 
     def __init__(self, D: OptimalDenoiser, sigma_max: float):
-        self._points = points = D._points
+        self._points = points = D.points
         self._later = points.first_copies != torch.arange(points.size)
         covariance = points.covariance()
         if covariance is not None:

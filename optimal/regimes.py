@@ -84,7 +84,7 @@ def top_eigenvalue(D: OptimalDenoiser) -> float:
         >>> round(top_eigenvalue(D), 6)
         2.0
     """
-    points = D._points
+    points = D.points
     covariance = points.covariance()
     if covariance is not None:
         return float(torch.linalg.eigvalsh(covariance)[-1].clamp_min(0))

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from .process import VP, CosineVP, Process
+from .query import per_row
 
-__all__ = ["cosine", "grid", "karras", "log_linear", "on_grid", "per_row", "uniform_t"]
+__all__ = ["cosine", "grid", "karras", "log_linear", "on_grid", "uniform_t"]
 
 _DEFAULT = VP()
 _SAME = 1e-6
@@ -173,24 +174,6 @@ def grid(sigmas: Tensor | np.ndarray | Sequence[float]) -> Tensor:
     if levels[-1] != 0:
         raise ValueError(f"the last level of a grid must be 0, got {float(levels[-1]):g}")
     return levels
-
-
-def per_row(name: str, sigma: float | Tensor, batch: int, device: torch.device | None = None) -> Tensor:
-    """The noise level of every row of a batch, (B,) float64, without gradients.
-
-    Args:
-        name: of the argument, for the message.
-        sigma: float, () or (B,).
-        batch: B, the number of rows.
-        device: of the result; that of sigma unless given.
-
-    Raises:
-        ValueError: sigma of another shape.
-    """
-    levels = torch.as_tensor(sigma, dtype=torch.float64, device=device).detach()
-    if levels.shape not in ((), (batch,)):
-        raise ValueError(f"{name} must have shape () or (B,), got {tuple(levels.shape)} with B = {batch}")
-    return levels.expand(batch).contiguous()
 
 
 def on_grid(sigmas: Tensor, sigma: float | Tensor, batch: int) -> Tensor:

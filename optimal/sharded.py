@@ -40,13 +40,12 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from torch import Tensor
 
 from .datasets import Dataset
 from .denoiser import OptimalDenoiser
+from .evaluate import Accuracy
 from .evaluate.ranks import Ranks
 from .evaluate.sharded import ShardedEvaluator, SharedPoints
 
@@ -94,7 +93,7 @@ class ShardedDenoiser(OptimalDenoiser):
         tensor([[0.4621]])
     """
 
-    _evaluator: ShardedEvaluator
+    evaluator: ShardedEvaluator
 
     def __init__(
         self,
@@ -123,5 +122,5 @@ class ShardedDenoiser(OptimalDenoiser):
         """How many processes share the data."""
         return self._ranks.count
 
-    def _over(self, array: Tensor | np.ndarray, method: str, memory: int, **bounds: Any) -> ShardedEvaluator:
-        return ShardedEvaluator(SharedPoints(array, memory, self._ranks), method, memory, **bounds)
+    def _over(self, array: Tensor | np.ndarray, accuracy: Accuracy) -> ShardedEvaluator:
+        return ShardedEvaluator(SharedPoints(array, accuracy.memory, self._ranks), accuracy)

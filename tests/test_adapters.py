@@ -222,7 +222,7 @@ def test_a_table_without_signal_at_the_end() -> None:
         (lambda: from_flow(D, data_at=2), "data_at must be 0 or 1, got 2"),
         (lambda: from_edm("net"), "a network is a function"),
         (lambda: from_edm(D)(DATA, 0.0), "sigma must be positive and finite, got 0"),
-        (lambda: from_edm(D)(DATA, torch.ones(6, 1)), "sigma must have shape"),
+        (lambda: from_edm(D)(DATA, torch.ones(1, 6)), "sigma must have shape"),
         (lambda: from_edm(lambda x, sigma: x[:, 0])(DATA, 1.0), "must return the shape of x"),
     ],
 )

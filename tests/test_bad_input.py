@@ -35,15 +35,22 @@ def call(D: OptimalDenoiser, name: str, x: Any, sigma: Any) -> Any:
         (math.nan, r"sigma must be positive and finite, got nan$"),
         (math.inf, r"sigma must be positive and finite, got inf$"),
         (torch.tensor([1.0, 2.0, -3.0, 0.0]), r"sigma must be positive and finite, got -3$"),
-        (torch.ones(4, 1), r"sigma must have shape \(\) or \(B,\), got \(4, 1\) with B = 4$"),
+        (torch.ones(4, 2), r"sigma must have shape \(\) or \(B,\), got \(4, 2\) with B = 4$"),
+        (torch.ones(1, 4), r"sigma must have shape \(\) or \(B,\), got \(1, 4\) with B = 4$"),
         (torch.ones(3), r"sigma must have shape \(\) or \(B,\), got \(3,\) with B = 4$"),
         (torch.ones(1), r"sigma must have shape \(\) or \(B,\), got \(1,\) with B = 4$"),
-        (torch.ones(4, 1, 1, 1), r"got \(4, 1, 1, 1\) with B = 4$"),
+        (torch.ones(4, 1, 2, 1), r"got \(4, 1, 2, 1\) with B = 4$"),
     ],
 )
 def test_sigma(D: OptimalDenoiser, name: str, sigma: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         call(D, name, torch.zeros(BATCH, *EVENT), sigma)
+
+
+def test_sigma_as_in_edms_loop(D: OptimalDenoiser) -> None:
+    """EDM hands its networks sigma as (B, 1, 1, 1)."""
+    x, sigma = torch.zeros(BATCH, *EVENT), torch.linspace(0.5, 2.0, BATCH)
+    assert torch.equal(D(x, sigma.view(-1, 1, 1, 1)), D(x, sigma))
 
 
 @pytest.mark.parametrize("name", ["__call__", "posterior", "score", "weights", "covariance_product"])

@@ -16,9 +16,9 @@ from scipy.special import erfcx, ndtr
 from torch import Tensor
 
 from optimal import OptimalDenoiser, load
-from optimal.capture import _TRIALS, Capture, Certificate, capture, certify
-from optimal.evaluate import Points
 from optimal.evaluate.drift import leads
+from optimal.flow.certificate import TRIALS, Capture, Certificate, capture, certify
+from optimal.points import Points
 
 Normal = Callable[..., Tensor]
 
@@ -59,7 +59,12 @@ def levels(low: float, count: int, high: float = 80.0) -> Tensor:
     return torch.logspace(math.log10(high), math.log10(low), count, dtype=torch.float64)
 
 
-def reference_sums(data: Tensor, x: Tensor, sigma: float, k: int, trials: tuple[float, ...] = _TRIALS) -> np.ndarray:
+def drift_bounds(D: OptimalDenoiser, x: Tensor, sigma: float | Tensor, index: Tensor) -> Tensor:
+    """The sums of the certificate, (B, len(TRIALS))."""
+    return D.evaluator.drift_bounds(*D.query(x, sigma), index, TRIALS)
+
+
+def reference_sums(data: Tensor, x: Tensor, sigma: float, k: int, trials: tuple[float, ...] = TRIALS) -> np.ndarray:
     """S(δ) of one query from differences, in float64: the integrals in closed form."""
     y, query = data.double().flatten(1).numpy(), x.double().flatten().numpy()
     differences = y[k] - y
@@ -76,7 +81,7 @@ def reference_sums(data: Tensor, x: Tensor, sigma: float, k: int, trials: tuple[
 
 
 def references(data: Tensor, x: Tensor, sigma: float, index: Tensor) -> np.ndarray:
-    """`reference_sums` of every row, (B, len(_TRIALS))."""
+    """`reference_sums` of every row, (B, len(TRIALS))."""
     return np.stack([reference_sums(data, row, sigma, int(k)) for row, k in zip(x, index, strict=True)])
 
 
@@ -142,7 +147,7 @@ def test_two_points_against_theory(dim: int, normal: Normal) -> None:
     follow(D, data, states, destination)
     for state in states[::3]:
         expected = references(data, state.x, state.sigma, destination)
-        np.testing.assert_array_equal(certify(D, state.x, state.sigma).holds.numpy(), (expected <= _TRIALS).any(1))
+        np.testing.assert_array_equal(certify(D, state.x, state.sigma).holds.numpy(), (expected <= TRIALS).any(1))
 
 
 def overtaken(lead: float, A: float = 10.0) -> tuple[Tensor, Tensor]:
@@ -194,14 +199,14 @@ def test_sums_against_quadrature(normal: Normal) -> None:
     data, sigma = normal(7, 4), 0.7
     data[4] = data[1]
     x = data[1:2] + 0.4 * normal(1, 4)
-    expected = np.zeros(len(_TRIALS))
+    expected = np.zeros(len(TRIALS))
     for j in (0, 2, 3, 5, 6):
         A = float((data[1] - data[j]).norm()) / sigma
         along = float((data[1] - data[j]) @ (x[0] - data[1])) / (A * sigma**2)
-        for trial, delta in enumerate(_TRIALS):
+        for trial, delta in enumerate(TRIALS):
             c = along - delta
             expected[trial] += quad(lambda a, c=c: math.exp(-a * a / 2 - a * c), A, math.inf, epsabs=0)[0] / 2
-    sums = OptimalDenoiser(data)._drift_bounds(x, sigma, torch.tensor([1]), _TRIALS)
+    sums = drift_bounds(OptimalDenoiser(data), x, sigma, torch.tensor([1]))
     np.testing.assert_allclose(sums[0].numpy(), expected, rtol=1e-5)
     np.testing.assert_allclose(reference_sums(data, x, sigma, 1), expected, rtol=1e-8)
 
@@ -217,7 +222,7 @@ def test_sums_are_upper_bounds(dim: int, far: float, normal: Normal) -> None:
     for sigma in (1e-3, 1e-2, 0.1, 1.0, 10.0):
         x = data[:12] + sigma * normal(12, dim)
         index = torch.cdist(x, data, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
-        sums = D._drift_bounds(x, sigma, index, _TRIALS).numpy()
+        sums = drift_bounds(D, x, sigma, index).numpy()
         expected = references(data, x, sigma, index)
         assert (sums >= expected * (1 - 1e-9)).all()
         if far == 1.0:
@@ -258,11 +263,11 @@ def test_images_in_uint8_on_a_small_budget(sigma: float, normal: Normal) -> None
     large, small = OptimalDenoiser(images), OptimalDenoiser(images, memory=2**20)
     certificate = certify(large, x, sigma)
     assert torch.equal(certificate.drift, certify(small, x, sigma).drift)
-    sums = small._drift_bounds(x, sigma, certificate.index, _TRIALS).numpy()
+    sums = drift_bounds(small, x, sigma, certificate.index).numpy()
     expected = references(data, x, sigma, certificate.index)
     near = expected < 1e3
     np.testing.assert_allclose(sums[near], expected[near], rtol=1e-3, atol=1e-12)
-    np.testing.assert_array_equal(certificate.holds.numpy(), (expected <= _TRIALS).any(1))
+    np.testing.assert_array_equal(certificate.holds.numpy(), (expected <= TRIALS).any(1))
 
 
 # Copies and near copies.
@@ -275,14 +280,14 @@ def test_copies_are_one_point(normal: Normal) -> None:
         a, b = certify(once, x, sigma), certify(twice, x, sigma)
         assert torch.equal(a.index, b.index)
         assert torch.equal(a.drift, b.drift)
-        sums = [D._drift_bounds(x, sigma, a.index, _TRIALS) for D in (once, twice)]
+        sums = [drift_bounds(D, x, sigma, a.index) for D in (once, twice)]
         torch.testing.assert_close(*sums, rtol=1e-9, atol=1e-30)
 
 
 def test_a_heavier_point_wins_earlier() -> None:
     y, x = [0.0, 3.0, -3.0], column(0.2)
     sums = [
-        OptimalDenoiser(column(*y, *copies))._drift_bounds(x, 1.0, torch.tensor([0]), _TRIALS)
+        drift_bounds(OptimalDenoiser(column(*y, *copies)), x, 1.0, torch.tensor([0]))
         for copies in ([], [0.0], [3.0, -3.0])
     ]
     torch.testing.assert_close(sums[1], sums[0] / 2)
@@ -316,7 +321,7 @@ def test_one_point_is_always_certain(data: Tensor, normal: Normal) -> None:
         certificate = certify(OptimalDenoiser(data), 1e3 * normal(4, 3), sigma)
         assert certificate.holds.all()
         assert (certificate.index == 0).all()
-        assert (certificate.drift == min(_TRIALS)).all()
+        assert (certificate.drift == min(TRIALS)).all()
 
 
 # What must not matter.

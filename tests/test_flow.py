@@ -11,9 +11,10 @@ from contracts import check_denoiser
 from torch import Tensor
 
 from optimal import FlowMap, OptimalDenoiser, capture, karras, load, log_linear, sample, trajectory
-from optimal.adaptive import AdaptiveFlow
+from optimal.flow.adaptive import AdaptiveFlow
 from optimal.reference import Gaussian, GaussianMixture, TwoPoint
 from optimal.samplers import SOLVERS
+from optimal.span import few_points
 
 Normal = Callable[..., Tensor]
 
@@ -222,11 +223,12 @@ def test_few_points_are_followed_in_their_span(
     D = OptimalDenoiser(images)
     x = (80 * normal(64, 3, 16, 16)).to(dtype)
     landing = FlowMap(D).land(x, 80.0)
-    few = D._few_points
+    few = few_points(D)
+    assert few is not None
     assert few.denoiser.event == (40,)
     points = D.take(torch.arange(40)).flatten(1)
     torch.testing.assert_close(few.expanded(few.reduced(points)).float(), points, rtol=0, atol=1e-5)
-    monkeypatch.setattr("optimal.flow.few_points", lambda _: None)
+    monkeypatch.setattr("optimal.flow.flow_map.few_points", lambda _: None)
     expected = FlowMap(D).land(x, 80.0)
     assert torch.equal(landing.index, expected.index)
     assert torch.equal(landing.x, expected.x)

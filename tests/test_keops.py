@@ -14,7 +14,8 @@ from problems import absolute_error, row_error
 from torch import Tensor
 
 from optimal import OptimalDenoiser
-from optimal.evaluate import Evaluator, Points, dense, keops
+from optimal.evaluate import Accuracy, Evaluator, dense, keops
+from optimal.points import Points
 
 Normal = Callable[..., Tensor]
 
@@ -45,7 +46,7 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, normal: Normal) -> None:
     with pytest.raises(ValueError, match=r"method='keops' needs a C\+\+ compiler .* or use method='dense'"):
         OptimalDenoiser(normal(5, 2), method="keops")
     points = Points(normal(1000, 1))
-    assert Evaluator(points, "auto", 2**30).choose(torch.empty(10**7, 1), single=True) is dense
+    assert Evaluator(points, Accuracy()).choose(torch.empty(10**7, 1), single=True) is dense
 
 
 def test_compiler_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
@@ -59,7 +60,7 @@ def test_compiler_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path) -> No
 
 @pytest.mark.parametrize(("dim", "batch", "chosen"), [(1, 2 * 10**6, keops), (1, 10**6, dense), (2, 2 * 10**6, dense)])
 def test_auto_follows_the_measured_crossover(dim: int, batch: int, chosen: object, normal: Normal) -> None:
-    evaluator = Evaluator(Points(normal(1000, dim)), "auto", 2**30)
+    evaluator = Evaluator(Points(normal(1000, dim)), Accuracy())
     assert evaluator.choose(torch.empty(1, dim).expand(batch, dim), single=True) is chosen
 
 

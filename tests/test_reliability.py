@@ -174,7 +174,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, cache: Path) -> None:
 def test_a_full_disk_does_not_stop_a_basis_and_stops_pairs(tmp_path: Path) -> None:
     code = FULL + (
         "from pathlib import Path; import warnings; warnings.simplefilter('always')\n"
-        "import numpy as np; from optimal import Dataset, OptimalDenoiser; from optimal.basis import basis_of\n"
+        "import numpy as np; from optimal import Dataset, OptimalDenoiser; from optimal.span.basis import basis_of\n"
         "D = OptimalDenoiser(Dataset('a', np.eye(60, 300, dtype=np.float32)))\n"
         "print(basis_of(D, 20).rank)\n"
         "from neural.distill.knowledge import make_pairs\n"

@@ -10,9 +10,9 @@ from problems import absolute_error, reference_posterior, row_error
 from torch import Tensor
 
 from optimal import OptimalDenoiser, load, sample
-from optimal.evaluate import Evaluator, Points, dense, screened
-from optimal.evaluate import digits as of_bytes
-from optimal.evaluate.digits import Digits
+from optimal.evaluate import Accuracy, Evaluator, byte_digits, dense, screened
+from optimal.evaluate.byte_digits import Digits
+from optimal.points import Points
 
 Normal = Callable[..., Tensor]
 SIGMAS = (0.002, 0.05, 0.5, 2.0, 5.0, 20.0, 80.0)
@@ -58,7 +58,7 @@ ADVERSARIAL = {
 @pytest.fixture(params=["fast", "float32"])
 def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both products of bytes: the processor's, and the one through float32."""
-    monkeypatch.setattr(of_bytes, "fast_bytes", lambda: request.param == "fast")
+    monkeypatch.setattr(byte_digits, "fast_bytes", lambda: request.param == "fast")
 
 
 @pytest.fixture(params=[16, 3000])
@@ -151,14 +151,14 @@ def test_digits_add_up_and_leave_what_they_say(dim: int, normal: Normal) -> None
     assert (digits.error <= 6 * digits.step).all()
 
 
-def test_products_of_bytes_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_byte_digits_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest sums there are, with inner dimensions that do not fit int32, or float32, at once."""
     for fast in (True, False):
-        monkeypatch.setattr(of_bytes, "fast_bytes", lambda fast=fast: fast)
+        monkeypatch.setattr(byte_digits, "fast_bytes", lambda fast=fast: fast)
         for inner in (7, 1024, 1025, 2**17 + 3):
             a = torch.full((2, inner), -127, dtype=torch.int8)
             b = torch.full((inner, 3), -128, dtype=torch.int8)
-            assert (of_bytes.product(a, b).double() == 127 * 128 * inner).all()
+            assert (byte_digits.product(a, b).double() == 127 * 128 * inner).all()
 
 
 def test_results_do_not_depend_on_the_batch(normal: Normal) -> None:
@@ -196,11 +196,11 @@ def test_auto_screens_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
     images = Points(torch.zeros(2000, 3, 32, 32, dtype=torch.uint8))
     few, many = torch.empty(4, 3072), torch.empty(65, 3072)
     for fast in (True, False):
-        monkeypatch.setattr("optimal.evaluate.fast_bytes", lambda fast=fast: fast)
-        assert Evaluator(images, "auto", 2**30).choose(few, single=True) is (screened if fast else dense)
-    monkeypatch.setattr("optimal.evaluate.fast_bytes", lambda: True)
-    assert Evaluator(images, "auto", 2**30).choose(few, single=False) is dense
-    assert Evaluator(images, "auto", 2**30).choose(many, single=True) is dense
-    assert Evaluator(Points(torch.zeros(2000, 3072)), "auto", 2**30).choose(few, single=True) is dense
+        monkeypatch.setattr("optimal.evaluate.evaluator.fast_bytes", lambda fast=fast: fast)
+        assert Evaluator(images, Accuracy()).choose(few, single=True) is (screened if fast else dense)
+    monkeypatch.setattr("optimal.evaluate.evaluator.fast_bytes", lambda: True)
+    assert Evaluator(images, Accuracy()).choose(few, single=False) is dense
+    assert Evaluator(images, Accuracy()).choose(many, single=True) is dense
+    assert Evaluator(Points(torch.zeros(2000, 3072)), Accuracy()).choose(few, single=True) is dense
     small = Points(torch.zeros(2000, 3, 8, 8, dtype=torch.uint8))
-    assert Evaluator(small, "auto", 2**30).choose(torch.empty(4, 192), single=True) is dense
+    assert Evaluator(small, Accuracy()).choose(torch.empty(4, 192), single=True) is dense

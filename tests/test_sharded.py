@@ -112,8 +112,8 @@ def refusals(rank: int) -> list[str]:
         lambda: ShardedDenoiser(broken),
         lambda: D.two_nearest(x),
         lambda: D.first_copies(),
-        lambda: D._drift_bounds(x, sigma, torch.zeros(5, dtype=torch.int64), (1.0,)),
-        lambda: D._points.covariance(),
+        lambda: D.evaluator.drift_bounds(*D.query(x, sigma), torch.zeros(5, dtype=torch.int64), (1.0,)),
+        lambda: D.points.covariance(),
     ]
     for attempt in attempts:
         with pytest.raises((ValueError, NotImplementedError)) as caught:
@@ -150,7 +150,7 @@ def work(rank: int, world: int, meeting: str, out: str) -> None:
     """A rank of the tests below: all answers, the contract, all refusals, to a file."""
     join(rank, world, meeting)
     found: dict[str, Any] = {"answers": answers(ShardedDenoiser)}
-    points = ShardedDenoiser(load("digits"))._evaluator.points
+    points = ShardedDenoiser(load("digits")).evaluator.points
     found["shard"] = (points.first, points.shard.size if points.shard else 0)
     if world > 1:
         check_denoiser(ShardedDenoiser(torch.randn(30, 2, 2, 2, generator=seeded(0))), (2, 2, 2))
@@ -166,7 +166,7 @@ def end(rank: int, world: int, meeting: str, how: str) -> None:
     D(x, 1.0)
     if rank == 1:
         stop = (lambda: os.kill(os.getpid(), signal.SIGKILL)) if how == "kill" else (lambda: time.sleep(60))
-        D._evaluator.own.moments = lambda *_, **__: stop()  # pyright: ignore
+        D.evaluator.own.moments = lambda *_, **__: stop()  # pyright: ignore
     D(x, 1.0)
 
 

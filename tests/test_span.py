@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from optimal import Dataset, OptimalDenoiser, karras, load, sample, sample_in_span, trajectory
-from optimal.basis import SKETCH, basis_of
-from optimal.span_denoiser import SpanDenoiser
+from optimal.span.basis import SKETCH, basis_of
+from optimal.span.denoiser import SpanDenoiser
 
 Normal = Callable[..., Tensor]
 SOLVERS = {
@@ -62,7 +62,7 @@ def test_points_on_a_line_and_in_the_plane(normal: Normal) -> None:
 def test_coordinates_are_those_of_the_denoiser(clusters: Dataset, normal: Normal) -> None:
     """With nothing left out, D in coordinates is D, at every level of a trajectory."""
     D, x = OptimalDenoiser(clusters), 80 * normal(6, 3, 16, 16)
-    z, _ = D._checked(x, 1.0)
+    z, _ = D.query(x, 1.0)
     reduced = SpanDenoiser(D, basis_of(D), z)
     rows = torch.arange(6)
     for state in trajectory(reduced, reduced.start, karras(12)):
@@ -78,10 +78,10 @@ def test_coordinates_are_those_of_the_denoiser(clusters: Dataset, normal: Normal
 def test_what_is_left_out_is_estimated_and_the_error_measured(clusters: Dataset, normal: Normal) -> None:
     """The projections tell the part left out, its products with the data, and how far these are off."""
     D, x = OptimalDenoiser(clusters), 80 * normal(64, 3, 16, 16)
-    z, _ = D._checked(x, 1.0)
+    z, _ = D.query(x, 1.0)
     basis = basis_of(D, 12)
     reduced = SpanDenoiser(D, basis, z, tolerance=1e9)
-    points = D.take(torch.arange(600)).flatten(1).double() - D._points.centre
+    points = D.take(torch.arange(600)).flatten(1).double() - D.points.centre
     left = points - basis.coordinates[:, :12].double() @ basis.vectors.T.double()
     torch.testing.assert_close(left.norm(dim=1).float(), basis.rest, rtol=1e-3, atol=1e-3)
     # States that are means of the data.
@@ -111,7 +111,7 @@ def test_what_is_left_out_is_estimated_and_the_error_measured(clusters: Dataset,
 def test_what_is_left_out_is_computed_where_it_counts(clusters: Dataset, normal: Normal) -> None:
     """With four axes of 768, next to everything is left out: then nearly every call is computed, and is exact."""
     D, x = OptimalDenoiser(clusters), 80 * normal(12, 3, 16, 16)
-    z, _ = D._checked(x, 1.0)
+    z, _ = D.query(x, 1.0)
     reduced = SpanDenoiser(D, basis_of(D, 4), z, tolerance=1e-4)
     rows = torch.arange(12)
     for state in trajectory(reduced, reduced.start, karras(12), solver="dpm_solver_pp"):
@@ -176,7 +176,7 @@ def test_the_basis_is_kept_and_damage_is_seen(
     torch.testing.assert_close(basis.vectors.T @ basis.vectors, torch.eye(20), atol=1e-5, rtol=0)
     (folder,) = (tmp_path / "cache" / "bases").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("optimal.basis._compute", lambda *_: pytest.fail("computed again"))
+        patch.setattr("optimal.span.basis._compute", lambda *_: pytest.fail("computed again"))
         assert torch.equal(basis_of(OptimalDenoiser(clusters), 20).coordinates, basis.coordinates)
     (folder / "coordinates.npy").write_bytes(b"\x93NUMPY")
     assert torch.equal(basis_of(D, 20).rest, basis.rest)
@@ -186,7 +186,7 @@ def test_the_basis_is_kept_and_damage_is_seen(
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     # In the order of their variances, and as large as those of the covariance.
     variance = basis.coordinates[:, :20].double().square().sum(0)
-    points = D.take(torch.arange(600)).flatten(1).double() - D._points.centre
+    points = D.take(torch.arange(600)).flatten(1).double() - D.points.centre
     expected = torch.linalg.svdvals(points)[:20].square()
     torch.testing.assert_close(variance, expected, rtol=0.04, atol=0)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optimal import OptimalDenoiser
-from optimal.evaluate import Points
+from optimal.points import Points
 
 Normal = Callable[..., Tensor]
 SIGMAS = (0.1, 20.0)
@@ -53,7 +53,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ffhq_sized_data_in_600_mb(large: Path, tmp_path: Path, normal: Normal) -> None:
     """The kernel refuses the child's 601st megabyte of its own; pages of the file come on top, and must be few."""
     D = OptimalDenoiser(np.load(large, mmap_mode="r"), memory=2**31)
-    assert D._points._file is None
+    assert not D.points.streamed
     index = torch.arange(0, 70_000, 1100)
     queries = {str(sigma): (D.take(index) + sigma * normal(len(index), *D.event).float()).numpy() for sigma in SIGMAS}
     np.savez(tmp_path / "queries.npz", **queries)  # pyright: ignore[reportArgumentType]
@@ -77,7 +77,7 @@ def test_every_way_of_reading(dtype: type, tmp_path: Path) -> None:
     array[17] = array[401]
     np.save(tmp_path / "array.npy", array)
     whole, streamed = Points(array), Points(np.load(tmp_path / "array.npy", mmap_mode="r"), memory=1000)
-    assert streamed._file is not None
+    assert streamed.streamed
     assert torch.equal(streamed.centre, whole.centre)
     assert torch.equal(streamed.half_norms, whole.half_norms)
     assert torch.equal(streamed.first_copies, whole.first_copies)
@@ -101,14 +101,14 @@ def test_every_way_of_reading(dtype: type, tmp_path: Path) -> None:
 def test_what_is_not_streamed(tmp_path: Path) -> None:
     np.save(tmp_path / "array.npy", np.arange(600, dtype=np.float32).reshape(100, 6))
     path = tmp_path / "array.npy"
-    assert Points(np.load(path, mmap_mode="r"), memory=10**4)._file is None
+    assert not Points(np.load(path, mmap_mode="r"), memory=10**4).streamed
     # Giving back the pages of a private copy would lose what was written to them.
     private = np.load(path, mmap_mode="c")
     private[3] = -1.0
     points = Points(private, memory=100)
-    assert points._file is None
+    assert not points.streamed
     assert torch.equal(points.take(torch.tensor([3]))[0], torch.full((6,), -1.0))
     # A part of a map starts at its own offset.
     part = Points(np.load(path, mmap_mode="r")[40:], memory=100)
-    assert part._file is not None
+    assert part.streamed
     assert torch.equal(part.take(torch.tensor([0]))[0], torch.arange(240.0, 246.0))

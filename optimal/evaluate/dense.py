@@ -17,8 +17,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..points import Points, evenly
 from .moments import Moments
-from .points import Points, evenly
+from .protocol import Accuracy, Tilt
 
 __all__ = ["ROUNDING", "logits", "merge", "moments", "rescored", "tilt"]
 
@@ -127,11 +128,11 @@ def rescored(
         yield places, (product - half_norms[places]) * precision[:, None], error, block
 
 
-def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: int) -> Moments:
+def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy: Accuracy) -> Moments:
     """The running sums of `Moments` over the whole data, for z (B, D) and sigma (B,), float64."""
     sums = Moments(len(z), points.dim, z.device)
     squares = 2 * points.half_norms.to(z.device)
-    for rows, index, scores, error, block in logits(points, z, sigma, single=single, memory=memory):
+    for rows, index, scores, error, block in logits(points, z, sigma, single=single, memory=accuracy.memory):
         merge(sums, rows, index, scores, error, block, squares[index])
     return sums
 
@@ -163,39 +164,19 @@ def merge(
     )
 
 
-def tilt(
-    points: Points,
-    z: Tensor,
-    sigma: Tensor,
-    *,
-    log_total: Tensor,
-    mean: Tensor,
-    direction: Tensor,
-    by_log_weight: Tensor,
-    by_distance: Tensor,
-    single: bool,
-    memory: int,
-) -> Tensor:
-    """Σ_j w_j c_j (y_j − D), (B, D), with c_j = ⟨direction, y_j − D⟩ + by_log_weight·log w_j + by_distance·‖y_j − D‖².
-
-    The first term is a product with the posterior covariance; all three together are the gradient of any posterior
-    quantity.
-
-    Args:
-        log_total: (B,) normaliser of the logits, from `moments`.
-        mean: (B, D) float64, D − c.
-        direction: (B, D) float64; by_log_weight, by_distance: (B,) float64.
-    """
+def tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, accuracy: Accuracy) -> Tensor:
+    """Σ_j w_j c_j (y_j − D), (B, D), with the c_j of `Tilt`."""
+    mean, direction, by_distance = tilt.mean, tilt.direction, tilt.by_distance
     out = torch.zeros_like(z)
     squares = 2 * points.half_norms.to(z.device)
     offset = (direction * mean).sum(1)
     mean_square = mean.square().sum(1)
-    for rows, index, scores, _, block in logits(points, z, sigma, single=single, memory=memory):
+    for rows, index, scores, _, block in logits(points, z, sigma, single=single, memory=accuracy.memory):
         at = slice(None) if rows is None else rows
         centre = mean[at]
-        log_weights = scores.sub_(log_total[at, None])
+        log_weights = scores.sub_(tilt.log_total[at, None])
         coefficient = (direction[at].to(block.dtype) @ block.T).double() - offset[at, None]
-        coefficient += by_log_weight[at, None] * log_weights
+        coefficient += tilt.by_log_weight[at, None] * log_weights
         if by_distance.any():
             distance = squares[index] - 2 * (centre.to(block.dtype) @ block.T).double() + mean_square[at, None]
             coefficient += by_distance[at, None] * distance

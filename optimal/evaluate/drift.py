@@ -23,8 +23,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..points import Points
 from .dense import ROUNDING
-from .points import Points
 
 __all__ = ["drift_bounds", "leads"]
 

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..points import Points
 from ..storage import cache_folder, running
 from .moments import Moments
-from .points import Points
+from .protocol import Accuracy, Tilt
 
 __all__ = ["available", "moments", "require", "tilt"]
 
@@ -44,13 +45,13 @@ def require() -> None:
         )
 
 
-def moments(points: Points, z: Tensor, sigma: Tensor, *, memory: int, **_: object) -> Moments:
+def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy: Accuracy) -> Moments:
     """The running sums of `Moments`, for z (B, D) and sigma (B,), float64: the leader, then sums relative to it."""
     sums = Moments(len(z), points.dim, z.device)
     precision = 1 / sigma.square()[:, None]
     find_leader = _reduction("Max_ArgMax", _LOGIT, points.dim)
     add_up = _reduction("Sum", f"Exp({_LOGIT} - m) * Concat(v, {_LOGIT} - m)", points.dim)
-    for start, block, half_norms in _blocks(points, z, memory):
+    for start, block, half_norms in _blocks(points, z, accuracy.memory):
         top, leader = find_leader(z, block, half_norms, precision)
         values = torch.cat([torch.ones_like(half_norms), 2 * half_norms, block], 1)
         summed = add_up(z, block, half_norms, precision, top.contiguous(), values)
@@ -66,29 +67,19 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, memory: int, **_: objec
     return sums
 
 
-def tilt(
-    points: Points,
-    z: Tensor,
-    sigma: Tensor,
-    *,
-    log_total: Tensor,
-    mean: Tensor,
-    direction: Tensor,
-    by_log_weight: Tensor,
-    by_distance: Tensor,
-    memory: int,
-    **_: object,
-) -> Tensor:
-    """Σ_j w_j c_j (y_j − D); the arguments are those of `dense.tilt`."""
+def tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, accuracy: Accuracy) -> Tensor:
+    """Σ_j w_j c_j (y_j − D), (B, D), with the c_j of `Tilt`."""
     precision = 1 / sigma.square()[:, None]
     log_weight = f"({_LOGIT} - t)"
     distance = "(IntCst(2) * (h - (m | y)) + (m | m))"
     formula = f"Exp({log_weight}) * ((d | (y - m)) + a * {log_weight} + b * {distance}) * (y - m)"
     reduce = _reduction("Sum", formula, points.dim)
     out = torch.zeros_like(z)
-    for _start, block, half_norms in _blocks(points, z, memory):
-        coefficients = (by_log_weight[:, None], by_distance[:, None])
-        out += reduce(z, block, half_norms, precision, log_total[:, None], mean, direction, *coefficients)
+    for _start, block, half_norms in _blocks(points, z, accuracy.memory):
+        coefficients = (tilt.by_log_weight[:, None], tilt.by_distance[:, None])
+        out += reduce(
+            z, block, half_norms, precision, tilt.log_total[:, None], tilt.mean, tilt.direction, *coefficients
+        )
     return out
 
 

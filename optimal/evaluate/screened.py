@@ -40,12 +40,13 @@ import math
 import torch
 from torch import Tensor
 
+from ..points import Points
 from . import dense
+from .byte_digits import RISK, Digits
+from .byte_logits import FLOAT32, Scores, weighted_sum
 from .dense import tilt
-from .digits import RISK, Digits
 from .moments import Moments
-from .points import Points
-from .scores import FLOAT32, Scores, weighted_sum
+from .protocol import Accuracy
 
 __all__ = ["moments", "tilt"]
 
@@ -68,16 +69,7 @@ _GATHER = 0.8
 """Above this share of the data, all of it is read rather than the points in question."""
 
 
-def moments(
-    points: Points,
-    z: Tensor,
-    sigma: Tensor,
-    *,
-    single: bool,
-    memory: int,
-    tolerance: float,
-    certified: bool,
-) -> Moments:
+def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy: Accuracy) -> Moments:
     """The running sums of `Moments` over the whole data, with their bound, for z (B, D) and sigma (B,), float64.
 
     Queries whose bound on the mean, relative to its norm, exceeds `tolerance` after all digits are left to `dense` in
@@ -85,8 +77,9 @@ def moments(
     query; `Moments.bound` is nan there.
     """
     if not points.bytes or not single:
-        return dense.moments(points, z, sigma, single=single, memory=memory)
-    group = max(1, memory // (5 * 8 * points.size))
+        return dense.moments(points, z, sigma, single=single, accuracy=accuracy)
+    tolerance, certified = accuracy.tolerance, accuracy.certified
+    group = max(1, accuracy.memory // (5 * 8 * points.size))
     parts = [
         _group(points, z[i : i + group], sigma[i : i + group], tolerance, certified) for i in range(0, len(z), group)
     ]
@@ -142,7 +135,7 @@ def _index(points: Points, scores: Scores) -> Tensor:
 
 
 def _by_float64(points: Points, z: Tensor, sigma: Tensor) -> Moments:
-    out = dense.moments(points, z, sigma, single=False, memory=2**28)
+    out = dense.moments(points, z, sigma, single=False, accuracy=Accuracy(memory=2**28))
     out.bound = out.estimate = _rounding(points, out, z, sigma)
     out.doubt = _float64_error(points, z, sigma)
     return out

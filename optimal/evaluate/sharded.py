@@ -30,14 +30,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import Evaluator
+from ..points import Points
+from .evaluator import Evaluator
 from .moments import Moments
-from .points import Points
+from .protocol import Accuracy, Tilt
 from .ranks import Ranks
 
-__all__ = ["ShardedEvaluator", "SharedPoints"]
+__all__ = ["COLUMNS", "ShardedEvaluator", "SharedPoints", "bound_of_merged"]
 
-_COLUMNS = 10
+COLUMNS = 10
 _LOOK = 256
 """Rows, spread evenly, by which ranks compare their data."""
 _EQUAL = 1e-12
@@ -127,14 +128,10 @@ class ShardedEvaluator(Evaluator):
 
     points: SharedPoints
 
-    def __init__(
-        self, points: SharedPoints, method: str, memory: int, *, tolerance: float = 1e-3, certified: bool = True
-    ):
-        super().__init__(points, method, memory, tolerance=tolerance, certified=certified)
+    def __init__(self, points: SharedPoints, accuracy: Accuracy):
+        super().__init__(points, accuracy)
         self._ranks = points.ranks
-        self.own = None
-        if points.shard is not None:
-            self.own = Evaluator(points.shard, method, memory, tolerance=tolerance, certified=certified)
+        self.own = None if points.shard is None else Evaluator(points.shard, accuracy)
 
     def moments(self, z: Tensor, sigma: Tensor, *, single: bool) -> Moments:
         self._ranks.agree("posterior", z.device, x=z, sigma=sigma)
@@ -147,15 +144,13 @@ class ShardedEvaluator(Evaluator):
             return sums
         return self._merged(z, sums)
 
-    def tilt(
-        self, z: Tensor, sigma: Tensor, sums: Moments, direction: Tensor, a: Tensor, b: Tensor, *, single: bool
-    ) -> Tensor:
-        call = "gradient or covariance_product"
-        self._ranks.agree(call, z.device, x=z, sigma=sigma, v=direction, a=a, b=b)
+    def tilt(self, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool) -> Tensor:
+        arguments = {"v": tilt.direction, "a": tilt.by_log_weight, "b": tilt.by_distance}
+        self._ranks.agree("gradient or covariance_product", z.device, x=z, sigma=sigma, **arguments)
         if self.own is None:
             out = torch.zeros_like(z)
         else:
-            out = self.own.tilt(z, sigma, sums, direction, a, b, single=single)
+            out = self.own.tilt(z, sigma, tilt, single=single)
         return self._ranks.sum(out, "merge of the gradient") if len(z) else out
 
     def log_weights(self, z: Tensor, sigma: Tensor, *, single: bool) -> Tensor:
@@ -170,10 +165,10 @@ class ShardedEvaluator(Evaluator):
         raise _unshared()
 
     def _merged(self, z: Tensor, sums: Moments) -> Moments:
-        """The sums of all ranks, by one gathering of `_COLUMNS` numbers a query and one all-reduce of the means."""
+        """The sums of all ranks, by one gathering of `COLUMNS` numbers a query and one all-reduce of the means."""
         ranks, points = self._ranks, self.points
         centre = points.centre.to(z)
-        row = torch.zeros(len(z), _COLUMNS, dtype=torch.float64, device=z.device)
+        row = torch.zeros(len(z), COLUMNS, dtype=torch.float64, device=z.device)
         row[:, 0], row[:, 6] = -torch.inf, torch.inf
         if self.own is not None:
             leader = points.take(sums.index).to(z.device).flatten(1).double() - centre

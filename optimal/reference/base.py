@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from ..schedule import per_row
+from ..query import per_row
 
 __all__ = ["Exact", "parameter", "point"]
 

@@ -20,7 +20,7 @@ import torch
 from scipy.integrate import RK45
 from torch import Tensor
 
-from .denoiser import Posterior
+from ..denoiser import Posterior
 
 __all__ = ["AdaptiveFlow"]
 

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from ..denoiser import OptimalDenoiser
+from ..evaluate import Accuracy, Evaluator, byte_logits
+from ..points import Points
 from .basis import SKETCH, Basis
-from .denoiser import OptimalDenoiser
-from .evaluate import Evaluator, Points, scores
 
 __all__ = ["SpanDenoiser"]
 
@@ -49,7 +50,7 @@ class SpanDenoiser:
     """
 
     def __init__(self, D: OptimalDenoiser, basis: Basis, z: Tensor, *, calls: int = 128, tolerance: float = 0.02):
-        points = D._points
+        points = D.points
         self.D, self.basis, self.z, self.tolerance = D, basis, z, tolerance
         self.products = _products(points, z, 3)
         self.half_norms = points.half_norms.to(z.device)
@@ -213,11 +214,11 @@ class SpanDenoiser:
 
     def _rounds(self, sigma: float) -> bool:
         """Whether products of coordinates are too coarse in float32: leads are differences of squares of this size."""
-        return _FLOAT32 * self.D._points.radius**2 / sigma**2 > self.tolerance
+        return _FLOAT32 * self.D.points.radius**2 / sigma**2 > self.tolerance
 
     def _by_distances(self, row: Tensor, u: Tensor, index: Tensor, sigma: float) -> Tensor:
         """The weights of the points `index` of one row, (n,), by ‖x − y_k‖² in float64."""
-        points = self.D._points
+        points = self.D.points
         x = self.states(row, u)[0] - points.centre
         out = torch.empty(len(index), dtype=torch.float64, device=u.device)
         for start, block in points.blocks(points.few_rows, u.device, index):
@@ -226,7 +227,7 @@ class SpanDenoiser:
 
     def _compute(self, rows: Tensor, u: Tensor, sigma: float, near: Tensor) -> None:
         """Compute Σ_j c_j R_j of the state u, and its products with the points `near`, (N,) bool."""
-        points, vectors = self.D._points, self.basis.vectors
+        points, vectors = self.D.points, self.basis.vectors
         alpha, left = self._left(rows, u)
         weights = self._coefficients(rows, left)
         # Coefficients that change no log-weight by a hundredth of the tolerance, all together, are not looked at.
@@ -250,7 +251,7 @@ class SpanDenoiser:
     def _coefficients(self, rows: Tensor, u: Tensor) -> Tensor:
         """Σ over the calls of what each adds to the coefficients c_j of u, (b, N) float64."""
         _, _, _, h, q = self._split(u)
-        out = torch.zeros(len(rows), self.D._points.size, dtype=torch.float64, device=u.device)
+        out = torch.zeros(len(rows), self.D.points.size, dtype=torch.float64, device=u.device)
         place = torch.full_like(self.filled, -1)
         for call, (of, weights) in enumerate(self._history):
             place[of] = torch.arange(len(of), device=of.device)
@@ -274,7 +275,7 @@ class SpanDenoiser:
             self._extend(row, torch.cat([known, new]))
 
     def _extend(self, row: int, index: Tensor) -> None:
-        points, rank, size = self.D._points, self.basis.rank, len(index)
+        points, rank, size = self.D.points, self.basis.rank, len(index)
         own = self.basis.coordinates[index]
         self.candidates[row, :size] = index
         self.gram[row, :size, :size] = _gram(points, index) - (own[:, :rank] @ own[:, :rank].T).double()
@@ -304,7 +305,7 @@ class SpanDenoiser:
         doubt = self._doubt(left_out, sigma, (on * sketches.square().sum(2)).sum(1), mean)
         again = (doubt > self.tolerance) | self._unsafe(rows, left_out, on, sigma)
         if again.any():
-            near = torch.zeros(self.D._points.size, dtype=torch.bool, device=u.device)
+            near = torch.zeros(self.D.points.size, dtype=torch.bool, device=u.device)
             near[index[again].flatten()] = True
             self._compute(rows[again], u[again], sigma, near)
             _, on = weights()
@@ -330,8 +331,8 @@ class SpanDenoiser:
         rows = (self.leader >= 0).nonzero().squeeze(1)
         if len(rows) == 0:
             return index
-        z = (self.states(rows, self.decided[rows]) - self.D._points.centre).float().double()
-        exact = Evaluator(self.D._points, "screened", self.D._evaluator.memory)
+        z = (self.states(rows, self.decided[rows]) - self.D.points.centre).float().double()
+        exact = Evaluator(self.D.points, Accuracy("screened", self.D.evaluator.accuracy.memory))
         sums = exact.moments(z, self.sigma_decided[rows], single=True)
         same = (self.D.take(sums.index) == self.D.take(self.leader[rows])).flatten(1).all(1)
         sure = same & (1 / sums.total > 1 - 100 * _SURE)
@@ -341,14 +342,14 @@ class SpanDenoiser:
     def means(self, rows: Tensor, u: Tensor) -> Tensor:
         """(b, dim) float64, the means of data points that the coordinates u, of denoiser outputs, stand for."""
         weights = self._coefficients(rows, u)
-        return _combination(self.D._points, weights, None, 1e-7) + self.D._points.centre
+        return _combination(self.D.points, weights, None, 1e-7) + self.D.points.centre
 
     def states(self, rows: Tensor, u: Tensor) -> Tensor:
         """(b, dim) float64, the points that the coordinates u of these rows stand for, as far as they are known."""
         a, p, _, _, _ = self._split(u)
         alpha, left = self._left(rows, u)
         q = self._split(left)[4]
-        points, rank = self.D._points, self.basis.rank
+        points, rank = self.D.points, self.basis.rank
         short = p.clone()
         out = points.centre + (a / self.length[rows, None]) * self.z[rows] + alpha[:, None] * self._residual[rows]
         for i, row in enumerate(rows.tolist()):
@@ -370,7 +371,7 @@ def _listed(mask: Tensor) -> Tensor | None:
 def _gram(points: Points, index: Tensor) -> Tensor:
     """(y_j − c)·(y_k − c) of the points `index`, (n, n) float64."""
     if points.bytes:
-        return scores.gram(points, index)
+        return byte_logits.gram(points, index)
     block = points.read(index, torch.empty(len(index), points.dim, device=index.device))
     return (block @ block.T).double()
 
@@ -378,7 +379,7 @@ def _gram(points: Points, index: Tensor) -> Tensor:
 def _products(points: Points, z: Tensor, digits: int, index: Tensor | None = None) -> Tensor:
     """z·(y_k − c) for the points `index` (None: all), (B, n) float64, for z (B, D) float64."""
     if points.bytes:
-        return scores.products(points, z, digits, index)
+        return byte_logits.products(points, z, digits, index)
     out = torch.empty(len(z), points.size if index is None else len(index), dtype=torch.float64, device=z.device)
     for start, block in points.blocks(points.block_rows(len(z)), z.device, index):
         out[:, start : start + len(block)] = z @ block.T
@@ -388,7 +389,7 @@ def _products(points: Points, z: Tensor, digits: int, index: Tensor | None = Non
 def _combination(points: Points, weights: Tensor, index: Tensor | None, accuracy: float) -> Tensor:
     """Σ_j w_j (y_j − c), (B, D) float64, for weights (B, n) float64, used up; they count to within `accuracy`."""
     if points.bytes:
-        return scores.combination(points, weights, index, accuracy)
+        return byte_logits.combination(points, weights, index, accuracy)
     out = torch.zeros(len(weights), points.dim, dtype=torch.float64, device=weights.device)
     for start, block in points.blocks(points.block_rows(len(weights)), weights.device, index):
         out += weights[:, start : start + len(block)] @ block

@@ -35,11 +35,11 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
-from .denoiser import OptimalDenoiser
+from ..denoiser import OptimalDenoiser
 
-__all__ = ["Capture", "Certificate", "capture", "certify"]
+__all__ = ["TRIALS", "Capture", "Certificate", "capture", "certify"]
 
-_TRIALS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
+TRIALS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 """The δ that are tried. Seventy of them, from 1e-5 to 2, certify no earlier on digits, and 1% earlier on five deltas.
 Those above 0.5 serve the outermost points in few dimensions, some of which are certain 15 times earlier."""
 _SLACK = 1e-9
@@ -110,8 +110,8 @@ def certify(
     """
     if index is None:
         index = D.posterior(x.detach(), sigma).top_index
-    sums = D._drift_bounds(x, sigma, index, _TRIALS)
-    trials = torch.tensor(_TRIALS, dtype=torch.float64, device=sums.device)
+    sums = D.evaluator.drift_bounds(*D.query(x.detach(), sigma), index, TRIALS)
+    trials = torch.tensor(TRIALS, dtype=torch.float64, device=sums.device)
     drift = torch.where(sums * (1 + _SLACK) <= trials, trials, torch.inf).amin(1)
     return Certificate(index, drift.isfinite(), drift)
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .datasets import Dataset
-from .denoiser import OptimalDenoiser
-from .evaluate import Points
-from .storage import ArrayWriter, cache_folder, commit, describe, open_entry, remove_abandoned, temporary_folder
+from ..datasets import Dataset
+from ..denoiser import OptimalDenoiser
+from ..points import Points
+from ..storage import ArrayWriter, cache_folder, commit, describe, open_entry, remove_abandoned, temporary_folder
 
-__all__ = ["OVERSAMPLING", "RANK", "SKETCH", "Basis", "FewPoints", "are_few", "basis_of", "few_points"]
+__all__ = ["OVERSAMPLING", "RANK", "SKETCH", "Basis", "basis_of"]
 
 RANK = 768
 """Axes, unless told otherwise; more projections do more for the same time than more axes."""
@@ -32,8 +32,6 @@ OVERSAMPLING = 64
 """Axes more than are asked for, while they are looked for."""
 SKETCH = 384
 """Random projections S of what the axes leave: products of two such, and lengths, are known to 7% of the lengths."""
-_FEW = 5000
-"""Most points whose span is taken as a whole."""
 _BLOCK = 2048
 
 
@@ -56,52 +54,6 @@ class Basis:
         return self.vectors.shape[1]
 
 
-@dataclass(frozen=True)
-class FewPoints:
-    """A data set of N < D points in coordinates of their span.
-
-    Attributes:
-        denoiser: the optimal denoiser of the N points of N values each, in the order of the data.
-        axes: (D, N) float64, orthonormal.
-        centre: (D,) float64.
-    """
-
-    denoiser: OptimalDenoiser
-    axes: Tensor
-    centre: Tensor
-
-    def reduced(self, x: Tensor) -> Tensor:
-        """The coordinates of x, (B, *event), in its dtype: (B, N)."""
-        return ((x.flatten(1).double() - self.centre) @ self.axes).to(x.dtype)
-
-    def expanded(self, coordinates: Tensor) -> Tensor:
-        """The points of the span, (B, D) float64, that have these coordinates."""
-        return coordinates.double() @ self.axes.T + self.centre
-
-
-def are_few(D: OptimalDenoiser) -> bool:
-    """Whether `few_points` takes the span of D's data: at most 5,000 points, of at least twice as many values."""
-    return type(D) is OptimalDenoiser and D._points.size <= _FEW and D._points.dim >= 2 * D._points.size
-
-
-def few_points(D: OptimalDenoiser) -> FewPoints | None:
-    """D's data in the span of its points, where this at least halves the size of a point; else None.
-
-    It takes a QR decomposition, seconds for 2,429 × 12,288, and is kept in memory with D.
-    """
-    points = D._points
-    if not are_few(D):
-        return None
-    if D._few_points is None:
-        rows = points.read(slice(0, points.size), torch.empty(points.size, points.dim, dtype=torch.float64))
-        axes, triangle = torch.linalg.qr(rows.T)
-        # Copies of a point stay copies, whatever rounding has done to each.
-        coordinates = triangle.T.float()[points.first_copies.to(axes.device)]
-        reduced = OptimalDenoiser(coordinates, memory=D._evaluator.memory)
-        D._few_points = FewPoints(reduced, axes, points.centre.to(axes))
-    return D._few_points
-
-
 def basis_of(D: OptimalDenoiser, rank: int = RANK, *, progress: bool = False) -> Basis:
     """The basis of D's data, from the cache if it is there; else computed, in two subspace iterations, and kept there.
 
@@ -117,7 +69,7 @@ def basis_of(D: OptimalDenoiser, rank: int = RANK, *, progress: bool = False) ->
         raise ValueError(f"rank must be at least 1, got {rank}")
     if type(D) is not OptimalDenoiser:
         raise NotImplementedError(f"a basis needs all points in one process, D is {type(D).__name__}")
-    points = D._points
+    points = D.points
     rank = min(rank, points.dim, points.size)
     folder = _folder(D, rank)
     found = None if folder is None else _read(folder, (points.size, points.dim, rank))

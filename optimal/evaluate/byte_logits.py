@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .digits import SUM_COLUMNS, Digits, product
-from .points import Points
+from ..points import Points
+from .byte_digits import SUM_COLUMNS, Digits, product
 
 __all__ = ["FLOAT32", "Scores", "combination", "gram", "products", "weighted_sum"]
 

@@ -41,11 +41,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .basis import RANK, Basis, FewPoints, basis_of, few_points
-from .denoiser import OptimalDenoiser
-from .samplers import Solver, sample, solver_of, trajectory
-from .schedule import grid
-from .span_denoiser import SpanDenoiser
+from ..denoiser import OptimalDenoiser
+from ..samplers import Solver, sample, solver_of, trajectory
+from ..schedule import grid
+from .basis import RANK, Basis, basis_of
+from .denoiser import SpanDenoiser
+from .few import FewPoints, few_points
 
 __all__ = ["SpanSample", "landed", "sample_in_span"]
 
@@ -119,12 +120,12 @@ def sample_in_span(
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}")
     x = x.detach()
-    D._checked(x, float(levels[0]))
+    D.query(x, float(levels[0]))
     few = few_points(D)
     if few is not None:
         return _among_few(D, few, x, levels, chosen, progress)
     basis = basis_of(D, rank, progress=progress)
-    size = max(1, D._evaluator.memory // (_ROW_BYTES * len(D)))
+    size = max(1, D.evaluator.accuracy.memory // (_ROW_BYTES * len(D)))
     parts = [_sampled(D, basis, part, levels, chosen, tolerance, progress) for part in x.split(size)]
     if len(parts) == 1:
         return parts[0]
@@ -152,7 +153,7 @@ def _among_few(
 def _sampled(
     D: OptimalDenoiser, basis: Basis, x: Tensor, levels: Tensor, solver: Solver, tolerance: float, progress: bool
 ) -> SpanSample:
-    z, _ = D._checked(x, float(levels[0]))
+    z, _ = D.query(x, float(levels[0]))
     reduced = SpanDenoiser(D, basis, z, calls=_CALLS * len(levels), tolerance=tolerance)
     end, nfe = reduced.start, 0
     states = trajectory(reduced, reduced.start, levels, solver=solver, dtype=torch.float64)
@@ -178,4 +179,4 @@ def landed(D: OptimalDenoiser, ends: Tensor) -> Tensor:
     """The data point that each end is, −1 where it is none."""
     index = D.nearest(ends)
     distance = (D.take(index).double() - ends.double()).flatten(1).norm(dim=1)
-    return torch.where(distance <= 1e-3 * D.standard_deviation * math.sqrt(D._points.dim), index, -1)
+    return torch.where(distance <= 1e-3 * D.standard_deviation * math.sqrt(D.points.dim), index, -1)

@@ -31,13 +31,14 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from ..denoiser import Denoiser, OptimalDenoiser, Posterior
+from ..process import EDM
+from ..query import per_row, require_points
+from ..samplers import Counted, Solver, Step, solver_of
+from ..schedule import grid, on_grid
+from ..span import few_points
 from .adaptive import AdaptiveFlow
-from .basis import few_points
-from .capture import certify
-from .denoiser import Denoiser, OptimalDenoiser, Posterior, require_points
-from .process import EDM
-from .samplers import Counted, Solver, Step, solver_of
-from .schedule import grid, on_grid, per_row
+from .certificate import certify
 
 __all__ = ["FlowMap", "Landing"]
 
@@ -246,7 +247,7 @@ class FlowMap:
         """sigma of every row, (B,) float64, checked."""
         require_points(x)
         if isinstance(self.D, OptimalDenoiser):
-            self.D._checked(x, 1.0)
+            self.D.query(x, 1.0)
         if self.sigmas is not None:
             return on_grid(self.sigmas, sigma, len(x)).to(x.device)
         levels = per_row("sigma", sigma, len(x), x.device)
@@ -319,7 +320,7 @@ class FlowMap:
     def _posterior(self, D: Denoiser, like: Tensor):
         """D's posterior, in float32 where x came so and where that is far below the tolerance, else in float64."""
         assert isinstance(D, OptimalDenoiser)
-        precise = _SINGLE * D._points.largest_norm / self._tolerance if like.dtype != torch.float64 else math.inf
+        precise = _SINGLE * D.points.largest_norm / self._tolerance if like.dtype != torch.float64 else math.inf
 
         def posterior(x: Tensor, sigma: Tensor) -> Posterior:
             single = sigma >= precise
@@ -335,7 +336,7 @@ class FlowMap:
     def _parts(self, rows: Tensor) -> Sequence[Tensor]:
         """Rows in groups whose states fit D's budget."""
         assert isinstance(self.D, OptimalDenoiser)
-        size = max(1, self.D._evaluator.memory // (8 * _ROWS_IN_FLIGHT * self.D._points.dim))
+        size = max(1, self.D.evaluator.accuracy.memory // (8 * _ROWS_IN_FLIGHT * self.D.points.dim))
         return rows.split(size) if len(rows) else ()
 
 

@@ -92,6 +92,11 @@ class Points:
         return self._rows.device
 
     @property
+    def streamed(self) -> bool:
+        """Whether blocks are read ahead from a file and given back."""
+        return self._file is not None
+
+    @property
     def few_rows(self) -> int:
         """Rows of a float64 block that stays in the cache of one core."""
         return max(1, _FEW_BYTES // (8 * self.dim))

@@ -25,10 +25,10 @@ from scipy.special import chdtrc
 from torch import Tensor
 from tqdm import tqdm
 
-from .denoiser import OptimalDenoiser
-from .draws import Data, draw_pairs
-from .flow import FlowMap, Landing
-from .reference.transport import log_normal
+from ..denoiser import OptimalDenoiser
+from ..draws import Data, draw_pairs
+from ..reference.transport import log_normal
+from .flow_map import FlowMap, Landing
 
 __all__ = ["Basins", "LandingStatistics", "basins", "landing_statistics"]
 

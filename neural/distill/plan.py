@@ -1,0 +1,100 @@
+"""A `Distillation` laid out as trainings, one after another; each is to be run before the next is asked for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from optimal import Dataset, FlowMap, OptimalDenoiser, karras
+from optimal.denoiser import Denoiser
+
+from ..config import Distillation
+from ..loss import Objective, Source, root_mean_square
+from ..networks import build
+from ..precondition import Preconditioned
+from ..training import Training
+from .consistency import Consistency
+from .knowledge import Knowledge, make_pairs
+from .multistep import MultistepKnowledge
+from .progressive import Progressive
+
+__all__ = ["stages"]
+
+
+def stages(
+    config: Distillation, data: Dataset, teacher: Denoiser, pairs: Path, *, progress: bool = False
+) -> Iterator[tuple[str, Training, Objective]]:
+    """The trainings that make up a distillation: one, or for progressive one a halving.
+
+    Args:
+        config: what is asked for.
+        data: the data set.
+        teacher: the teacher's denoiser. A `Preconditioned` network of the student's architecture is what the student
+            starts from.
+        pairs: folder for the pairs of knowledge distillation; its name must be unique to teacher, grid and solver.
+        progress: whether bars are drawn on stderr.
+
+    Yields:
+        name of the stage, its training, its objective. The next stage of progressive distillation is taught by the
+        averaged weights of this one.
+
+    Raises:
+        ValueError: a teacher of another event shape, or pairs that cannot be written.
+    """
+    options = config.experiment.optimisation
+    sigmas = karras(config.points, sigma_min=options.sigma_min, sigma_max=options.sigma_max)
+    sigma_data = root_mean_square(data)
+    _check_event(teacher, data)
+    source = Source(data, options.flip)
+    weights = {"weighting": options.weighting, "sigma_data": sigma_data}
+    student = _student(config, data, teacher, sigma_data)
+    if config.technique == "consistency":
+        yield (
+            "student",
+            Training(student, options, config, data),
+            Consistency(source, teacher, sigmas, config.solver, **weights),
+        )
+    elif config.technique == "progressive":
+        steps = config.points
+        while steps > 1:
+            objective = Progressive(source, teacher, sigmas, **weights)
+            steps, sigmas = len(objective.student_sigmas) - 1, objective.student_sigmas
+            training = Training(student, options, config, data)
+            yield f"steps-{steps}", training, objective
+            teacher = copy.deepcopy(training.denoiser).eval()
+            student = copy.deepcopy(teacher).requires_grad_(True)
+    else:
+        jump = FlowMap(teacher) if isinstance(teacher, OptimalDenoiser) else FlowMap(teacher, sigmas, config.solver)
+        arrays = make_pairs(
+            jump, data.event, options.sigma_max, config.pairs, pairs, seed=options.seed, progress=progress
+        )
+        if config.technique == "knowledge":
+            objective = Knowledge(*arrays, options.sigma_max, **weights)
+        else:
+            objective = MultistepKnowledge(*arrays, sigmas, **weights)
+        yield "student", Training(student, options, config, data), objective
+
+
+def _student(config: Distillation, data: Dataset, teacher: Denoiser, sigma_data: float) -> Preconditioned:
+    student = build(config.experiment.network, data.event, sigma_data, seed=config.experiment.optimisation.seed)
+    if isinstance(teacher, Preconditioned):
+        ours, theirs = student.state_dict(), teacher.state_dict()
+        if {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}:
+            student.load_state_dict(theirs)
+    return student
+
+
+def _check_event(teacher: Denoiser, data: Dataset) -> None:
+    probe = torch.zeros(1, *data.event)
+    try:
+        with torch.no_grad():
+            shape = tuple(teacher(probe, 1.0).shape)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the teacher does not take points of shape {data.event}, those of {data.name}: {error}"
+        ) from error
+    if shape != tuple(probe.shape):
+        raise ValueError(f"the teacher answers points of shape {data.event} with {shape[1:]}")

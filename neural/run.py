@@ -213,7 +213,7 @@ def cached(
     if _is_finished(folder, config):
         return folder
     try:
-        with locked(folder):
+        with locked(folder / ".lock", f"training in {folder}"):
             if not _is_finished(folder, config):
                 _remove_damaged(folder)
                 if isinstance(config, Experiment):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caches import kept
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -77,7 +78,7 @@ def test_mapped_in_place(tmp_path: Path, cache: Path, array: np.ndarray, monkeyp
     data = read(path)
     assert isinstance(data.array, np.memmap)
     assert data.array.filename == path
-    assert [found.suffix for found in cache.iterdir()] == [".json"]  # the fingerprint, no copy of the array
+    assert [found.suffix for found in kept(cache)] == [".json"]  # the fingerprint, no copy of the array
     monkeypatch.setattr("optimal.datasets.arrays.fingerprint", lambda _: pytest.fail("computed again"))
     assert read(path).fingerprint == data.fingerprint
     data.array[:] = 0
@@ -87,7 +88,7 @@ def test_mapped_in_place(tmp_path: Path, cache: Path, array: np.ndarray, monkeyp
 def test_damaged_note_is_replaced(tmp_path: Path, cache: Path) -> None:
     np.save(tmp_path / "a.npy", U8)
     expected = read(tmp_path / "a.npy").fingerprint
-    (note,) = cache.iterdir()
+    (note,) = kept(cache)
     for text in ("", "{}", '{"fingerprint": 3}', "[1]"):
         note.write_text(text)
         assert read(tmp_path / "a.npy").fingerprint == expected
@@ -156,7 +157,7 @@ def test_refusals(write, cache: Path, array: np.ndarray, options: dict, message:
     for _ in range(2):
         with pytest.raises(ValueError, match=message):
             read(write(array), **options)
-    assert not cache.exists() or list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 def test_value_range(write) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caches import kept
 from PIL import Image
 
 from optimal.datasets import load
@@ -148,7 +149,7 @@ def test_corrupt_member_is_named(tmp_path: Path, cache: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ValueError, match=rf"{NAMES[7]} in a.zip cannot be"):
         read(path)
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 @pytest.mark.parametrize("cut", [10, 60, 200])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from caches import kept
 
 from optimal.datasets import Dataset, load, store
 from optimal.datasets.store import Block, Decoding
@@ -49,7 +53,7 @@ def build(decode=None, **identity) -> Dataset:
 
 
 def entry(cache: Path) -> Path:
-    (found,) = [path for path in cache.iterdir() if path.is_dir()]
+    (found,) = [path for path in kept(cache) if path.is_dir()]
     return found
 
 
@@ -81,7 +85,7 @@ def test_the_map_is_for_reading() -> None:
 def test_interrupted_build_leaves_nothing(cache: Path, error: BaseException) -> None:
     with pytest.raises(type(error)):
         build(Decoder(error))
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
     assert_whole(build())
 
 
@@ -97,7 +101,7 @@ def test_interrupted_at_the_rename(cache: Path, monkeypatch: pytest.MonkeyPatch)
         patch.setattr(os, "replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             build()
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
     assert_whole(build())
 
 
@@ -121,12 +125,12 @@ def test_killed_build_is_rebuilt_and_cleaned_up(cache: Path, tmp_path: Path) -> 
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
     assert done.returncode == -signal.SIGKILL
-    (left,) = cache.iterdir()
+    (left,) = kept(cache)
     assert left.name.startswith(".building-")
     assert (left / "array.npy").exists()
     data = load(source, progress=False)
     np.testing.assert_array_equal(data.array, POINTS)
-    assert [path.name.startswith(".building-") for path in cache.iterdir()] == [False]
+    assert [path.name.startswith(".building-") for path in kept(cache)] == [False]
     clean = load(source, progress=False, resolution=4)
     assert clean.fingerprint == data.fingerprint
 
@@ -178,7 +182,7 @@ def test_damaged_entry_is_rebuilt(cache: Path, damage) -> None:
     assert_whole(build(decode))
     assert decode.calls == 1
     assert_whole(build(Decoder(AssertionError("decoded again"))))
-    assert len(list(cache.iterdir())) == 1
+    assert len(kept(cache)) == 1
 
 
 def test_touched_entry_is_checked_and_kept(cache: Path) -> None:
@@ -188,7 +192,9 @@ def test_touched_entry_is_checked_and_kept(cache: Path) -> None:
     assert json.loads((entry(cache) / "meta.json").read_text())["files"]["array.npy"][1] == 1
 
 
-def test_two_builds_at_once(cache: Path) -> None:
+def test_two_builds_at_once_where_there_are_no_locks(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimal.storage.entries.locked", lambda *_: contextlib.nullcontext(False))
+
     class Overtaken(Decoder):
         def blocks(self) -> Iterator[Block]:
             for i, block in enumerate(super().blocks()):
@@ -198,7 +204,72 @@ def test_two_builds_at_once(cache: Path) -> None:
 
     assert_whole(build(Overtaken()))
     assert_whole(build(Decoder(AssertionError("decoded again"))))
-    assert [path.name.startswith(".") for path in cache.iterdir()] == [False]
+    assert [path.name.startswith(".") for path in kept(cache)] == [False]
+
+
+def test_of_several_that_want_an_entry_one_decodes_and_the_others_wait(cache: Path) -> None:
+    class Slow(Decoder):
+        def blocks(self) -> Iterator[Block]:
+            for block in super().blocks():
+                time.sleep(0.05)
+                yield block
+
+    decode = Slow()
+    with ThreadPoolExecutor(4) as pool:
+        for data in pool.map(lambda _: build(decode), range(4)):
+            assert_whole(data)
+    assert decode.calls == 1
+
+
+def test_of_several_that_want_a_fingerprint_one_reads_the_file() -> None:
+    calls = []
+
+    def compute() -> str:
+        calls.append(1)
+        time.sleep(0.05)
+        return "0123456789abcdef"
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: store.remember_fingerprint("some", {}, compute), range(4)))
+    assert found == ["0123456789abcdef"] * 4
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o775), (0o022, 0o755), (0o077, 0o700)])
+def test_an_entry_has_the_permissions_of_its_folder(cache: Path, umask: int, mode: int) -> None:
+    cache.mkdir()
+    cache.chmod(0o2775)
+    before = os.umask(umask)
+    try:
+        build()
+        store.remember_fingerprint("some", {}, lambda: "0123456789abcdef")
+    finally:
+        os.umask(before)
+    for path in [entry(cache), cache / ".locks"]:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o2000 | mode, path
+    files = [path for path in cache.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".npy", ".json", ""}
+    for path in files:
+        assert stat.S_IMODE(path.stat().st_mode) == mode & 0o666, path
+
+
+def test_a_closed_entry_of_another_user_is_not_decoded_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build()
+    os.remove(entry(cache) / "meta.json")  # root, who may run this, could read it
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError, match=r"chmod -R g\+rX on it, or set OPTIMAL_CACHE"):
+        build(Decoder(AssertionError("decoded")))
+
+
+def test_an_entry_that_may_not_be_written_is_read(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build()
+    os.utime(entry(cache) / "array.npy", ns=(1, 1))
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("optimal.storage.entries.write_json", refused)
+    assert_whole(build(Decoder(AssertionError("decoded again"))))
 
 
 def test_a_build_in_progress_is_left_alone_and_old_ones_are_removed(cache: Path) -> None:
@@ -219,7 +290,7 @@ def test_a_build_in_progress_is_left_alone_and_old_ones_are_removed(cache: Path)
 def test_empty_is_refused(cache: Path) -> None:
     with pytest.raises(ValueError, match="some is empty"):
         build(lambda: Decoding(iter([]), 0))
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 def test_unwritable_cache_falls_back_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

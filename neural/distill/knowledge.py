@@ -9,7 +9,6 @@ entry (`optimal.storage.entries`) of noises.npy and ends.npy, memory-mapped. The
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from optimal.storage import ArrayWriter, commit, describe, open_entry, remove_abandoned, temporary_folder
+from optimal.storage import ArrayWriter, describe, made_once, open_entry
 
 from ..loss import Batch, weighted
 
@@ -54,18 +53,13 @@ def make_pairs(
     if count < 1:
         raise ValueError(f"pairs must be at least 1, got {count}")
     shape = (count, *event)
-    found = _open(folder, shape)
-    if found is not None:
-        return found
+
+    def make(building: Path) -> None:
+        _write(building, jump, shape, sigma_max, torch.Generator().manual_seed(seed), progress)
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(folder.parent)
-        building = temporary_folder(folder.parent)
-        try:
-            _write(building, jump, shape, sigma_max, torch.Generator().manual_seed(seed), progress)
-            return commit(building, folder, lambda path: _open(path, shape))
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        return made_once(folder, lambda path: _open(path, shape), make, "computing pairs")
     except OSError as error:
         raise ValueError(f"the pairs could not be written to {folder}: {error.strerror or error}") from error
 

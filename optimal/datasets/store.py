@@ -4,7 +4,7 @@ One entry is one folder `<cache>/<name>-<key>/` with `array.npy`, `labels.npy` w
 The key is a hash of everything that decides the content: source, size, modification time, options, `VERSION`.
 An entry is built under a temporary name and renamed as a whole when it is complete, so whatever stands under its final
 name was finished: a build that is interrupted, even by SIGKILL, leaves only a temporary folder, which the next build
-removes. Of two processes that build the same entry at once, the second to finish discards its own. Nothing is pickled.
+removes. Of several processes that want the same entry at once, one builds it and the others wait. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -25,13 +24,13 @@ import numpy as np
 from ..storage import (
     ArrayWriter,
     cache_folder,
-    commit,
     describe,
     is_full,
+    lock_of,
+    locked,
+    made_once,
     open_entry,
     read_json,
-    remove_abandoned,
-    temporary_folder,
     write_json,
 )
 from .dataset import Dataset
@@ -87,30 +86,20 @@ def build(
         ValueError: if there is no point at all, or the disk is full; and whatever `decode` raises. Nothing is kept.
     """
     folder = cache_folder()
-    entry = folder / _entry_name(name, identity)
-    found = _open(entry)
-    if found is None:
-        try:
-            found = _build(folder, entry, name, decode, {"name": name, "source": source, "licence": licence}, progress)
-        except OSError as error:
-            if is_full(error):
-                raise ValueError(_no_room(name, folder, error)) from error
-            raise
-    array, labels, array_print = found
-    return Dataset(name, array, labels, licence, source, array_print)
 
-
-def _build(
-    folder: Path, entry: Path, name: str, decode: Callable[[], Decoding], about: dict[str, str], progress: bool
-) -> tuple[np.ndarray, np.ndarray | None, str]:
-    remove_abandoned(folder)
-    building = temporary_folder(folder)
-    try:
+    def make(building: Path) -> None:
         prints = _write(building, name, decode(), progress)
-        describe(building, prints, {**about, "fingerprint": prints["array"]})
-        return commit(building, entry, _open)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        about = {"name": name, "source": source, "licence": licence, "fingerprint": prints["array"]}
+        describe(building, prints, about)
+
+    try:
+        entry = folder / _entry_name(name, identity)
+        array, labels, array_print = made_once(entry, _open, make, f"decoding {name}")
+    except OSError as error:
+        if is_full(error):
+            raise ValueError(_no_room(name, folder, error)) from error
+        raise
+    return Dataset(name, array, labels, licence, source, array_print)
 
 
 def _no_room(name: str, folder: Path, error: OSError) -> str:
@@ -132,16 +121,25 @@ def remember_fingerprint(name: str, identity: Mapping[str, Any], compute: Callab
         16 hexadecimal digits.
     """
     path = cache_folder() / f"{_entry_name(name, identity)}.json"
-    known = str((read_json(path) or {}).get("fingerprint"))
-    if not re.fullmatch("[0-9a-f]{16}", known):
-        known = compute()
-        try:
-            write_json(path, {"name": name, "fingerprint": known})
-        except OSError as error:
-            if not is_full(error):
-                raise
-            warnings.warn(_no_room(f"the fingerprint of {name}", path.parent, error), RuntimeWarning, stacklevel=4)
+    known = _known(path)
+    if known is None:
+        with locked(lock_of(path), f"reading {name}"):
+            known = _known(path)
+            if known is None:
+                known = compute()
+                try:
+                    write_json(path, {"name": name, "fingerprint": known})
+                except OSError as error:
+                    if not is_full(error):
+                        raise
+                    text = _no_room(f"the fingerprint of {name}", path.parent, error)
+                    warnings.warn(text, RuntimeWarning, stacklevel=4)
     return known
+
+
+def _known(path: Path) -> str | None:
+    found = str((read_json(path) or {}).get("fingerprint"))
+    return found if re.fullmatch("[0-9a-f]{16}", found) else None
 
 
 def _entry_name(name: str, identity: Mapping[str, Any]) -> str:

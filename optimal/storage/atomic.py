@@ -1,7 +1,8 @@
 """Files and folders that are whole or not there: written under a temporary name, flushed to disk, renamed.
 
 A process that is killed leaves its temporary behind, `.building-<node>-<process>-…`. The next one that writes into the
-same folder removes it; those of processes that still run are left alone.
+same folder removes it; those of processes that still run are left alone. What is renamed has the permissions that the
+umask, the folder's set-group-ID bit and its access list give to anything made there: a cache may be shared by a group.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,14 +33,12 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: it cannot be written. What was at `path` is still there then.
     """
     remove_abandoned(path.parent)
-    handle, name = tempfile.mkstemp(prefix=_prefix(), suffix=f"-{path.name[-100:]}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.parent / f"{_unique()}-{path.name[-100:]}"
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -47,7 +46,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def temporary_folder(folder: Path) -> Path:
     """A new folder in `folder`, in which an entry is built that is then renamed."""
-    return Path(tempfile.mkdtemp(prefix=_prefix(), dir=folder))
+    path = folder / _unique()
+    path.mkdir()
+    return path
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -57,17 +58,8 @@ def remove_abandoned(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _prefix() -> str:
-    return f"{_BUILDING}{platform.node()}-{os.getpid()}-"
-
-
-def _umask() -> int:
-    """Read without a moment at which it is another, where the system tells it."""
-    try:
-        found = re.search(r"^Umask:\s*([0-7]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return int(found[1], 8) if found else 0o022
+def _unique() -> str:
+    return f"{_BUILDING}{platform.node()}-{os.getpid()}-{secrets.token_hex(6)}"
 
 
 def _is_abandoned(path: Path) -> bool:

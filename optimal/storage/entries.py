@@ -1,6 +1,7 @@
 """Entries of the cache: one folder with `*.npy` files, and `meta.json` with what is needed to trust them.
 
-An entry is built under a temporary name and renamed as a whole. It is opened if the sizes and modification times of
+An entry is built under a temporary name and renamed as a whole, by one process while others that want it wait
+(`made_once`). It is opened if the sizes and modification times of
 its files are those that `meta.json` tells; where a time differs, by a copy or by damage, the fingerprints decide.
 """
 
@@ -11,15 +12,28 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .atomic import replacing, temporary_folder
+from .atomic import remove_abandoned, replacing, temporary_folder
 from .fingerprints import fingerprint, fingerprint_of_blocks
+from .processes import locked
 
-__all__ = ["ArrayWriter", "Entry", "commit", "describe", "is_full", "open_entry", "read_json", "write_json"]
+__all__ = [
+    "ArrayWriter",
+    "Entry",
+    "commit",
+    "describe",
+    "is_full",
+    "lock_of",
+    "made_once",
+    "open_entry",
+    "read_json",
+    "write_json",
+]
 
 _READ_BLOCK = 1 << 24  # bytes
 T = TypeVar("T")
@@ -117,10 +131,52 @@ def open_entry(folder: Path, mode: str = "r", loaded: Iterable[str] = ()) -> Ent
             known = meta.get("fingerprints") or {"array": meta["fingerprint"]}
             if any(fingerprint(array) != known.get(name) for name, array in arrays.items()):
                 return None
-            write_json(folder / "meta.json", {**meta, "files": now})
+            with suppress(OSError):  # another user's entry, or a full disk, is as good
+                write_json(folder / "meta.json", {**meta, "files": now})
         return Entry(arrays, meta)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
+
+
+def made_once(entry: Path, opened: Callable[[Path], T | None], make: Callable[[Path], None], doing: str) -> T:
+    """An entry, made now if it is not there or damaged: by one process, while others that want it wait for it.
+
+    Args:
+        entry: its folder.
+        opened: reads it; None if it is missing or damaged.
+        make: writes arrays and `meta.json` (`describe`) into the folder that it is given.
+        doing: what `make` does, e.g. "decoding faces", for those who wait.
+
+    Returns:
+        What `opened` gives.
+
+    Raises:
+        OSError: it cannot be written, or it is there and may not be read; and whatever `make` raises. Nothing is kept.
+    """
+    found = opened(entry)
+    if found is not None:
+        return found
+    with locked(lock_of(entry), doing):
+        found = opened(entry)
+        if found is not None:
+            return found
+        if entry.exists() and not os.access(entry, os.R_OK | os.X_OK):
+            advice = (
+                "it may not be read: have its owner run chmod -R g+rX on it, or set OPTIMAL_CACHE to another folder"
+            )
+            raise PermissionError(errno.EACCES, advice, str(entry))
+        remove_abandoned(entry.parent)
+        building = temporary_folder(entry.parent)
+        try:
+            make(building)
+            return commit(building, entry, opened)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def lock_of(entry: Path) -> Path:
+    """The lock file of an entry, or of a file: beside it, since what is renamed cannot hold its own lock."""
+    return entry.parent / ".locks" / entry.name
 
 
 def commit(building: Path, entry: Path, opened: Callable[[Path], T | None]) -> T:

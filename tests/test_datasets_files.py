@@ -10,13 +10,14 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from caches import kept
 from PIL import Image
 
-from optimal.datasets import load
+from optimal.datasets import load, pictures
 from optimal.datasets.pictures import SUFFIXES
 
 RGB = np.random.default_rng(2).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
@@ -307,6 +308,27 @@ def test_parquet(tmp_path: Path) -> None:
     np.testing.assert_array_equal(binary.array, GREY[:, None])
     assert binary.labels is None
     assert read(folder, resolution=4).event == (3, 4, 4)
+
+
+@pytest.mark.parametrize("rows", [4, 32])
+def test_parquet_is_read_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """By row groups, and within one by batches; arrow itself takes up to three times the largest page."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    noise = encode(np.random.default_rng(3).integers(0, 256, (512, 512, 3), dtype=np.uint8))
+    table = pyarrow.table({"image": pyarrow.array([noise] * 64)})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=rows, use_dictionary=False)
+    del table
+    before, held, decode = pyarrow.total_allocated_bytes(), [], pictures._decode
+
+    def watching(*arguments: Any) -> np.ndarray:
+        held.append(pyarrow.total_allocated_bytes() - before)
+        return decode(*arguments)
+
+    monkeypatch.setattr(pictures, "_decode", watching)
+    assert len(read(tmp_path / "a.parquet", resolution=8)) == len(held) == 64
+    assert max(held) < 3.5 * rows * len(noise)
 
 
 def test_parquet_splits_are_not_mixed(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from .store import Decoding
 
 __all__ = ["read_parquet"]
 
-_ROWS = 256  # read at a time; encoded, so a few MB
+_BYTES = 1 << 23  # read at a time, encoded, or one image where that is more
+_ROWS = 256  # the most that are read at a time
 _SHARD = re.compile(r"^(?P<split>.+?)-\d+-of-\d+")
 
 
@@ -30,6 +31,9 @@ def read_parquet(
     progress: bool = True,
 ) -> Dataset:
     """Images of one parquet file, or of all parquet files in a folder in the order of their names.
+
+    They are read 8 MB at a time, a row group after the other. Arrow takes whole pages, at about three times their size:
+    a file whose pages hold hundreds of MB, as one that was written at once may, takes as much more memory.
 
     Args:
         path: the file or folder.
@@ -135,12 +139,12 @@ def _columns(schema: Any, file: Path, column: str | None, label_column: str | No
 def _rows(parquet: Any, file: Path, image: str, label: str | None) -> Iterator[Encoded]:
     number = 0
     for batch in _batches(parquet, file, [image] if label is None else [image, label]):
-        try:
-            cells = batch.column(image).to_pylist()
-            labels = [None] * len(cells) if label is None else batch.column(label).to_pylist()
-        except Exception as error:  # text that is no UTF-8, offsets beyond the data
-            raise ValueError(f"{file} cannot be read, rows {number} and after: {error}") from error
-        for cell, mark in zip(cells, labels, strict=True):
+        for row in range(len(batch)):
+            try:
+                cell = batch.column(image)[row].as_py()
+                mark = None if label is None else batch.column(label)[row].as_py()
+            except Exception as error:  # text that is no UTF-8, offsets beyond the data
+                raise ValueError(f"{file} cannot be read, rows {number} and after: {error}") from error
             yield _encoded(cell, mark, f"row {number} of {file.name}", label)
             number += 1
 
@@ -149,15 +153,22 @@ def _batches(parquet: Any, file: Path, columns: list[str]) -> Iterator[Any]:
     with _open(parquet, file) as opened:
         if missing := [column for column in columns if column not in opened.schema_arrow.names]:
             raise ValueError(f"{file} has no column {missing[0]}, which the first shard has")
-        batches = opened.iter_batches(batch_size=_ROWS, columns=columns)
-        while True:
-            try:
-                batch = next(batches, None)
-            except Exception as error:
-                raise ValueError(f"{file} cannot be read, perhaps truncated: {error}") from error
-            if batch is None:
-                return
-            yield batch
+        for group in range(opened.num_row_groups):
+            # A batch that spans row groups would hold all of them.
+            batches = opened.iter_batches(_rows_at_once(opened.metadata.row_group(group)), [group], columns)
+            while True:
+                try:
+                    batch = next(batches, None)
+                except Exception as error:
+                    raise ValueError(f"{file} cannot be read, perhaps truncated: {error}") from error
+                if batch is None:
+                    break
+                yield batch
+
+
+def _rows_at_once(group: Any) -> int:
+    """How many rows of a row group take about `_BYTES`; a broken number in its header makes a batch small or large."""
+    return max(1, min(_ROWS, _BYTES * group.num_rows // max(1, group.total_byte_size)))
 
 
 def _encoded(cell: Any, mark: int | None, name: str, label: str | None) -> Encoded:

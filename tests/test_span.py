@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from caches import kept
 from torch import Tensor
 
 from optimal import Dataset, OptimalDenoiser, karras, load, sample, sample_in_span, trajectory
-from optimal.span.basis import SKETCH, basis_of
+from optimal.points import Points
+from optimal.span import basis as bases
+from optimal.span.basis import SKETCH, Basis, basis_of
 from optimal.span.denoiser import SpanDenoiser
 
 Normal = Callable[..., Tensor]
@@ -174,21 +179,37 @@ def test_the_basis_is_kept_and_damage_is_seen(
     basis = basis_of(D, 20)
     assert basis.rank == 20
     torch.testing.assert_close(basis.vectors.T @ basis.vectors, torch.eye(20), atol=1e-5, rtol=0)
-    (folder,) = (tmp_path / "cache" / "bases").iterdir()
+    (folder,) = kept(tmp_path / "cache" / "bases")
     with monkeypatch.context() as patch:
         patch.setattr("optimal.span.basis._compute", lambda *_: pytest.fail("computed again"))
         assert torch.equal(basis_of(OptimalDenoiser(clusters), 20).coordinates, basis.coordinates)
     (folder / "coordinates.npy").write_bytes(b"\x93NUMPY")
     assert torch.equal(basis_of(D, 20).rest, basis.rest)
-    kept = (folder / "vectors.npy").read_bytes()
-    (folder / "vectors.npy").write_bytes(kept[:128] + bytes(len(kept) - 128))
+    whole = (folder / "vectors.npy").read_bytes()
+    (folder / "vectors.npy").write_bytes(whole[:128] + bytes(len(whole) - 128))
     assert torch.equal(basis_of(D, 20).vectors, basis.vectors)
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert kept(folder.parent) == [folder]
     # In the order of their variances, and as large as those of the covariance.
     variance = basis.coordinates[:, :20].double().square().sum(0)
     points = D.take(torch.arange(600)).flatten(1).double() - D.points.centre
     expected = torch.linalg.svdvals(points)[:20].square()
     torch.testing.assert_close(variance, expected, rtol=0.04, atol=0)
+
+
+def test_of_several_that_want_a_basis_one_computes(clusters: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    D, calls = OptimalDenoiser(clusters), []
+
+    def slow(points: Points, rank: int, progress: bool) -> Basis:
+        calls.append(rank)
+        time.sleep(0.1)
+        return compute(points, rank, progress)
+
+    compute = bases._compute
+    monkeypatch.setattr(bases, "_compute", slow)
+    with ThreadPoolExecutor(3) as pool:
+        first, *others = pool.map(lambda _: basis_of(D, 20), range(3))
+    assert calls == [20]
+    assert all(torch.equal(first.coordinates, other.coordinates) for other in others)
 
 
 def test_bad_input(clusters: Dataset, normal: Normal) -> None:

@@ -53,7 +53,8 @@ def load(
         n: how many points: of `ring`, `spiral`, `grid` and `patches` so many are made; of all others so many are kept,
             spread evenly over the data in its order. None means the default, or all.
         xflip: whether the mirror image of every image is appended, which doubles N.
-        progress: whether a progress bar is drawn on stderr while decoding; nothing else is ever printed.
+        progress: whether a progress bar is drawn on stderr while decoding. Nothing else is printed, but where another
+            process is decoding the same data and has to be waited for.
         **options: those of the data set, e.g. `positions=(-1.0, 0.0, 2.0)` or `resolution=64`.
 
     Returns:

@@ -9,7 +9,6 @@ Where N is large too, the leading axes hold most of it, and `optimal.span` watch
 from __future__ import annotations
 
 import math
-import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from ..datasets import Dataset
 from ..denoiser import OptimalDenoiser
 from ..points import Points
-from ..storage import ArrayWriter, cache_folder, commit, describe, open_entry, remove_abandoned, temporary_folder
+from ..storage import ArrayWriter, cache_folder, describe, made_once, open_entry
 
 __all__ = ["OVERSAMPLING", "RANK", "SKETCH", "Basis", "basis_of"]
 
@@ -72,12 +71,7 @@ def basis_of(D: OptimalDenoiser, rank: int = RANK, *, progress: bool = False) ->
     points = D.points
     rank = min(rank, points.dim, points.size)
     folder = _folder(D, rank)
-    found = None if folder is None else _read(folder, (points.size, points.dim, rank))
-    if found is None:
-        found = _compute(points, rank, progress)
-        if folder is not None:
-            _write(folder, found)
-    return found
+    return _compute(points, rank, progress) if folder is None else _kept(folder, points, rank, progress)
 
 
 def _compute(points: Points, rank: int, progress: bool) -> Basis:
@@ -120,6 +114,27 @@ def _folder(D: OptimalDenoiser, rank: int) -> Path | None:
     return cache_folder() / "bases" / f"3-{D.data.fingerprint}-{rank}"
 
 
+def _kept(folder: Path, points: Points, rank: int, progress: bool) -> Basis:
+    """From the cache, where another process may be about to put it; without room there, computed for once."""
+    sizes, computed = (points.size, points.dim, rank), []
+
+    def make(building: Path) -> None:
+        computed.append(_compute(points, rank, progress))
+        _write(building, computed[0])
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        found = made_once(folder, lambda path: _read(path, sizes), make, "computing a basis")
+        return computed[0] if computed else found
+    except OSError as error:
+        warnings.warn(
+            f"the basis could not be kept in {folder.parent}, it will be computed again: {error.strerror or error}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return computed[0] if computed else _compute(points, rank, progress)
+
+
 def _read(folder: Path, sizes: tuple[int, int, int]) -> Basis | None:
     size, dim, rank = sizes
     shapes = (dim, rank), (size, rank + SKETCH), (size,)
@@ -132,25 +147,10 @@ def _read(folder: Path, sizes: tuple[int, int, int]) -> Basis | None:
     return Basis(*map(torch.from_numpy, arrays))
 
 
-def _write(folder: Path, basis: Basis) -> None:
-    sizes = len(basis.rest), len(basis.vectors), basis.rank
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(folder.parent)
-        building = temporary_folder(folder.parent)
-        try:
-            prints = {}
-            for name in _NAMES:
-                with ArrayWriter(building / f"{name}.npy") as file:
-                    file.append(getattr(basis, name).cpu().numpy())
-                    prints[name] = file.finish()
-            describe(building, prints, {})
-            commit(building, folder, lambda path: _read(path, sizes))
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-    except OSError as error:
-        warnings.warn(
-            f"the basis could not be kept in {folder.parent}, it will be computed again: {error.strerror or error}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+def _write(building: Path, basis: Basis) -> None:
+    prints = {}
+    for name in _NAMES:
+        with ArrayWriter(building / f"{name}.npy") as file:
+            file.append(getattr(basis, name).cpu().numpy())
+            prints[name] = file.finish()
+    describe(building, prints, {})

@@ -518,6 +518,14 @@ def test_flow_of_a_mixture_with_one_value_in_more_axes(normal: Normal) -> None:
     assert torch.equal(pixel.flow(x[:, :, None, None], 1.0, 0.1).flatten(), line.flow(x, 1.0, 0.1).flatten())
 
 
+@every_flow
+def test_sigma_as_in_edms_loop(D: Exact, normal: Normal) -> None:
+    """Levels (B, 1, …, 1), as EDM hands them to its networks, are those of the rows."""
+    x, sigma = starts(D, 1.0, 4, normal), torch.linspace(0.5, 2.0, 4)
+    assert torch.equal(D(x, sigma[:, None, None]), D(x, sigma))
+    assert torch.equal(D.flow(x, sigma[:, None], 0.5 * sigma[:, None]), D.flow(x, sigma, 0.5 * sigma))
+
+
 @pytest.mark.parametrize("name", ["__call__", "score", "log_density", "flow"])
 @pytest.mark.parametrize("D", [REFERENCES["full Gaussian"], REFERENCES["mixture of both"]], ids=["vector", "value"])
 @pytest.mark.parametrize(
@@ -531,7 +539,7 @@ def test_flow_of_a_mixture_with_one_value_in_more_axes(normal: Normal) -> None:
         (torch.zeros(4), torch.tensor([1.0, 1.0, -3.0, 1.0]), r"^sigma must be positive and finite, got -3$"),
         (torch.zeros(4), math.nan, r"^sigma must be positive and finite, got nan$"),
         (torch.zeros(4), math.inf, r"^sigma must be positive and finite, got inf$"),
-        (torch.zeros(4), torch.ones(4, 1), r"^sigma must have shape \(\) or \(B,\), got \(4, 1\) with B = 4$"),
+        (torch.zeros(4), torch.ones(1, 4), r"^sigma must have shape \(\) or \(B,\), got \(1, 4\) with B = 4$"),
         (torch.zeros(4), torch.ones(3), r"^sigma must have shape \(\) or \(B,\), got \(3,\) with B = 4$"),
     ],
 )

@@ -17,6 +17,7 @@ from .border import collapse_border, seeking_refining_border
 from .datasets import Dataset
 from .denoiser import OptimalDenoiser, Posterior
 from .flow import FlowMap, certify
+from .query import Levels
 from .regimes import collapse_sigma, speciation_sigma, top_eigenvalue
 from .samplers import sample, solver_of
 from .schedule import karras
@@ -200,7 +201,7 @@ class _Watched(OptimalDenoiser):
         super().__init__(data)
         self.bar = tqdm(desc="flow", unit="call", leave=False, delay=1)
 
-    def posterior(self, x: Tensor, sigma: float | Tensor) -> Posterior:
+    def posterior(self, x: Tensor, sigma: Levels) -> Posterior:
         self.bar.update()
         return super().posterior(x, sigma)
 

@@ -16,9 +16,8 @@ and why the result can be trusted at σ = 0.002 in float32, stands in `optimal.e
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,8 +26,9 @@ from torch import Tensor
 
 from .datasets import Dataset
 from .evaluate import Accuracy, Evaluator, Tilt
+from .evaluate.derivatives import posterior_sums
 from .points import Points
-from .query import levels, require_points
+from .query import Levels, per_row, require_finite, require_levels, require_points
 
 __all__ = ["Denoiser", "OptimalDenoiser", "Posterior"]
 
@@ -46,7 +46,9 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True)
 class Posterior:
-    """p(x0 | x) over the data points, in the dtype of x. Gradients flow to x through all but `top_index`.
+    """p(x0 | x) over the data points. The mean is in the dtype of x, all else in float64, whatever x is.
+
+    Gradients flow to x and to σ through mean, log_density, entropy, top_weight and variance.
 
     Attributes:
         mean: (B, *event), E[x0 | x].
@@ -59,6 +61,8 @@ class Posterior:
         error_bound: (B,), method="screened": proven bound on the relative error of the mean as it is in float64, with
             probability 1 − 10⁻¹² (see `optimal.evaluate.screened`); nan where none was proven.
         error_estimate: (B,), the expected size of that error; nan where the method has no estimate of it.
+        method: name of the way that summed over the data: dense, screened or keops, after "sharded " where processes
+            share them.
     """
 
     mean: Tensor
@@ -69,6 +73,7 @@ class Posterior:
     variance: Tensor
     error_bound: Tensor
     error_estimate: Tensor
+    method: str
 
     @property
     def effective_count(self) -> Tensor:
@@ -123,6 +128,8 @@ class OptimalDenoiser:
             raise ValueError(
                 f"data must be a Dataset, tensor or array, got {type(data).__name__}: use load() for a path"
             )
+        if isinstance(data, Tensor) and data.requires_grad:
+            raise ValueError("data must not require grad, no gradient flows to the points: give data.detach()")
         self.data = data
         array = data.array if isinstance(data, Dataset) else data
         self.evaluator = self._over(array, Accuracy(method, memory, tolerance, certified))
@@ -139,7 +146,7 @@ class OptimalDenoiser:
     def __repr__(self) -> str:
         return f"OptimalDenoiser({len(self)} points of shape {self.event}, method={self.evaluator.accuracy.method!r})"
 
-    def __call__(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
+    def __call__(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """E[x0 | x] (Eq. 43).
 
         Args:
@@ -149,7 +156,8 @@ class OptimalDenoiser:
         Raises:
             ValueError: sigma not finite, not positive or of another shape; x of another event shape or not finite.
         """
-        return self.posterior(x, sigma).mean
+        z, sigmas = self._asked(x, sigma)
+        return self._restored(posterior_sums(z, sigmas, self.evaluator, single=_single(x), mean_only=True)[0].mean, x)
 
     @property
     def standard_deviation(self) -> float:
@@ -188,30 +196,29 @@ class OptimalDenoiser:
         """
         return self.posterior(x.detach().double(), 1.0).top_index
 
-    def score(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
+    def score(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """∇ log p(x; σ) = (D − x)/σ² (Eq. 49), (B, *event). The difference is taken in float64."""
-        z, sigmas = self.query(x, sigma)
-        mean = _Evaluate.apply(z, sigmas, self.evaluator, _single(x))[0]
-        return ((mean - z) / sigmas.square()[:, None]).view(x.shape).to(x.dtype)
+        z, sigmas = self._asked(x, sigma)
+        sums, _ = posterior_sums(z, sigmas, self.evaluator, single=_single(x), mean_only=True)
+        return ((sums.mean - z) / sigmas.square()[:, None]).reshape(x.shape).to(x.dtype)
 
-    def posterior(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Posterior:
+    def posterior(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Posterior:
         """Mean, log density, entropy, leader and variance of p(x0 | x), all from one pass over the data."""
-        z, sigmas = self.query(x, sigma)
-        mean, log_density, entropy, top_weight, variance, top_index, bound, estimate = _Evaluate.apply(
-            z, sigmas, self.evaluator, _single(x)
-        )
+        z, sigmas = self._asked(x, sigma)
+        sums, method = posterior_sums(z, sigmas, self.evaluator, single=_single(x))
         return Posterior(
-            mean=(mean + self.points.centre.to(z)).view(x.shape).to(x.dtype),
-            log_density=log_density.to(x.dtype),
-            entropy=entropy.to(x.dtype),
-            top_index=top_index,
-            top_weight=top_weight.to(x.dtype),
-            variance=variance.to(x.dtype),
-            error_bound=bound.to(x.dtype),
-            error_estimate=estimate.to(x.dtype),
+            mean=self._restored(sums.mean, x),
+            log_density=sums.log_density,
+            entropy=sums.entropy,
+            top_index=sums.leader,
+            top_weight=sums.top_weight,
+            variance=sums.variance,
+            error_bound=sums.bound,
+            error_estimate=sums.estimate,
+            method=method,
         )
 
-    def weights(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B N"]:
+    def weights(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B N"]:
         """The posterior probability of every point, (B, N); points far below the leader (30 nats) may be given 0.
 
         Raises:
@@ -220,9 +227,7 @@ class OptimalDenoiser:
         z, sigmas = self.query(x, sigma)
         return self.evaluator.weights(z.detach(), sigmas, single=_single(x)).to(x.dtype)
 
-    def covariance_product(
-        self, x: Num[Tensor, "B *event"], sigma: float | Tensor, v: Tensor
-    ) -> Float[Tensor, "B *event"]:
+    def covariance_product(self, x: Num[Tensor, "B *event"], sigma: Levels, v: Tensor) -> Float[Tensor, "B *event"]:
         """Cov[x0 | x]·v, (B, *event). Over σ² it is the Jacobian of D times v, from either side (it is symmetric).
 
         As for `Posterior.variance`, an x in float64 gives what is far below σ² its relative precision.
@@ -236,70 +241,27 @@ class OptimalDenoiser:
         out = self.evaluator.tilt(z, sigmas, tilt, single=_single(x))
         return out.view(x.shape).to(x.dtype)
 
-    def query(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> tuple[Tensor, Tensor]:
+    def query(self, x: Num[Tensor, "B *event"], sigma: Levels) -> tuple[Tensor, Tensor]:
         """What `evaluator` is asked for x: z = x − c as (B, D), with x's graph, and sigma as (B,), both float64.
 
         Raises:
             ValueError: as for a call.
         """
+        z, sigmas = self._asked(x, sigma)
+        require_levels(sigmas)
+        require_finite(z)
+        return z, sigmas.detach()
+
+    def _asked(self, x: Tensor, sigma: Levels) -> tuple[Tensor, Tensor]:
+        """`query` with sigma's graph, too, and without the checks of values, which torch.func's transforms hide."""
         require_points(x, self.event)
-        sigmas = levels(sigma, len(x), x.device)
         z = x.reshape(len(x), self.points.dim).double() - self.points.centre.to(x.device)
-        if not torch.isfinite(z).all():
-            raise ValueError(f"x must be finite, row {int((~torch.isfinite(z)).any(1).nonzero()[0])} is not")
-        return z, sigmas
+        return z, per_row("sigma", sigma, len(x), x.device, graph=True)
+
+    def _restored(self, mean: Tensor, x: Tensor) -> Tensor:
+        """Mean − c, (B, D), as a mean like x."""
+        return (mean + self.points.centre.to(mean)).reshape(x.shape).to(x.dtype)
 
 
 def _single(x: Tensor) -> bool:
     return x.dtype != torch.float64
-
-
-class _Evaluate(torch.autograd.Function):
-    """Posterior quantities of z (B, D), float64, with closed-form gradients.
-
-    Each quantity is a posterior average of some φ_j, and ∂w_j/∂x = w_j (y_j − D)/σ², so every gradient is a sum
-    Σ_j w_j c_j (y_j − D)/σ²: c_j = ⟨g, y_j⟩ for the mean, −log w_j for the entropy, ‖y_j − D‖² for the variance. One
-    more pass.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, sigma: Tensor, evaluator: Evaluator, single: bool) -> tuple[Tensor, ...]:
-        points = evaluator.points
-        sums = evaluator.moments(z, sigma, single=single)
-        mean = sums.average
-        normaliser = math.log(points.size) + points.dim * (0.5 * math.log(2 * math.pi) + sigma.log())
-        log_density = sums.log_total - 0.5 * z.square().sum(1) / sigma.square() - normaliser
-        entropy = (sums.total.log() - sums.energy / sums.total).clamp_min(0)
-        ctx.evaluator, ctx.single, ctx.sums = evaluator, single, sums
-        ctx.save_for_backward(z, sigma, mean)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(sums.index, sums.bound, sums.estimate)
-        return mean, log_density, entropy, 1 / sums.total, sums.variance, sums.index, sums.bound, sums.estimate
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "the optimal denoiser has first derivatives only (create_graph=True was asked for); "
-                "a Jacobian-vector product is covariance_product(x, sigma, v) / sigma²"
-            )
-        z, sigma, mean = ctx.saved_tensors
-        by_mean, by_log_density, by_entropy, by_top_weight, by_variance, *_ = grads
-        sums, points = ctx.sums, ctx.evaluator.points
-        out = torch.zeros_like(z)
-        if by_mean is not None or by_entropy is not None or by_variance is not None:
-            none = torch.zeros_like(sigma)
-            tilt = Tilt(
-                sums.log_total,
-                mean,
-                torch.zeros_like(z) if by_mean is None else by_mean,
-                none if by_entropy is None else -by_entropy,
-                none if by_variance is None else by_variance,
-            )
-            out += ctx.evaluator.tilt(z, sigma, tilt, single=ctx.single)
-        if by_log_density is not None:
-            out += by_log_density[:, None] * (mean - z)
-        if by_top_weight is not None:
-            leader = points.take(sums.index).to(z).flatten(1) - points.centre.to(z)
-            out += (by_top_weight / sums.total)[:, None] * (leader - mean)
-        return out / sigma.square()[:, None], None, None, None

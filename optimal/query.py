@@ -1,26 +1,44 @@
-"""What every denoiser is asked: points x, (B, *event), and their noise levels. Checked here, and nowhere else."""
+"""What every denoiser is asked: points x, (B, *event), and their noise levels. Checked here, and nowhere else.
+
+Shapes are checked at once. Values are checked by functions of their own, since inside torch.func's transforms they are
+not known yet: there the check waits for the operation that reads them (`optimal.evaluate.derivatives`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["beside", "levels", "per_row", "require_points"]
+__all__ = ["Levels", "beside", "levels", "per_row", "require_finite", "require_levels", "require_points"]
+
+Levels = float | Tensor | np.ndarray | Sequence[float]
+"""Noise levels as they may be given: a number, or numbers in a list, array or tensor."""
 
 
-def per_row(name: str, sigma: float | Tensor, batch: int, device: torch.device | None = None) -> Tensor:
-    """The noise level of every row of a batch, (B,) float64, without gradients.
+def per_row(name: str, sigma: Levels, batch: int, device: torch.device | None = None, *, graph: bool = False) -> Tensor:
+    """The noise level of every row of a batch, (B,) float64.
 
     Args:
         name: of the argument, for the message.
-        sigma: float, (), (B,), or (B, 1, …, 1) as EDM's code has it.
+        sigma: float, (), (B,), or (B, 1, …, 1) as EDM's code has it; a number, list, array or tensor.
         batch: B, the number of rows.
         device: of the result; that of sigma unless given.
+        graph: whether gradients flow to sigma.
 
     Raises:
-        ValueError: sigma of another shape.
+        ValueError: sigma of another shape, or no numbers.
     """
-    values = torch.as_tensor(sigma, dtype=torch.float64, device=device).detach()
+    if not isinstance(sigma, Tensor):
+        try:
+            sigma = torch.as_tensor(sigma, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            sentence = f"{name} must be a number or a list, array or tensor of numbers, got {str(sigma)[:60]!r}"
+            raise ValueError(sentence) from error
+    values = sigma.to(device=sigma.device if device is None else device, dtype=torch.float64)
+    values = values if graph else values.detach()
     if values.ndim > 1 and values.shape == (batch, *[1] * (values.ndim - 1)):
         values = values.flatten()
     if values.shape not in ((), (batch,)):
@@ -29,32 +47,50 @@ def per_row(name: str, sigma: float | Tensor, batch: int, device: torch.device |
 
 
 def levels(
-    sigma: float | Tensor, batch: int, device: torch.device | None = None, *, zero: bool = False, name: str = "sigma"
+    sigma: Levels,
+    batch: int,
+    device: torch.device | None = None,
+    *,
+    zero: bool = False,
+    name: str = "sigma",
+    graph: bool = False,
 ) -> Tensor:
     """`per_row`, and each of them is finite and positive, or 0 where `zero` allows it.
 
     Raises:
         ValueError: sigma of another shape, or a level that is not.
     """
-    values = per_row(name, sigma, batch, device)
+    values = per_row(name, sigma, batch, device, graph=graph)
+    require_levels(values, zero=zero, name=name)
+    return values
+
+
+def require_levels(values: Tensor, *, zero: bool = False, name: str = "sigma") -> None:
+    """Raise ValueError unless all values are finite and positive, or 0 where `zero` allows it."""
     usable = torch.isfinite(values) & ((values >= 0) if zero else (values > 0))
     if not usable.all():
         rule = "finite and not negative" if zero else "positive and finite"
         raise ValueError(f"{name} must be {rule}, got {float(values[~usable][0]):g}")
-    return values
 
 
-def require_points(x: Tensor, event: tuple[int, ...] | None = None) -> None:
+def require_points(x: Tensor, event: tuple[int, ...] | None = None, *, name: str = "x") -> None:
     """Raise ValueError unless x is a floating-point tensor (B, *event); with event=None, of any event shape."""
     if not isinstance(x, Tensor):
-        raise ValueError(f"x must be a tensor, got {type(x).__name__}: torch.from_numpy makes one of an array")
+        raise ValueError(f"{name} must be a tensor, got {type(x).__name__}: torch.from_numpy makes one of an array")
     if x.ndim == 0 or (event is not None and tuple(x.shape[1:]) != event):
         shape = "*event" if event is None else ", ".join(map(str, event))
-        raise ValueError(f"x must have shape (B, {shape}), got {tuple(x.shape)}")
+        raise ValueError(f"{name} must have shape (B, {shape}), got {tuple(x.shape)}")
     if not x.dtype.is_floating_point:
-        raise ValueError(f"x must be floating point, got {x.dtype}")
+        raise ValueError(f"{name} must be floating point, got {x.dtype}")
+
+
+def require_finite(z: Tensor, *, name: str = "x") -> None:
+    """Raise ValueError unless all values of z, (B, D), are finite."""
+    finite = torch.isfinite(z).all(1)
+    if not finite.all():
+        raise ValueError(f"{name} must be finite, row {int((~finite).nonzero()[0])} is not")
 
 
 def beside(values: Tensor, x: Tensor) -> Tensor:
     """Values of rows, (B,), as (B, 1, …, 1), to be multiplied with x, (B, *event)."""
-    return values.view(-1, *[1] * (x.ndim - 1))
+    return values.reshape(-1, *[1] * (x.ndim - 1))

@@ -104,13 +104,3 @@ def test_index_and_weights_carry_no_gradient(normal: Normal) -> None:
     x = normal(4, 2).requires_grad_()
     assert not D.posterior(x, 1.0).top_index.requires_grad
     assert not D.weights(x, 1.0).requires_grad
-
-
-def test_second_derivatives_are_refused() -> None:
-    """Zeros would be believed."""
-    D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
-    x = torch.tensor([[0.5]], requires_grad=True)
-    with pytest.raises(RuntimeError, match="first derivatives only"):
-        torch.autograd.grad(D(x, 1.0).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="first derivatives only"):
-        torch.autograd.functional.jvp(lambda x: D(x, 1.0), x.detach(), torch.ones(1, 1))

@@ -11,6 +11,7 @@ from .byte_digits import fast_bytes
 from .drift import drift_bounds
 from .moments import Moments
 from .protocol import Accuracy, Method, Tilt
+from .squares import tilted_square
 
 __all__ = ["Evaluator"]
 
@@ -50,6 +51,8 @@ class Evaluator:
         """
         if len(z) == 0:
             return dense  # KeOps cannot reduce for no queries.
+        if self.accuracy.method == "screened" and not (single and self.points.bytes):
+            return dense  # As it would itself.
         if self.accuracy.method != "auto":
             return _METHODS[self.accuracy.method]
         points = self.points
@@ -69,13 +72,24 @@ class Evaluator:
             method.moments(self.points, z[part], sigma[part], single=single, accuracy=self.accuracy)
             for part in self._parts(len(z))
         ]
-        return parts[0] if len(parts) == 1 else Moments.cat(parts)
+        out = parts[0] if len(parts) == 1 else Moments.cat(parts)
+        out.method = out.method or method.__name__.rpartition(".")[2]
+        return out
 
     def tilt(self, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool) -> Tensor:
         """Σ_j w_j c_j (y_j − D) with the c_j of `Tilt`, (B, D)."""
         method = self.choose(z, single=single)
         parts = [
             method.tilt(self.points, z[part], sigma[part], tilt.at(part), single=single, accuracy=self.accuracy)
+            for part in self._parts(len(z))
+        ]
+        return torch.cat(parts)
+
+    def tilted_square(self, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool) -> Tensor:
+        """Σ_j w_j c_j ‖y_j − D‖² with the c_j of `Tilt`, (B,) float64."""
+        memory = self.accuracy.memory
+        parts = [
+            tilted_square(self.points, z[part], sigma[part], tilt.at(part), single=single, memory=memory)
             for part in self._parts(len(z))
         ]
         return torch.cat(parts)

@@ -24,8 +24,11 @@ class Moments:
     """Sums for B queries, empty at first; float64, `index` int64. The leader among equals is the first in the data.
 
     bound and estimate, (B,), are of the relative error of the mean, proven and expected; doubt, (B,), is a proven bound
-    on the error of `log_total`, nats. nan where there is none.
+    on the error of `log_total`, nats. nan where there is none. method is the name of the way that summed, "" before it
+    is told.
     """
+
+    method: str = ""
 
     def __init__(self, batch: int, dim: int, device: torch.device):
         def zeros(*shape: int) -> Tensor:
@@ -76,6 +79,7 @@ class Moments:
         out = cls(0, parts[0].mean.shape[1], parts[0].mean.device)
         for name in _FIELDS:
             setattr(out, name, torch.cat([getattr(part, name) for part in parts]))
+        out.method = parts[0].method
         return out
 
     def at(self, rows: Tensor) -> Moments:

@@ -140,9 +140,9 @@ class ShardedEvaluator(Evaluator):
         else:
             sums = self.own.moments(z, sigma, single=single)
             sums.index += self.points.first
-        if self._ranks.count == 1 or len(z) == 0:
-            return sums
-        return self._merged(z, sums)
+        merged = sums if self._ranks.count == 1 or len(z) == 0 else self._merged(z, sums)
+        merged.method = f"sharded {sums.method or 'dense'}"
+        return merged
 
     def tilt(self, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool) -> Tensor:
         arguments = {"v": tilt.direction, "a": tilt.by_log_weight, "b": tilt.by_distance}
@@ -152,6 +152,15 @@ class ShardedEvaluator(Evaluator):
         else:
             out = self.own.tilt(z, sigma, tilt, single=single)
         return self._ranks.sum(out, "merge of the gradient") if len(z) else out
+
+    def tilted_square(self, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool) -> Tensor:
+        arguments = {"v": tilt.direction, "a": tilt.by_log_weight, "b": tilt.by_distance}
+        self._ranks.agree("gradient to sigma", z.device, x=z, sigma=sigma, **arguments)
+        if self.own is None:
+            out = torch.zeros_like(sigma)
+        else:
+            out = self.own.tilted_square(z, sigma, tilt, single=single)
+        return self._ranks.sum(out, "merge of the gradient to sigma") if len(z) else out
 
     def log_weights(self, z: Tensor, sigma: Tensor, *, single: bool) -> Tensor:
         self._ranks.agree("weights", z.device, x=z, sigma=sigma)

@@ -342,8 +342,10 @@ class FlowMap:
 
 def _interleaved(first: Tensor, a: Posterior, b: Posterior) -> Posterior:
     """a where `first`, (B,) bool, b elsewhere; float64."""
-    fields = {}
+    fields: dict[str, Any] = {"method": b.method}
     for name, part in vars(a).items():
+        if name in fields:
+            continue
         other = getattr(b, name)
         whole = part.new_empty(len(first), *part.shape[1:], dtype=other.dtype)
         whole[first], whole[~first] = part.to(other.dtype), other

@@ -16,6 +16,7 @@ and why the result can be trusted at σ = 0.002 in float32, stands in `optimal.e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -28,7 +29,7 @@ from .datasets import Dataset
 from .evaluate import Accuracy, Evaluator, Tilt
 from .evaluate.derivatives import posterior_sums
 from .points import Points
-from .query import Levels, per_row, require_finite, require_levels, require_points
+from .query import Levels, per_row, require_points
 
 __all__ = ["Denoiser", "OptimalDenoiser", "Posterior"]
 
@@ -157,7 +158,9 @@ class OptimalDenoiser:
             ValueError: sigma not finite, not positive or of another shape; x of another event shape or not finite.
         """
         z, sigmas = self._asked(x, sigma)
-        return self._restored(posterior_sums(z, sigmas, self.evaluator, single=_single(x), mean_only=True)[0].mean, x)
+        return self.points.restored(
+            posterior_sums(z, sigmas, self.evaluator, single=_single(x), mean_only=True)[0].mean
+        ).to(x.dtype)
 
     @property
     def standard_deviation(self) -> float:
@@ -171,7 +174,7 @@ class OptimalDenoiser:
     @property
     def mean(self) -> Float[Tensor, " *event"]:
         """E x0, the mean of the data, (*event) float64: what D tends to as σ → ∞."""
-        return (self.points.offset + self.points.centre).view(self.event)
+        return self.points.mean
 
     def two_nearest(self, x: Num[Tensor, "B *event"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Distances from x to the nearest and to the second nearest of the distinct data points, (B,) float64 each.
@@ -181,8 +184,7 @@ class OptimalDenoiser:
         Raises:
             ValueError: x of another event shape or not finite.
         """
-        z, _ = self.query(x.detach(), 1.0)
-        return self.points.two_nearest(z)
+        return self.points.two_nearest(self.query(x.detach(), self.points.unit)[0])
 
     def first_copies(self) -> Int[Tensor, " N"]:
         """For every data point the first one in the data that equals it, (N,), on the CPU; mostly itself."""
@@ -194,25 +196,26 @@ class OptimalDenoiser:
         Raises:
             ValueError: x of another event shape or not finite.
         """
-        return self.posterior(x.detach().double(), 1.0).top_index
+        return self.evaluator.nearest(self.query(x.detach(), self.points.unit)[0])
 
     def score(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """∇ log p(x; σ) = (D − x)/σ² (Eq. 49), (B, *event). The difference is taken in float64."""
         z, sigmas = self._asked(x, sigma)
         sums, _ = posterior_sums(z, sigmas, self.evaluator, single=_single(x), mean_only=True)
-        return ((sums.mean - z) / sigmas.square()[:, None]).reshape(x.shape).to(x.dtype)
+        out = (sums.mean - z) / sigmas.square()[:, None] / self.points.unit
+        return out.reshape(x.shape).to(x.dtype)
 
     def posterior(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Posterior:
         """Mean, log density, entropy, leader and variance of p(x0 | x), all from one pass over the data."""
         z, sigmas = self._asked(x, sigma)
         sums, method = posterior_sums(z, sigmas, self.evaluator, single=_single(x))
         return Posterior(
-            mean=self._restored(sums.mean, x),
-            log_density=sums.log_density,
+            mean=self.points.restored(sums.mean).to(x.dtype),
+            log_density=sums.log_density - self.points.dim * math.log(self.points.unit),
             entropy=sums.entropy,
             top_index=sums.leader,
             top_weight=sums.top_weight,
-            variance=sums.variance,
+            variance=sums.variance * self.points.unit**2,
             error_bound=sums.bound,
             error_estimate=sums.estimate,
             method=method,
@@ -238,29 +241,23 @@ class OptimalDenoiser:
         sums = self.evaluator.moments(z, sigmas, single=_single(x))
         none, direction = torch.zeros_like(sigmas), v.detach().reshape(z.shape).double()
         tilt = Tilt(sums.log_total, sums.average, direction, none, none)
-        out = self.evaluator.tilt(z, sigmas, tilt, single=_single(x))
+        out = self.evaluator.tilt(z, sigmas, tilt, single=_single(x)) * self.points.unit**2
         return out.view(x.shape).to(x.dtype)
 
     def query(self, x: Num[Tensor, "B *event"], sigma: Levels) -> tuple[Tensor, Tensor]:
-        """What `evaluator` is asked for x: z = x − c as (B, D), with x's graph, and sigma as (B,), both float64.
+        """What `evaluator` is asked for x: z = (x − c)/unit as (B, D), with x's graph, and sigma/unit as (B,), float64.
 
         Raises:
             ValueError: as for a call.
         """
         z, sigmas = self._asked(x, sigma)
-        require_levels(sigmas)
-        require_finite(z)
+        self.points.check(z, sigmas)
         return z, sigmas.detach()
 
     def _asked(self, x: Tensor, sigma: Levels) -> tuple[Tensor, Tensor]:
         """`query` with sigma's graph, too, and without the checks of values, which torch.func's transforms hide."""
         require_points(x, self.event)
-        z = x.reshape(len(x), self.points.dim).double() - self.points.centre.to(x.device)
-        return z, per_row("sigma", sigma, len(x), x.device, graph=True)
-
-    def _restored(self, mean: Tensor, x: Tensor) -> Tensor:
-        """Mean − c, (B, D), as a mean like x."""
-        return (mean + self.points.centre.to(mean)).reshape(x.shape).to(x.dtype)
+        return self.points.reduced(x), per_row("sigma", sigma, len(x), x.device, graph=True) / self.points.unit
 
 
 def _single(x: Tensor) -> bool:

@@ -47,7 +47,7 @@ from .datasets import Dataset
 from .denoiser import OptimalDenoiser
 from .evaluate import Accuracy
 from .evaluate.ranks import Ranks
-from .evaluate.sharded import ShardedEvaluator, SharedPoints
+from .evaluate.sharded import ShardedEvaluator, Shared
 
 __all__ = ["ShardedDenoiser"]
 
@@ -123,4 +123,4 @@ class ShardedDenoiser(OptimalDenoiser):
         return self._ranks.count
 
     def _over(self, array: Tensor | np.ndarray, accuracy: Accuracy) -> ShardedEvaluator:
-        return ShardedEvaluator(SharedPoints(array, accuracy.memory, self._ranks), accuracy)
+        return ShardedEvaluator(Shared.of(array, accuracy.memory, self._ranks), accuracy)

@@ -308,11 +308,11 @@ def test_near_copies_are_two_points() -> None:
     assert inside.holds.all()
 
 
-def test_a_tie_within_rounding_is_not_certified() -> None:
-    """float64 logits cannot tell 0 from 1e-9 at σ = 1e-10: the first is reported, and certified only if it is right."""
+def test_near_copies_far_below_the_radius_are_told_apart() -> None:
+    """0 from 1e-9 at σ = 1e-10, beside a point at 1."""
     certificate = certify(OptimalDenoiser(column(0.0, 1e-9, 1.0)), column(2e-10, 8e-10), 1e-10)
-    assert certificate.index.tolist() == [0, 0]
-    assert certificate.holds.tolist() == [True, False]
+    assert certificate.index.tolist() == [0, 1]
+    assert certificate.holds.all()
 
 
 @pytest.mark.parametrize("data", [torch.ones(1, 3), torch.ones(5, 3), torch.zeros(4, 3)], ids=["one", "five", "zero"])

@@ -75,7 +75,7 @@ def read_npy(
         header = _header(file, str(path), path.stat().st_size)
     plan = _plan(path.name, header, layout, value_range)
     order = "F" if header.fortran else "C"
-    array = np.memmap(path, header.dtype, "c", header.offset, header.shape, order)
+    array = np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
     _warn_if_unsigned(array[:256], plan, value_range)
     identity = _identity("npy", path, layout, value_range)
     source = str(path.resolve())

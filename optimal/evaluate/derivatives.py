@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..query import require_finite, require_levels
 from .evaluator import Evaluator
 from .protocol import Tilt
 
@@ -84,9 +83,8 @@ class _Sums(torch.autograd.Function):
     def forward(
         z: Tensor, sigma: Tensor, evaluator: Evaluator, single: bool, mean_only: bool, note: _Note
     ) -> tuple[Tensor, ...]:
-        require_levels(sigma)
-        require_finite(z)
         points = evaluator.points
+        points.check(z, sigma)
         sums = evaluator.moments(z, sigma, single=single)
         note.method = sums.method
         normaliser = math.log(points.size) + points.dim * (0.5 * math.log(2 * math.pi) + sigma.log())
@@ -195,7 +193,7 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(index: Tensor, evaluator: Evaluator, z: Tensor) -> Tensor:
         points = evaluator.points
-        return points.take(index).to(z).flatten(1) - points.centre.to(z)
+        return points.reduced(points.take(index).to(z.device))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

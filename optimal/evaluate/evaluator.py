@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..arithmetic import ours
 from ..points import Points
 from . import dense, keops, screened
 from .byte_digits import fast_bytes
@@ -65,6 +66,7 @@ class Evaluator:
             worthwhile = self.points.dim == 1 and len(z) * self.points.size >= 2 * 10**9
         return keops if worthwhile and keops.available() else dense
 
+    @ours()
     def moments(self, z: Tensor, sigma: Tensor, *, single: bool) -> Moments:
         """The running sums of every query."""
         method = self.choose(z, single=single)
@@ -76,6 +78,7 @@ class Evaluator:
         out.method = out.method or method.__name__.rpartition(".")[2]
         return out
 
+    @ours()
     def tilt(self, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool) -> Tensor:
         """Σ_j w_j c_j (y_j − D) with the c_j of `Tilt`, (B, D)."""
         method = self.choose(z, single=single)
@@ -85,6 +88,7 @@ class Evaluator:
         ]
         return torch.cat(parts)
 
+    @ours()
     def tilted_square(self, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool) -> Tensor:
         """Σ_j w_j c_j ‖y_j − D‖² with the c_j of `Tilt`, (B,) float64."""
         memory = self.accuracy.memory
@@ -94,6 +98,7 @@ class Evaluator:
         ]
         return torch.cat(parts)
 
+    @ours()
     def weights(self, z: Tensor, sigma: Tensor, *, single: bool) -> Tensor:
         """Every posterior weight, (B, N) float64; points more than 30 nats below the leader may be given 0.
 
@@ -108,6 +113,7 @@ class Evaluator:
             )
         return self.log_weights(z, sigma, single=single).softmax(1)
 
+    @ours()
     def log_weights(self, z: Tensor, sigma: Tensor, *, single: bool) -> Tensor:
         """The logits behind `weights`, (B, N) float64; −inf where the weight is given 0."""
         scores = torch.full((len(z), self.points.size), -torch.inf, dtype=torch.float64, device=z.device)
@@ -118,6 +124,11 @@ class Evaluator:
                 scores[rows[:, None], index] = part
         return scores
 
+    def nearest(self, z: Tensor) -> Tensor:
+        """The data point nearest to each query, (B,); the first in the data among equals."""
+        return self.points.nearest(z)
+
+    @ours()
     def drift_bounds(self, z: Tensor, sigma: Tensor, index: Tensor, trials: tuple[float, ...]) -> Tensor:
         """S(δ) of `optimal.capture` for the points `index`, (B,), and every δ in `trials`: (B, len(trials)) float64."""
         parts = [

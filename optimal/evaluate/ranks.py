@@ -22,7 +22,7 @@ from ..storage import running
 
 __all__ = ["Ranks"]
 
-_CALLS = ("posterior", "gradient or covariance_product", "gradient to sigma", "weights", "mean")
+_CALLS = ("posterior", "gradient or covariance_product", "gradient to sigma", "weights", "nearest")
 _ARGUMENTS = 5
 _SAME = 1e-9
 """Arguments that differ by less, relative to their norm, are the same: ranks on unlike processors round differently."""

@@ -22,21 +22,23 @@ Each e_r and λ_r fails with probability 10⁻¹² at most, the bound with R tim
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..points import Points
+from ..points import Points, Summary
+from ..points.empirical import centre_of, unit_of
+from ..points.rows import Rows
 from .evaluator import Evaluator
 from .moments import Moments
 from .protocol import Accuracy, Tilt
 from .ranks import Ranks
 
-__all__ = ["COLUMNS", "ShardedEvaluator", "SharedPoints", "bound_of_merged"]
+__all__ = ["COLUMNS", "ShardedEvaluator", "Shared", "bound_of_merged"]
 
 COLUMNS = 10
 _LOOK = 256
@@ -45,93 +47,97 @@ _EQUAL = 1e-12
 """Squared distances that differ by less, relatively, are equal."""
 
 
-class SharedPoints(Points):
-    """All N points: any rank may read any of them, and each reads its shard alone when all have to be read.
+@dataclass(frozen=True)
+class Shared:
+    """Data that processes share: any rank may read any point, and each reads its shard alone when all are read.
 
     Attributes:
-        shard: `Points` of this rank, None where there are fewer points than ranks and it has none.
+        points: all N points, `shared`.
+        shard: those of this rank, None where there are fewer points than ranks and it has none.
         first: index of the first of them.
-
-    Raises:
-        ValueError: as `Points`, on all ranks; ranks were given data that differ in shape, type, or in one of 256 rows.
-        NotImplementedError: from everything that would read all data on every rank.
+        ranks: the processes.
     """
 
-    def __init__(self, array: Tensor | np.ndarray, memory: int, ranks: Ranks):
-        self._array, self._memory, self.ranks = array, memory, ranks
-        super().__init__(array, memory)
+    points: Points
+    shard: Points | None
+    first: int
+    ranks: Ranks
 
-    def _measure(self) -> None:
-        ranks = self.ranks
-        look = torch.arange(_LOOK).mul(self.size).div(_LOOK, rounding_mode="floor").unique()
-        rows = self.take(look).cpu().double().numpy().tobytes()
-        facts = {
-            "shape": (self.size, *self.event),
-            "dtype": str(self._rows.dtype),
-            "values": hashlib.sha1(rows).digest(),
-        }
-        everyone = ranks.objects((facts, self.centre.cpu()), "comparison of the data")
-        for name in facts:
-            for rank, (other, _) in enumerate(everyone):
-                if other[name] != everyone[0][0][name]:
-                    shown = "" if name == "values" else f": {everyone[0][0][name]} on rank 0, {other[name]} on it"
-                    raise ValueError(f"all ranks must be given the same data, {name} differs on rank {rank}{shown}")
+    @classmethod
+    def of(cls, array: Tensor | np.ndarray, memory: int, ranks: Ranks) -> Shared:
+        """The array, the same on all ranks.
+
+        Raises:
+            ValueError: as `Points`, on all ranks; ranks were given data that differ in shape, type, or in one of 256
+                rows.
+        """
+        rows = Rows(array, memory)
         # Unlike processors may round it otherwise; it has to be one.
-        self.centre = everyone[0][1].to(self.device)
-        self.first, last = (self.size * (ranks.rank + i) // ranks.count for i in (0, 1))
-        self.shard, trouble, squares = None, "", (0.0, 0.0)
-        if last > self.first:
+        centre = _agreed(rows, centre_of(rows), ranks)
+        first, last = (rows.size * (ranks.rank + i) // ranks.count for i in (0, 1))
+        shard, trouble, size, total = None, "", -math.inf, 0.0
+        if last > first:
             try:
-                self.shard = Points(self._array[self.first : last], self._memory, self.centre)
-                squares = float(self.shard.half_norms.max()), float(self.shard.half_norms.sum())
+                shard = Points(array[first:last], memory, centre=centre)
+                size = _log2(shard.radius) + math.log2(shard.unit)
             except ValueError as error:
-                trouble = f"{error} (in the shard of rank {ranks.rank}, whose first point is {self.first})"
-        found = ranks.objects((trouble, *squares), "measuring of the data")
-        for message, _, _ in found:
+                trouble = f"{error} (in the shard of rank {ranks.rank}, whose first point is {first})"
+        found = ranks.objects((trouble, size), "measuring of the data")
+        for message, _ in found:
             if message:
                 raise ValueError(message)
-        self.radius = math.sqrt(2 * max(most for _, most, _ in found))
-        self._mean_half_norm = sum(total for _, _, total in found) / self.size
+        unit = unit_of(max(size for _, size in found))
+        if shard is not None and shard.unit != unit:
+            shard = Points(array[first:last], memory, centre=centre, unit=unit)
+        offset, largest = torch.zeros_like(centre), 0.0
+        if shard is not None:
+            offset, largest = shard.offset * shard.size, shard.radius
+            total = shard.mean_half_norm * shard.size
+        everyone = ranks.objects((largest, total), "size of the data")
+        summary = Summary(
+            centre,
+            unit,
+            None,
+            ranks.sum(offset, "mean of the data") / rows.size,
+            max(radius for radius, _ in everyone),
+            sum(part for _, part in everyone) / rows.size,
+        )
+        return cls(Points(array, memory, summary=summary), shard, first, ranks)
 
-    def blocks(self, rows: int, device: torch.device, index: Tensor | None = None, dtype: torch.dtype = torch.float64):
-        if index is None:
-            raise _unshared()
-        return super().blocks(rows, device, index, dtype)
 
-    def two_nearest(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        raise _unshared()
+def _agreed(rows: Rows, centre: Tensor, ranks: Ranks) -> Tensor:
+    """The centre of rank 0, once all ranks have been found to hold the same data."""
+    look = torch.arange(_LOOK, dtype=torch.int64).mul(rows.size).div(_LOOK, rounding_mode="floor").unique()
+    facts = {
+        "shape": (rows.size, *rows.event),
+        "dtype": str(rows.dtype),
+        "values": hashlib.sha1(rows.exact(look).cpu().numpy().tobytes()).digest(),
+    }
+    everyone = ranks.objects((facts, centre.cpu()), "comparison of the data")
+    for name in facts:
+        for rank, (other, _) in enumerate(everyone):
+            if other[name] != everyone[0][0][name]:
+                shown = "" if name == "values" else f": {everyone[0][0][name]} on rank 0, {other[name]} on it"
+                raise ValueError(f"all ranks must be given the same data, {name} differs on rank {rank}{shown}")
+    return everyone[0][1].to(rows.device)
 
-    @property
-    def first_copies(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
-        raise _unshared()
 
-    @functools.cached_property
-    def offset(self) -> Tensor:
-        self.ranks.agree("mean", self.device)
-        if self.shard is None:
-            total = torch.zeros_like(self.centre)
-        else:
-            total = self.shard.offset * self.shard.size
-        return self.ranks.sum(total, "mean of the data") / self.size
-
-    @property
-    def standard_deviation(self) -> float:
-        return math.sqrt(2 * self._mean_half_norm / self.dim)
+def _log2(value: float) -> float:
+    return math.log2(value) if value > 0 else -math.inf
 
 
 class ShardedEvaluator(Evaluator):
-    """`Evaluator` of `SharedPoints`. All ranks must make the same calls with the same arguments.
+    """`Evaluator` of `Shared` data. All ranks must make the same calls with the same arguments.
 
     Attributes:
+        data: the points, and this rank's part of them.
         own: `Evaluator` of the shard, None where there is none.
     """
 
-    points: SharedPoints
-
-    def __init__(self, points: SharedPoints, accuracy: Accuracy):
-        super().__init__(points, accuracy)
-        self._ranks = points.ranks
-        self.own = None if points.shard is None else Evaluator(points.shard, accuracy)
+    def __init__(self, data: Shared, accuracy: Accuracy):
+        super().__init__(data.points, accuracy)
+        self.data, self._ranks, self._first = data, data.ranks, data.first
+        self.own = None if data.shard is None else Evaluator(data.shard, accuracy)
 
     def moments(self, z: Tensor, sigma: Tensor, *, single: bool) -> Moments:
         self._ranks.agree("posterior", z.device, x=z, sigma=sigma)
@@ -139,7 +145,7 @@ class ShardedEvaluator(Evaluator):
             sums = Moments(len(z), z.shape[1], z.device)
         else:
             sums = self.own.moments(z, sigma, single=single)
-            sums.index += self.points.first
+            sums.index += self._first
         merged = sums if self._ranks.count == 1 or len(z) == 0 else self._merged(z, sums)
         merged.method = f"sharded {sums.method or 'dense'}"
         return merged
@@ -166,22 +172,31 @@ class ShardedEvaluator(Evaluator):
         self._ranks.agree("weights", z.device, x=z, sigma=sigma)
         scores = torch.full((len(z), self.points.size), -torch.inf, dtype=torch.float64, device=z.device)
         if self.own is not None:
-            mine = slice(self.points.first, self.points.first + self.own.points.size)
+            mine = slice(self._first, self._first + self.own.points.size)
             scores[:, mine] = self.own.log_weights(z, sigma, single=single)
         return self._ranks.maximum(scores, "merge of the weights") if len(z) else scores
 
-    def drift_bounds(self, z: Tensor, sigma: Tensor, index: Tensor, trials: tuple[float, ...]) -> Tensor:
-        raise _unshared()
+    def nearest(self, z: Tensor) -> Tensor:
+        self._ranks.agree("nearest", z.device, x=z)
+        row = torch.full((len(z), 2), torch.inf, dtype=torch.float64, device=z.device)
+        if self.own is not None:
+            index = self.own.nearest(z) + self._first
+            row = torch.stack([index.double(), self._squares(z, index)], 1)
+        index, distance = self._ranks.gather(row, "merge of the nearest points").unbind(2)
+        return index.gather(0, _first_of_equal(distance)[None])[0].long()
+
+    def _squares(self, z: Tensor, index: Tensor) -> Tensor:
+        """Squared distances, (B,), which are the same for equal points wherever they are."""
+        block = torch.empty(len(z), self.points.dim, dtype=torch.float64, device=z.device)
+        return self.points.read(index.to(self.points.device), block).sub_(z).square_().sum(1)
 
     def _merged(self, z: Tensor, sums: Moments) -> Moments:
         """The sums of all ranks, by one gathering of `COLUMNS` numbers a query and one all-reduce of the means."""
         ranks, points = self._ranks, self.points
-        centre = points.centre.to(z)
         row = torch.zeros(len(z), COLUMNS, dtype=torch.float64, device=z.device)
         row[:, 0], row[:, 6] = -torch.inf, torch.inf
         if self.own is not None:
-            leader = points.take(sums.index).to(z.device).flatten(1).double() - centre
-            size = (sums.average + centre).norm(dim=1)
+            size = points.restored(sums.average).flatten(1).norm(dim=1) / points.unit
             columns = (
                 sums.top,
                 sums.total,
@@ -189,7 +204,7 @@ class ShardedEvaluator(Evaluator):
                 sums.square,
                 sums.average.square().sum(1),
                 sums.index.double(),
-                (leader - z).square().sum(1),
+                self._squares(z, sums.index),
                 sums.bound * size,
                 sums.estimate * size,
                 sums.doubt,
@@ -205,10 +220,11 @@ class ShardedEvaluator(Evaluator):
         out.energy = (scale * (energy + shift * total)).sum(0)
         out.square = (scale * square).sum(0)
         out.mean = ranks.sum(sums.mean.mul_(scale[ranks.rank, :, None]), "merge of the posterior, its mean")
-        first = (distance <= distance.amin(0) * (1 + _EQUAL)).int().argmax(0)
-        out.index = index.gather(0, first[None])[0].long()
+        out.index = index.gather(0, _first_of_equal(distance)[None])[0].long()
         weight = scale * total / out.total
-        size = (out.average + centre).norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+        size = (points.restored(out.average).flatten(1).norm(dim=1) / points.unit).clamp_min(
+            torch.finfo(torch.float64).tiny
+        )
         slack = 1e-12 * points.radius**2
         between = ((weight * mean_square).sum(0) - out.average.square().sum(1)).clamp_min(0) + slack
         out.doubt = doubt.amax(0)
@@ -228,8 +244,6 @@ def bound_of_merged(weight: Tensor, error: Tensor, doubt: Tensor, between: Tenso
     return torch.exp(2 * doubt) * within + torch.expm1(2 * doubt) * between.sqrt()
 
 
-def _unshared() -> NotImplementedError:
-    return NotImplementedError(
-        "this reads all data on every rank and is not shared by ShardedDenoiser: "
-        "use OptimalDenoiser(data) in one process"
-    )
+def _first_of_equal(distance: Tensor) -> Tensor:
+    """The first rank, (B,), among those whose squared distance, (R, B), is the smallest."""
+    return (distance <= distance.amin(0) * (1 + _EQUAL)).int().argmax(0)

@@ -1,5 +1,6 @@
 """The empirical distribution: N data points, each with probability 1/N, and what may be asked of them (`D.points`)."""
 
-from .empirical import Points, evenly
+from .differences import Leads, leads
+from .empirical import Points, Summary, evenly
 
-__all__ = ["Points", "evenly"]
+__all__ = ["Leads", "Points", "Summary", "evenly", "leads"]

@@ -1,32 +1,31 @@
-"""The N data points as the rows of a matrix that is read in blocks.
+"""The empirical distribution as an object: N points y_j, each with probability 1/N, and what may be asked of them.
 
-Everything the sums of Eq. 43 need from the data is here: rows relative to a fixed centre c, and h_j = ½‖y_j − c‖².
-A uint8 array is taken as images, y = u8/127.5 − 1 in float32 arithmetic, and is never expanded as a whole. The centre
-is the mean of at most 4,096 points spread evenly over the data; any c gives the same posterior, one near the mean
-loses the fewest digits in x·y.
+Everything the sums of Eq. 43 need from the data is here: rows relative to a fixed centre c, in a fixed unit s, and
+h_j = ½‖(y_j − c)/s‖². Neither changes a posterior. The centre, a mean of some points after the far ones are clamped,
+keeps the digits of x·y: of all points, however far away a few of them are. The unit, a power of two and so without
+rounding, is 1 unless the points' radius lies far from it; then no square leaves the range of the numbers.
 
-A read-only memory map larger than the budget is streamed: the kernel reads the next block while this one is used, and
-used blocks are given back, so that they do not count as this process's memory.
+A uint8 array is taken as images, y = u8/127.5 − 1 in float32 arithmetic, and is never expanded as a whole.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
 import math
-import mmap
-import warnings
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..datasets import to_float
+from ..arithmetic import ours
+from ..query import require_finite, require_levels
+from .copies import first_copies
+from .nearest import nearest, two_nearest
+from .rows import Rows
 
-__all__ = ["Points", "evenly"]
+__all__ = ["Points", "Summary", "evenly"]
 
 _BLOCK_BYTES = 48 * 2**20
 """A block of rows in work precision: large enough for a matrix product, small enough for the processor's cache."""
@@ -34,85 +33,187 @@ _LOGITS = 2**19
 """Logits of a block, all queries together: 4 MiB. Without this bound, small events take 4 to 13 times longer."""
 _COVARIANCE = 1024
 """Up to this many values in an event the covariance matrix is formed."""
-_CANDIDATES = 8
-"""Nearest points by their products that are measured by their differences."""
 _FEW_BYTES = 4 * 2**20
 """The same in float64 where there is no large product to feed: 5 times faster at D = 12,288 than 48 MiB."""
+_SOME = 129
+"""Points that the centre is a mean of."""
+_GOLDEN = (5**0.5 - 1) / 2
+_USUAL = -20, 20
+"""Radii for which the unit is 1, as powers of two."""
+_RANGE = 2.0**250
+"""Largest ratio of σ or ‖x − c‖ to the unit, and of the unit to σ: beyond, squares of ratios leave the range."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one pass over the points finds.
+
+    Attributes:
+        centre: (D,) float64, c, in the data's own units; exact in float32 unless the data are float64.
+        unit: s, a power of two.
+        half_norms: (N,) float64, ½‖y_j − c‖² in units of s²; None where each process knows those of its part.
+        offset: (D,) float64, ȳ − c in units of s.
+        radius: max_j ‖y_j − c‖, in units of s.
+        mean_half_norm: of all points.
+    """
+
+    centre: Tensor
+    unit: float
+    half_norms: Tensor | None
+    offset: Tensor
+    radius: float
+    mean_half_norm: float
 
 
 class Points:
-    """Rows of `array` (N, *event), relative to a centre; a memory map of more than `memory` bytes is streamed.
+    """N data points; all inner numbers are relative to `centre` and in units of `unit`.
+
+    Args:
+        array: (N, *event), floating point or uint8; may be a memory map of any size.
+        memory: budget in bytes; a map that is larger is streamed.
+        centre, unit: those given, where other processes hold other parts.
+        summary: of the whole, where the points are shared by processes and no one reads all of them.
 
     Attributes:
-        event: shape of one point.
-        size, dim: N and D = prod(event).
-        centre: (D,) float64, exactly representable in float32; the mean of some points unless it was given.
-        half_norms: (N,) float64, ½‖y_j − c‖².
-        radius: max_j ‖y_j − c‖.
+        centre, unit, half_norms, offset, radius: see `Summary`.
+        shared: whether several processes share the points: what would read all of them is refused.
 
     Raises:
-        ValueError: the array is empty, has no point axis, holds nan or inf, or is neither float nor uint8.
+        ValueError: the array is empty, has no point axis, holds nan or inf, is masked, or is neither float nor uint8.
     """
 
-    def __init__(self, array: Tensor | np.ndarray, memory: int = 2**30, centre: Tensor | None = None):
-        tensor = _as_tensor(array)
-        self._file = _MappedFile.of(array, memory)
-        if tensor.ndim < 2 or tensor.numel() == 0:
-            raise ValueError(
-                f"data must have shape (N, *event) with at least one point and one axis, got {tuple(tensor.shape)}"
-            )
-        if tensor.dtype != torch.uint8 and not tensor.dtype.is_floating_point:
-            raise ValueError(f"data must be floating point, or uint8 for images, got {tensor.dtype}")
-        self.event = tuple(tensor.shape[1:])
-        self.size = tensor.shape[0]
-        self.dim = math.prod(self.event)
-        self._rows = tensor.reshape(self.size, self.dim)
-        self.centre = self._mean_of_some().float().double() if centre is None else centre
-        self._measure()
+    def __init__(
+        self,
+        array: Tensor | np.ndarray,
+        memory: int = 2**30,
+        *,
+        centre: Tensor | None = None,
+        unit: float | None = None,
+        summary: Summary | None = None,
+    ):
+        self.rows = Rows(array, memory)
+        self.memory = memory
+        self.shared = summary is not None
+        with ours():
+            if summary is None:
+                self.centre = centre_of(self.rows) if centre is None else centre
+                summary = self._measured(unit)
+        self.centre, self.unit, self.offset, self.radius = (
+            summary.centre,
+            summary.unit,
+            summary.offset,
+            summary.radius,
+        )
+        self._half_norms, self._mean_half_norm = summary.half_norms, summary.mean_half_norm
 
-    def _measure(self) -> None:
-        """Read all points once: their norms, and whether they are finite."""
-        # Filled in place: thousands of small results between the large temporaries would fragment the heap.
-        self.half_norms = torch.empty(self.size, dtype=torch.float64, device=self.device)
-        for start, block in self.blocks(self.few_rows, self.device):
-            torch.sum(block.square_(), 1, out=self.half_norms[start : start + len(block)]).mul_(0.5)
-        if not torch.isfinite(self.half_norms).all():
-            raise ValueError(
-                f"data must be finite, point {int((~torch.isfinite(self.half_norms)).nonzero()[0])} is not"
-            )
-        self.radius = math.sqrt(2 * float(self.half_norms.max()))
+    def __len__(self) -> int:
+        return self.size
 
     @property
-    def largest_norm(self) -> float:
-        """At least max_j ‖y_j‖."""
-        return self.radius + float(self.centre.norm())
+    def event(self) -> tuple[int, ...]:
+        """Shape of one point."""
+        return self.rows.event
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.rows.size
+
+    @property
+    def dim(self) -> int:
+        """D, the number of values of a point."""
+        return self.rows.dim
 
     @property
     def device(self) -> torch.device:
-        return self._rows.device
+        return self.rows.device
 
     @property
     def streamed(self) -> bool:
         """Whether blocks are read ahead from a file and given back."""
-        return self._file is not None
+        return self.rows.streamed
+
+    @property
+    def bytes(self) -> bool:
+        """Whether the points are images kept as bytes, for `signed`."""
+        return self.rows.dtype == torch.uint8
+
+    @property
+    def half_norms(self) -> Tensor:
+        """(N,) float64, ½‖y_j − c‖²."""
+        if self._half_norms is None:
+            raise _unshared()
+        return self._half_norms
+
+    @property
+    def mean_half_norm(self) -> float:
+        """Of all points."""
+        return self._mean_half_norm
+
+    @property
+    def largest_norm(self) -> float:
+        """At least max_j ‖y_j‖, in units of the data."""
+        return self.radius * self.unit + float(self.centre.norm())
 
     @property
     def few_rows(self) -> int:
-        """Rows of a float64 block that stays in the cache of one core."""
-        return max(1, _FEW_BYTES // (8 * self.dim))
+        """Rows of a float64 block that stays in the cache of one core, and within the budget."""
+        return max(1, min(_FEW_BYTES, self.memory // 4) // (8 * self.dim))
 
-    def block_rows(self, batch: int = 1, memory: int = 2**30, itemsize: int = 8) -> int:
+    @property
+    def mean(self) -> Tensor:
+        """E x0, (*event) float64."""
+        return self.restored(self.offset[None])[0]
+
+    @property
+    def standard_deviation(self) -> float:
+        """√(E‖x0 − E x0‖² / D) over the points, in units of the data."""
+        variance = 2 * self._mean_half_norm - float(self.offset.square().sum())
+        return self.unit * math.sqrt(max(variance, 0.0) / self.dim)
+
+    def reduced(self, x: Tensor) -> Tensor:
+        """(x − c)/unit, (B, D) float64, of x (B, *event); carries x's graph."""
+        z = x.reshape(len(x), self.dim).double() - self.centre.to(x.device)
+        return z if self.unit == 1 else z / self.unit
+
+    def restored(self, z: Tensor) -> Tensor:
+        """c + unit·z, (B, *event) float64, of z (B, D)."""
+        scaled = z if self.unit == 1 else z * self.unit
+        return (scaled + self.centre.to(z.device)).reshape(len(z), *self.event)
+
+    def check(self, z: Tensor, sigma: Tensor) -> None:
+        """Raise ValueError unless queries z, (B, D), and levels, (B,), in units of the points, can be answered.
+
+        They must be finite, the levels positive, neither so far from the size of the data that squares of ratios leave
+        the range of the numbers; and the data unchanged.
+        """
+        self.rows.check()
+        usable = (sigma >= 1 / _RANGE) & (sigma <= _RANGE)
+        if not usable.all():
+            require_levels(sigma * self.unit)
+            raise ValueError(
+                f"sigma must lie between {self.unit / _RANGE:.3g} and {self.unit * _RANGE:.3g} for these data, got "
+                f"{float(sigma[~usable][0]) * self.unit:g}"
+            )
+        near = torch.linalg.vector_norm(z, torch.inf, dim=1) <= _RANGE
+        if not near.all():
+            require_finite(z)
+            row = int((~near).nonzero()[0])
+            raise ValueError(f"x must lie within {self.unit * _RANGE:.3g} of these data, row {row} does not")
+
+    def block_rows(self, batch: int = 1, memory: int | None = None, itemsize: int = 8) -> int:
         """Rows of a block: it and its (batch, rows) logits stay in cache, and within half of `memory` bytes."""
+        memory = self.memory if memory is None else memory
         in_cache = min(_BLOCK_BYTES // (itemsize * self.dim), _LOGITS // max(batch, 1))
         in_budget = min(memory // (4 * itemsize * self.dim), memory // (4 * 8 * 6 * max(batch, 1)))
         return evenly(self.size, max(1, min(in_cache, in_budget)))
 
     def read(self, where: slice | Tensor, out: Tensor, scratch: Tensor | None = None) -> Tensor:
-        """Write y[where] − c into the rows of `out`, in its dtype, and return those rows.
+        """Write (y[where] − c)/unit into the rows of `out`, in its dtype, and return those rows.
 
         `scratch`, float32 and like `out`, spares images that are read as float64 a new tensor.
         """
-        with self._opened(where) as rows:
+        with self.rows.opened(where) as rows:
             block = rows.to(out.device)
             out = out[: len(block)]
             if block.dtype == torch.uint8:
@@ -122,34 +223,27 @@ class Points:
                 elif scratch is None:
                     scratch = torch.empty_like(out, dtype=torch.float32)
                 block = scratch[: len(block)].copy_(block).div_(127.5).sub_(1)
-            return (out if block is out else out.copy_(block)).sub_(self.centre.to(out))
-
-    @contextlib.contextmanager
-    def _opened(self, where: slice | Tensor) -> Iterator[Tensor]:
-        """Rows of the array, (n, D), to be used within the context."""
-        if self._file is not None and isinstance(where, slice):
-            self._file.ahead(where)
-        # Indexing bytes with a tensor is 9 times slower than `index_select`.
-        yield self._rows[where] if isinstance(where, slice) else self._rows.index_select(0, where)
-        if self._file is None:
-            return
-        self._file.release(where if isinstance(where, slice) else slice(int(where.min()), int(where.max()) + 1))
+            elif block.dtype == torch.float64 and out.dtype != torch.float64:
+                # Rounded before the difference, points far from 0 would lose what tells them apart.
+                return out.copy_((block / self.unit).sub_(self.centre.to(block) / self.unit))
+            if block is not out:
+                out.copy_(block)
+            if self.unit == 1:
+                return out.sub_(self.centre.to(out))
+            return out.mul_(1 / self.unit).sub_((self.centre / self.unit).to(out))
 
     def blocks(
         self, rows: int, device: torch.device, index: Tensor | None = None, dtype: torch.dtype = torch.float64
     ) -> Iterator[tuple[int, Tensor]]:
         """Yield (start, y[start : start + rows] − c) over all points or y[index]; one buffer serves all."""
+        if index is None:
+            self.whole()
         count = self.size if index is None else len(index)
         buffer = torch.empty(min(rows, count), self.dim, dtype=dtype, device=device)
-        scratch = torch.empty_like(buffer, dtype=torch.float32) if dtype != torch.float32 else None
+        scratch = torch.empty_like(buffer, dtype=torch.float32) if dtype != torch.float32 and self.bytes else None
         for start in range(0, count, rows):
             part = slice(start, start + rows)
             yield start, self.read(part if index is None else index[part].to(self.device), buffer, scratch)
-
-    @property
-    def bytes(self) -> bool:
-        """Whether the points are images kept as bytes, for `signed`."""
-        return self._rows.dtype == torch.uint8
 
     def signed(self, size: int, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Yield (places, u8 − 128 as int8, (n, D)) over all points or those of `index`, about `size` bytes at a time.
@@ -161,132 +255,105 @@ class Points:
         buffer = torch.empty(rows, self.dim, dtype=torch.uint8, device=device)
         for start in range(0, count, rows):
             part = slice(start, min(start + rows, count))
-            with self._opened(part if index is None else index[part].to(self.device)) as block:
+            with self.rows.opened(part if index is None else index[part].to(self.device)) as block:
                 # Bit for bit, u8 ^ 128 is the signed byte u8 − 128.
                 signed = torch.bitwise_xor(block.to(device), 128, out=buffer[: len(block)]).view(torch.int8)
             yield part, signed
 
     def take(self, index: Tensor) -> Tensor:
         """y[index], (len(index), *event), in the data's own precision; images as float32."""
-        if len(index) == 0:
-            chosen = self._rows[:0]
-        else:
-            with self._opened(index.to(self.device)) as chosen:
-                pass
-        return (to_float(chosen) if chosen.dtype == torch.uint8 else chosen).view(-1, *self.event)
+        return self.rows.take(index)
+
+    def exact(self, index: Tensor, device: torch.device) -> Tensor:
+        """y[index] themselves, (len(index), D) float64, in units of the data and relative to 0."""
+        return self.rows.exact(index).to(device)
+
+    def whole(self) -> None:
+        """Raise NotImplementedError where several processes share the points, for what would read all of them."""
+        if self.shared:
+            raise _unshared()
 
     @functools.cached_property
     def first_copies(self) -> Tensor:
-        """For every point the first one that equals it, (N,) int64, on the CPU; told apart by 16-byte hashes."""
-        first = torch.empty(self.size, dtype=torch.int64)
-        seen: dict[bytes, int] = {}
-        for start in range(0, self.size, self.few_rows):
-            with self._opened(slice(start, start + self.few_rows)) as rows:
-                # Adding 0 makes one zero of both.
-                block = rows.cpu().double() + 0.0 if rows.dtype.is_floating_point else rows.cpu()
-                for place, row in enumerate(block.numpy(), start):
-                    first[place] = seen.setdefault(hashlib.blake2b(row.tobytes(), digest_size=16).digest(), place)
-        return first
+        """For every point the first one that equals it, (N,) int64, on the CPU."""
+        self.whole()
+        return first_copies(self.rows)
 
-    @functools.cached_property
-    def offset(self) -> Tensor:
-        """ȳ − c, (D,) float64: the mean of the points as `blocks` gives them."""
-        total = torch.zeros(self.dim, dtype=torch.float64, device=self.device)
-        for _, block in self.blocks(self.few_rows, self.device):
-            total += block.sum(0)
-        return total / self.size
-
+    @ours()
     def covariance(self) -> Tensor | None:
-        """(1/N) Σ (y_j − ȳ)(y_j − ȳ)ᵀ, (D, D) float64; None for events of more than 1,024 values."""
+        """(1/N) Σ (y_j − ȳ)(y_j − ȳ)ᵀ, (D, D) float64, in units of the data; None beyond 1,024 values."""
         if self.dim > _COVARIANCE:
             return None
         second = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=self.device)
         for _, block in self.blocks(self.few_rows, self.device):
+            block.sub_(self.offset)
             second += block.T @ block / self.size
-        return second - torch.outer(self.offset, self.offset)
+        return second * self.unit**2
+
+    @ours()
+    def nearest(self, z: Tensor) -> Tensor:
+        """The point nearest to each query z, (B, D): (B,) int64; the first in the data among equals."""
+        return nearest(self, z)
+
+    @ours()
+    def two_nearest(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances to the nearest and the second nearest distinct point, (B,) float64 each, in units of the data."""
+        return two_nearest(self, z)
 
     def half_distances(self, z: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield (start, ½‖z − (y_j − c)‖² − ½‖z‖² of a block, (B, n)) over all points, for z (B, D) float64."""
         for start, block in self.blocks(self.block_rows(len(z)), z.device):
             yield start, self.half_norms[start : start + len(block)].to(z.device) - z @ block.T
 
-    def two_nearest(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """‖z − (y − c)‖ of the nearest and the second nearest distinct point, for z (B, D) float64; (B,) each.
+    def _measured(self, unit: float | None) -> Summary:
+        """One pass over all points; a second one where their size asks for a unit of its own."""
+        self.unit = 1.0 if unit is None else unit
+        half_norms, offset = self._norms()
+        largest = float(half_norms.max())
+        radius = math.sqrt(2 * largest) if math.isfinite(largest) else largest
+        if unit is None and radius > 0 and unit_of(math.log2(radius)) != 1:
+            size = max(float(block.abs().max()) for _, block in self.blocks(self.few_rows, self.device))
+            if 0 < size < math.inf:
+                self.unit = unit_of(math.log2(size) + 0.5 * math.log2(self.dim))
+                half_norms, offset = self._norms()
+        if not torch.isfinite(half_norms).all():
+            raise ValueError(f"data must be finite, point {int((~torch.isfinite(half_norms)).nonzero()[0])} is not")
+        radius = math.sqrt(2 * float(half_norms.max()))
+        return Summary(self.centre, self.unit, half_norms, offset, radius, float(half_norms.mean()))
 
-        Products find the candidates, differences measure them.
-        """
-        first = self.first_copies.to(z.device)
-        best = torch.full((len(z), 0), torch.inf, dtype=torch.float64, device=z.device)
-        index = torch.zeros(len(z), 0, dtype=torch.int64, device=z.device)
-        for start, scores in self.half_distances(z):
-            places = torch.arange(start, start + scores.shape[1], device=z.device)
-            scores[:, first[places] != places] = torch.inf
-            joined = torch.cat([best, scores], 1)
-            best, chosen = joined.topk(min(_CANDIDATES, joined.shape[1]), largest=False)
-            index = torch.cat([index, places.expand(len(z), -1)], 1).gather(1, chosen)
-        out = torch.full((len(z), 2), torch.inf, dtype=torch.float64, device=z.device)
-        for row, (query, places, scores) in enumerate(zip(z, index, best, strict=True)):
-            places = places[scores.isfinite()]
-            candidates = self._exact(self._rows[places.to(self.device)]).to(z.device) - self.centre.to(z.device)
-            distances = (candidates - query).norm(dim=1).sort().values[:2]
-            out[row, : len(distances)] = distances
-        return out[:, 0], out[:, 1]
-
-    @property
-    def standard_deviation(self) -> float:
-        """√(E‖y − c‖² / D); c is the mean to within the sampling of `centre`."""
-        return math.sqrt(2 * float(self.half_norms.mean()) / self.dim)
-
-    def _exact(self, block: Tensor) -> Tensor:
-        """The values themselves, in float64."""
-        return (to_float(block) if block.dtype == torch.uint8 else block).double()
-
-    def _mean_of_some(self) -> Tensor:
-        step = max(1, self.size // 4096)
-        total = torch.zeros(self.dim, dtype=torch.float64, device=self.device)
-        for start in range(0, self.size, step * self.few_rows):
-            with self._opened(slice(start, start + step * self.few_rows)) as rows:
-                total += self._exact(rows[::step]).sum(0)
-        # A point that is not finite shows in its own half norm only.
-        return (total / len(range(0, self.size, step))).nan_to_num(0.0, 0.0, 0.0)
+    def _norms(self) -> tuple[Tensor, Tensor]:
+        # Filled in place: thousands of small results between the large temporaries would fragment the heap.
+        half_norms = torch.empty(self.size, dtype=torch.float64, device=self.device)
+        offset = torch.zeros(self.dim, dtype=torch.float64, device=self.device)
+        for start, block in self.blocks(self.few_rows, self.device):
+            offset += block.sum(0)
+            torch.sum(block.square_(), 1, out=half_norms[start : start + len(block)]).mul_(0.5)
+        return half_norms, offset / self.size
 
 
-class _MappedFile:
-    """A memory-mapped array whose pages are asked for before they are used, and given back after.
+def centre_of(rows: Rows) -> Tensor:
+    """A mean of at most 129 points, value by value, after the far ones are clamped; (D,) float64.
 
-    Args:
-        mapped: the map; first: offset of the array in it, in bytes; row: bytes of a row; size: rows.
+    An eighth of the values is clamped on either side, so that a few points, however far, do not move it; of two points
+    it is their middle, of copies that point. It is exact in float32 unless the rows are float64.
     """
+    count = min(_SOME, rows.size)
+    # No two of these places are alike modulo any small number, as data that come in turns may have it.
+    places = torch.arange(count, dtype=torch.float64)
+    if count < rows.size:
+        places = (places + 1).mul_(_GOLDEN).frac_().mul_(rows.size).floor_()
+    index = places.long().unique()
+    # A point that is not finite shows in its own half norm only.
+    values = rows.exact(index).nan_to_num_(0.0, 0.0, 0.0).T.contiguous().sort(1).values
+    left = (len(index) - 1) // 2 if len(index) < 9 else len(index) // 8
+    low, high = values[:, left, None], values[:, len(index) - 1 - left, None]
+    centre = values.clamp(low, high).div_(len(index)).sum(1).clamp_(low[:, 0], high[:, 0])
+    return centre if rows.dtype == torch.float64 else centre.float().double()
 
-    def __init__(self, mapped: mmap.mmap, first: int, row: int, size: int):
-        self._map, self._first, self._row, self._size = mapped, first, row, size
 
-    @classmethod
-    def of(cls, array: Any, memory: int) -> _MappedFile | None:
-        """None for an array that is no map of a file in C order, or is no larger than `memory`."""
-        mapped = getattr(array, "_mmap", None)
-        if not isinstance(mapped, mmap.mmap) or array.nbytes <= memory or not array.flags.c_contiguous:
-            return None
-        if array.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
-            # Pages of a private copy would lose what was written to them.
-            return None
-        start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
-        return cls(mapped, array.__array_interface__["data"][0] - start, array.nbytes // len(array), len(array))
-
-    def ahead(self, rows: slice) -> None:
-        """Have the kernel read the block after this one."""
-        self._advise(mmap.MADV_WILLNEED, rows.stop, 2 * rows.stop - rows.start)
-
-    def release(self, rows: slice) -> None:
-        """Take the block's pages from this process; in the page cache they stay."""
-        self._advise(mmap.MADV_DONTNEED, rows.start, rows.stop)
-
-    def _advise(self, advice: int, start: int, stop: int) -> None:
-        stop = min(stop, self._size)
-        begin = (self._first + start * self._row) // mmap.PAGESIZE * mmap.PAGESIZE
-        end = self._first + stop * self._row
-        if end > begin:
-            self._map.madvise(advice, begin, end - begin)
+def unit_of(log2_radius: float) -> float:
+    """The unit of points of that radius: 1, or a power of two near it where it is far from 1."""
+    return 1.0 if _USUAL[0] <= log2_radius <= _USUAL[1] or math.isinf(log2_radius) else 2.0 ** round(log2_radius)
 
 
 def evenly(count: int, most: int) -> int:
@@ -295,10 +362,8 @@ def evenly(count: int, most: int) -> int:
     return -(-count // parts)
 
 
-def _as_tensor(array: Tensor | np.ndarray) -> Tensor:
-    if isinstance(array, Tensor):
-        return array.detach()
-    with warnings.catch_warnings():
-        # The rows are only read, so a read-only memory map is as good as any.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(np.asarray(array, order="C"))
+def _unshared() -> NotImplementedError:
+    return NotImplementedError(
+        "this reads all data on every rank and is not shared by ShardedDenoiser: "
+        "use OptimalDenoiser(data) in one process"
+    )

@@ -1,0 +1,182 @@
+"""The data points nearest to a query: found by products, settled by differences.
+
+With s_j = ½‖y_j − c‖² − z·(y_j − c) = ½‖z − (y_j − c)‖² − ½‖z‖², the nearest point has the smallest s_j. One pass of
+float32 products bounds every s_j from both sides, by
+
+    |s_j computed − s_j| <= γ'_{D+4} ‖z‖ ‖y_j − c‖ + γ_{D+3} ½‖y_j − c‖²,    γ' and γ those of float32 and float64,
+
+and only points whose lower bound is below the smallest upper bound can be nearest (`optimal.points.rounding`). They are
+bounded again by float64 products if they are many, and what is left is compared by differences with the best of them
+(`optimal.points.differences`): so the answer is right up to what those cannot tell apart, points whose squared
+distances differ by less than 2 γ_{log2 D + 10} ‖y_r − y_j‖ (‖z‖ + ‖y_r‖ + ‖y_j‖). Among equals it is the first.
+
+Events of one to three values are found in a tree (Maneewongvatana and Mount 1999, as scipy has it), and compared by
+differences likewise.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from .differences import leads
+from .rounding import gamma
+
+if TYPE_CHECKING:
+    from .empirical import Points
+
+__all__ = ["nearest", "two_nearest"]
+
+_SINGLE_RANGE = 1e15
+_TREE_DIM = 3
+_TREE_ROWS = 2_000
+"""Points from which on a tree is faster than the products."""
+_TREE_SLACK = 1e-12
+"""Relative: distances of the tree are right to a few units of 2⁻⁵³."""
+_PAIRS = 64
+"""Candidates of a query, on average, from which on float64 products look at them first."""
+_QUERIES = 1024
+"""Queries that pass over the data together."""
+
+
+def nearest(points: Points, z: Tensor) -> Tensor:
+    """The data point nearest to each query, (B,) int64; the first in the data among equals.
+
+    Args:
+        points: the points.
+        z: (B, D) float64, as the points reduce them.
+    """
+    points.whole()
+    parts = [_nearest(points, part) for part in z.split(_QUERIES)]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64, device=z.device)
+
+
+def _nearest(points: Points, z: Tensor) -> Tensor:
+    rows, columns = _candidates(points, z, 1)
+    first = torch.full((len(z),), points.size, dtype=torch.int64, device=z.device)
+    reference = first.scatter_reduce(0, rows, columns, "amin")
+    while True:
+        # A better one is nearer for certain, so that no reference comes twice.
+        found = leads(points, z, reference, rows, columns)
+        furthest = found.lead.new_zeros(len(z)).scatter_reduce_(0, rows, found.lead, "amin")
+        better = (found.lead == furthest[rows]) & (found.lead < -found.error)
+        if not better.any():
+            break
+        nearer = first.scatter_reduce(0, rows[better], columns[better], "amin")
+        reference = torch.where(nearer < points.size, nearer, reference)
+    equal = found.lead <= found.error
+    return first.scatter_reduce(0, rows[equal], columns[equal], "amin")
+
+
+def two_nearest(points: Points, z: Tensor) -> tuple[Tensor, Tensor]:
+    """‖z − (y − c)‖ of the nearest and the second nearest distinct point, (B,) float64 each; inf for none."""
+    out = torch.full((len(z), 2), torch.inf, dtype=torch.float64, device=z.device)
+    for start in range(0, len(z), _QUERIES):
+        part = z[start : start + _QUERIES]
+        rows, columns = _candidates(points, part, 2)
+        squares = _squares(points, part, rows, columns)
+        order = torch.argsort(squares, stable=True)
+        order = order[torch.argsort(rows[order], stable=True)]
+        rows, squares = rows[order], squares[order]
+        count = rows.bincount(minlength=len(part))
+        begin = count.cumsum(0) - count
+        for place in (0, 1):
+            has = (count > place).nonzero().squeeze(1)
+            out[start + has, place] = squares[begin[has] + place].sqrt() * points.unit
+    return out[:, 0], out[:, 1]
+
+
+def _squares(points: Points, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """‖z − (y_j − c)‖² of pairs, (P,) float64, in units of the points."""
+    out = torch.empty(len(rows), dtype=torch.float64, device=z.device)
+    size = points.few_rows
+    for start in range(0, len(rows), size):
+        at = slice(start, start + size)
+        block = torch.empty(len(rows[at]), points.dim, dtype=torch.float64, device=z.device)
+        points.read(columns[at].to(points.device), block)
+        out[at] = block.sub_(z[rows[at]]).square_().sum(1)
+    return out
+
+
+def _candidates(points: Points, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Pairs (query, point), row by row, among which the `count` nearest distinct points of every query are.
+
+    For one nearest, its first copy is among them.
+    """
+    if count == 1 and points.dim <= _TREE_DIM and points.size >= _TREE_ROWS and z.device.type == "cpu":
+        return _by_tree(points, z)
+    distinct = _distinct(points).to(z.device) if count > 1 else None
+    # Beyond the range of float32 its products say nothing.
+    dtype = torch.float32 if len(z) and float(z.abs().max()) < _SINGLE_RANGE else torch.float64
+    rows, columns = _by_products(points, z, count, distinct, dtype, None)
+    if len(rows) <= _PAIRS * len(z):
+        return rows, columns
+    if distinct is None:
+        first = _distinct(points).to(z.device)[columns]
+        rows, columns = rows[first], columns[first]
+    index, places = columns.unique(return_inverse=True)
+    known = torch.zeros(len(z), len(index), dtype=torch.bool, device=z.device)
+    known[rows, places] = True
+    rows, columns = _by_products(points, z, count, known, torch.float64, index)
+    return rows, index[columns]
+
+
+def _distinct(points: Points) -> Tensor:
+    """(N,) bool, whether a point is the first of its copies."""
+    return points.first_copies == torch.arange(points.size, dtype=torch.int64)
+
+
+def _by_products(
+    points: Points, z: Tensor, count: int, allowed: Tensor | None, dtype: torch.dtype, index: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Of the points `index` (None: all), where `allowed`, those that cannot be excluded; places in `index`."""
+    half_norms = points.half_norms.to(z.device)
+    half_norms = half_norms if index is None else half_norms[index]
+    norms = (2 * half_norms).sqrt()
+    # γ' is to γ as 2⁻²⁴ to 2⁻⁵³; the half norms are of float64 either way.
+    factor = gamma(points.dim + 4) * (2.0**29 if dtype == torch.float32 else 1.0) * z.norm(dim=1, keepdim=True)
+    queries = z.to(dtype)
+    best = torch.full((len(z), count), torch.inf, dtype=torch.float64, device=z.device)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    size = points.block_rows(len(z), itemsize=4 if dtype == torch.float32 else 8)
+    for start, block in points.blocks(size, z.device, index, dtype):
+        part = slice(start, start + len(block))
+        scores = half_norms[part] - (queries @ block.T).double()
+        error = factor * norms[part] + gamma(points.dim + 3) * half_norms[part]
+        if allowed is not None:
+            at = allowed[part] if allowed.ndim == 1 else allowed[:, part]
+            scores.masked_fill_(~at, torch.inf)
+        best = torch.cat([best, scores + error], 1).topk(min(count, best.shape[1] + len(block)), 1, largest=False)[0]
+        scores -= error
+        row, column = (scores <= best[:, -1:]).logical_and_(scores < torch.inf).nonzero(as_tuple=True)
+        found.append((row, column + start, scores[row, column]))
+    rows, columns, low = (torch.cat(parts) for parts in zip(*found, strict=True))
+    kept = low <= best[rows, -1]
+    rows, columns = rows[kept], columns[kept]
+    order = torch.argsort(rows, stable=True)
+    return rows[order], columns[order]
+
+
+_TREES: weakref.WeakKeyDictionary[Points, tuple[Any, Tensor]] = weakref.WeakKeyDictionary()
+"""Of the distinct points, and which they are."""
+
+
+def _by_tree(points: Points, z: Tensor) -> tuple[Tensor, Tensor]:
+    if points not in _TREES:
+        index = _distinct(points).nonzero().squeeze(1)
+        block = torch.empty(len(index), points.dim, dtype=torch.float64)
+        _TREES[points] = KDTree(points.read(index, block).numpy()), index
+    tree, index = _TREES[points]
+    queries = z.numpy()
+    distance, _ = tree.query(queries)
+    # The rows of the tree are off by a rounding of their own norms, the distances by a few more.
+    reach = distance + _TREE_SLACK * (np.abs(queries).max(1) + distance)
+    near = tree.query_ball_point(queries, reach)
+    counts = torch.tensor([len(each) for each in near], dtype=torch.int64)
+    columns = torch.tensor([place for each in near for place in each], dtype=torch.int64)
+    return torch.arange(len(near), dtype=torch.int64).repeat_interleave(counts), index[columns]

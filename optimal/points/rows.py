@@ -1,0 +1,153 @@
+"""The rows of the data where they live: in memory, in a file larger than memory, on a device.
+
+A small array is copied. A large one is used where it is; that it has not been written to since is checked by
+PyTorch's own count of writes, for tensors, and by some of its rows, for all (`Rows.check`). A read-only memory map
+larger than the budget is streamed: the kernel reads the next block while this one is used, and used blocks are given
+back, so that they do not count as this process's memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..datasets import to_float
+from .mapped import MappedFile, Reference, by_reference
+
+__all__ = ["Rows"]
+
+_SMALL_BYTES = 16 * 2**20
+"""Up to this size the array is copied."""
+_LOOK, _LOOK_BYTES = 64, 2**18
+"""Most rows, and bytes, by which a change of a large array is noticed."""
+
+
+class Rows:
+    """Rows of `array` (N, *event); a memory map of more than `memory` bytes is streamed.
+
+    Attributes:
+        event: shape of one row.
+        size, dim: N and D = prod(event).
+
+    Raises:
+        ValueError: the array is empty, has no row axis, is masked, or is neither float nor uint8.
+    """
+
+    def __init__(self, array: Tensor | np.ndarray, memory: int):
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError("data must not be a masked array: fill or drop what is masked first, as by array.filled()")
+        tensor = _as_tensor(array)
+        if tensor.ndim < 2 or tensor.numel() == 0:
+            raise ValueError(
+                f"data must have shape (N, *event) with at least one point and one axis, got {tuple(tensor.shape)}"
+            )
+        if tensor.dtype != torch.uint8 and not tensor.dtype.is_floating_point:
+            raise ValueError(f"data must be floating point, or uint8 for images, got {tensor.dtype}")
+        self._memory = memory
+        mapped = isinstance(array, np.memmap)
+        own = not mapped and tensor.numel() * tensor.element_size() <= _SMALL_BYTES
+        self._hold(tensor.clone() if own else tensor, None if own else array)
+        self._seen = self._look()
+
+    def _hold(self, tensor: Tensor, array: Any) -> None:
+        self._array, self._tensor = array, tensor
+        self._file = MappedFile.of(array, self._memory)
+        self._version = None if tensor.is_inference() else tensor._version
+        self.event = tuple(tensor.shape[1:])
+        self.size = tensor.shape[0]
+        self.dim = math.prod(self.event)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {"memory": self._memory, "seen": self._seen, "array": by_reference(self._array)}
+        # The array of a map is found again in its file; every other is the tensor itself.
+        state["tensor"] = None if isinstance(state["array"], Reference) else self._tensor
+        if state["tensor"] is not None:
+            state["array"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._memory, self._seen = state["memory"], state["seen"]
+        array, tensor = state["array"], state["tensor"]
+        if tensor is None:
+            array = array.open()
+            tensor = _as_tensor(array)
+        self._hold(tensor, array)
+        if self._array is not None:
+            self.check()
+
+    @property
+    def device(self) -> torch.device:
+        return self._tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._tensor.dtype
+
+    @property
+    def streamed(self) -> bool:
+        """Whether blocks are read ahead from a file and given back."""
+        return self._file is not None
+
+    def check(self) -> None:
+        """Raise ValueError if a large array is no longer what it was: noticed by some of its rows."""
+        if self._array is None:
+            return
+        written = self._version is not None and self._tensor._version != self._version
+        if written or self._look() != self._seen:
+            raise ValueError(
+                "the data were changed after the denoiser was made: make a new one, or give it a copy of the data"
+            )
+
+    def _look(self) -> bytes:
+        """A digest of rows spread over an array that is not our own."""
+        if self._array is None:
+            return b""
+        row_bytes = max(1, self.dim * self._tensor.element_size())
+        count = min(self.size, _LOOK, max(2, _LOOK_BYTES // row_bytes))
+        index = torch.arange(count, dtype=torch.int64, device=self.device) * (self.size - 1) // max(count - 1, 1)
+        rows = self._tensor.index_select(0, index).cpu().contiguous()
+        return hashlib.blake2b(rows.view(-1).view(torch.uint8).numpy().data, digest_size=16).digest()
+
+    @contextlib.contextmanager
+    def opened(self, where: slice | Tensor) -> Iterator[Tensor]:
+        """Rows as they are stored, (n, D), to be used within the context."""
+        if self._file is not None and isinstance(where, slice):
+            self._file.ahead(where)
+        # Indexing bytes with a tensor is 9 times slower than `index_select`.
+        rows = self._tensor[where] if isinstance(where, slice) else self._tensor.index_select(0, where)
+        yield rows.reshape(len(rows), self.dim)
+        if self._file is None or len(rows) == 0:
+            return
+        self._file.release(where if isinstance(where, slice) else slice(int(where.min()), int(where.max()) + 1))
+
+    def exact(self, index: Tensor) -> Tensor:
+        """The rows themselves, (len(index), D) float64; images as `to_float` has them."""
+        with self.opened(index.to(self.device)) as rows:
+            return (to_float(rows) if rows.dtype == torch.uint8 else rows).to(torch.float64, copy=True)
+
+    def take(self, index: Tensor) -> Tensor:
+        """Rows at `index`, (len(index), *event), in their own precision; images as float32."""
+        with self.opened(index.to(self.device)) as rows:
+            chosen = to_float(rows) if rows.dtype == torch.uint8 else rows.clone()
+        return chosen.view(-1, *self.event)
+
+
+def _as_tensor(array: Tensor | np.ndarray) -> Tensor:
+    """The array as a tensor, without a copy where there is a way."""
+    if isinstance(array, Tensor):
+        return array.detach()
+    array = np.asarray(array)
+    if any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    with warnings.catch_warnings():
+        # The rows are only read, so a read-only memory map is as good as any.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)

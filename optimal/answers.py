@@ -15,9 +15,8 @@ from tqdm import tqdm
 
 from .border import collapse_border, seeking_refining_border
 from .datasets import Dataset
-from .denoiser import OptimalDenoiser, Posterior
+from .denoiser import OptimalDenoiser
 from .flow import FlowMap, certify
-from .query import Levels
 from .regimes import collapse_sigma, speciation_sigma, top_eigenvalue
 from .samplers import sample, solver_of
 from .schedule import karras
@@ -101,11 +100,10 @@ def destination(data: Dataset, x: Tensor, sigma: float, *, say: Say) -> tuple[Te
     `certified`: whether it is proven at sigma already; `captured`: the noise level from which on it is, 0 where x is on
     the border between basins to within rounding; `weight`: the posterior probability of the destination.
     """
-    D = _Watched(data)
+    D = OptimalDenoiser(data)
     _announce(_FLOW_CALLS * _seconds(D, 1), say)
-    with D.bar:
-        post = D.posterior(x, sigma)
-        landing = FlowMap(D).land(x, sigma)
+    post = D.posterior(x, sigma)
+    landing = FlowMap(D).land(x, sigma, progress=True)
     index, captured = int(landing.index), float(landing.captured)
     certified = bool(certify(D, x, sigma, landing.index).holds)
     if certified:
@@ -192,18 +190,6 @@ def sampled(
         "index": index.tolist(),
     }
     return {"noises": noises, "samples": samples, "index": index, "sigmas": sigmas}, found
-
-
-class _Watched(OptimalDenoiser):
-    """An optimum that counts its calls on stderr, once they have taken a second."""
-
-    def __init__(self, data: Dataset):
-        super().__init__(data)
-        self.bar = tqdm(desc="flow", unit="call", leave=False, delay=1)
-
-    def posterior(self, x: Tensor, sigma: Levels) -> Posterior:
-        self.bar.update()
-        return super().posterior(x, sigma)
 
 
 def _span_seconds(D: OptimalDenoiser) -> float:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import time
 from collections.abc import Callable
 
 import pytest
 import torch
 from contracts import check_denoiser
 from torch import Tensor
+from tqdm import tqdm
 
 from optimal import FlowMap, OptimalDenoiser, capture, karras, load, log_linear, sample, trajectory
 from optimal.flow.adaptive import AdaptiveFlow
 from optimal.reference import Gaussian, GaussianMixture, TwoPoint
-from optimal.samplers import SOLVERS
+from optimal.samplers import SOLVERS, Solver, Step
 from optimal.span import few_points
 
 Normal = Callable[..., Tensor]
@@ -228,7 +231,7 @@ def test_few_points_are_followed_in_their_span(
     assert few.denoiser.event == (40,)
     points = D.take(torch.arange(40)).flatten(1)
     torch.testing.assert_close(few.expanded(few.reduced(points)).float(), points, rtol=0, atol=1e-5)
-    monkeypatch.setattr("optimal.flow.flow_map.few_points", lambda _: None)
+    monkeypatch.setattr("optimal.flow.exact.few_points", lambda _: None)
     expected = FlowMap(D).land(x, 80.0)
     assert torch.equal(landing.index, expected.index)
     assert torch.equal(landing.x, expected.x)
@@ -452,9 +455,60 @@ def test_rows_step_for_themselves(normal: Normal) -> None:
     together = FlowMap(D).land(x, torch.tensor([80.0, 1.0]))
     assert alone.nfe[0] == together.nfe[0]
     assert alone.captured[0] == together.captured[0]
-    flow = AdaptiveFlow(D.posterior, x, torch.tensor([80.0, 1.0], dtype=torch.float64), torch.zeros(2), 1e-4)
+    flow = AdaptiveFlow(D.posterior, x, torch.tensor([80.0, 1.0], dtype=torch.float64), torch.zeros(2), 1e-4, 1000)
     flow.advance()
     flow.keep(torch.tensor([False, True]))
     assert len(flow) == 1
     assert flow.rows.tolist() == [1]
     assert flow.sigma.shape == flow.nfe.shape == (1,)
+
+
+@pytest.mark.parametrize(("solver", "options"), ONE_STEP)
+def test_rows_at_mixed_levels_share_their_calls(solver: str, options: dict, normal: Normal) -> None:
+    """64 rows at 64 levels on and between those of the grid: as many calls as the row with most, and its own steps."""
+    D, sigmas = OptimalDenoiser(normal(20, 3)), karras(8, sigma_max=20.0, sigma_min=0.05)
+    levels = torch.logspace(math.log10(0.05), math.log10(20), 64, dtype=torch.float64)
+    x = levels[:, None] * normal(64, 3)
+    asked = []
+
+    def watched(x: Tensor, sigma: float | Tensor) -> Tensor:
+        asked.append(len(x))
+        return D(x, sigma)
+
+    landing = FlowMap(watched, sigmas, solver, **options).land(x, levels)
+    assert len(asked) == landing.nfe.max()
+    assert sum(asked) == landing.nfe.sum()
+    jump = FlowMap(D, sigmas, solver, **options)
+    alone = [jump.land(x[row : row + 1], levels[row]) for row in range(64)]
+    torch.testing.assert_close(landing.x, torch.cat([one.x for one in alone]), rtol=0, atol=1e-12)
+    assert torch.equal(landing.nfe, torch.cat([one.nfe for one in alone]))
+
+
+def test_solvers_that_write_into_what_they_are_given(normal: Normal) -> None:
+    """A step is run again for each of its questions: from a fresh copy of its start and of the answers."""
+
+    class Writing(Solver):
+        def __call__(self, step: Step) -> Tensor:
+            step.x.sub_(step.denoised).mul_(step.sigma_next / step.sigma).add_(step.denoised)
+            if step.sigma_next:
+                step.x.add_(step.evaluate(step.x, step.sigma_next)).div_(2)
+            return step.denoised.copy_(step.x)
+
+    class Pure(Solver):
+        def __call__(self, step: Step) -> Tensor:
+            x = (step.x - step.denoised) * (step.sigma_next / step.sigma) + step.denoised
+            return (x + step.evaluate(x, step.sigma_next)) / 2 if step.sigma_next else x
+
+    D, x = OptimalDenoiser(normal(20, 3)), 5 * normal(4, 3)
+    writing, pure = (FlowMap(D, [5.0, 2.0, 1.0, 0.0], solver) for solver in (Writing(), Pure()))
+    assert torch.equal(writing(x, 5.0), pure(x, 5.0))
+
+
+def test_calls_are_counted_on_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimal.flow.flow_map.tqdm", functools.partial(tqdm, mininterval=0))
+    D = OptimalDenoiser(column(-1.0, 1.0))
+    slow = FlowMap(lambda x, sigma: time.sleep(0.4) or D(x, sigma), [8.0, 4.0, 2.0, 1.0, 0.0], "euler")
+    slow.land(column(0.3), 8.0)
+    assert capsys.readouterr().err == ""
+    slow.land(column(0.3), 8.0, progress=True)
+    assert "flow: 4call" in capsys.readouterr().err

@@ -2,7 +2,8 @@
 
 from .adaptive import AdaptiveFlow
 from .certificate import Capture, Certificate, capture, certify
-from .flow_map import FlowMap, Landing
+from .flow_map import FlowMap
+from .landing import Landing
 from .statistics import Basins, LandingStatistics, basins, landing_statistics
 
 __all__ = [

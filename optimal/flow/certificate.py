@@ -36,6 +36,7 @@ from jaxtyping import Int, Num
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
+from ..query import Levels
 
 __all__ = ["TRIALS", "Capture", "Certificate", "capture", "certify"]
 
@@ -86,7 +87,7 @@ class Capture:
 
 
 def certify(
-    D: OptimalDenoiser, x: Num[Tensor, "B *event"], sigma: float | Tensor, index: Int[Tensor, " B"] | None = None
+    D: OptimalDenoiser, x: Num[Tensor, "B *event"], sigma: Levels, index: Int[Tensor, " B"] | None = None
 ) -> Certificate:
     """Whether the exact flow from x is certain to end on the leader of the posterior; never wrongly so.
 

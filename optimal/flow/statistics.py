@@ -28,7 +28,8 @@ from tqdm import tqdm
 from ..denoiser import OptimalDenoiser
 from ..draws import Data, draw_pairs
 from ..reference.transport import log_normal
-from .flow_map import FlowMap, Landing
+from .flow_map import FlowMap
+from .landing import Landing
 
 __all__ = ["Basins", "LandingStatistics", "basins", "landing_statistics"]
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from torch import Tensor
 from optimal import OptimalDenoiser, Posterior, load
 from optimal.datasets import to_float
 from optimal.evaluate import keops
-from optimal.storage import cache_folder
+from optimal.evaluate.keops_library import imported
 
 __all__ = ["BOUNDS", "DIMS", "METHODS", "Data", "data_of", "mean_of", "noisy", "shrink", "unavailable"]
 
@@ -114,10 +113,7 @@ def _cdist(data: Data) -> Evaluate:
 
 
 def _lazy_tensor(data: Data) -> Evaluate:
-    # Where `optimal` keeps its compiled formulas, and quiet about the GPU that is not there.
-    folder = Path(os.environ.setdefault("KEOPS_CACHE_FOLDER", str(cache_folder() / "keops")))
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("KEOPS_VERBOSE", "0")
+    imported()  # with the compiler and the folder of `optimal`
     from pykeops.torch import LazyTensor
 
     # Its operations are made at run time, so that no type is known.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from problems import absolute_error, row_error
 from torch import Tensor
 
 from optimal import OptimalDenoiser
-from optimal.evaluate import Accuracy, Evaluator, dense, keops
+from optimal.evaluate import Accuracy, Evaluator, Tilt, dense, keops, keops_library
 from optimal.points import Points
 
 Normal = Callable[..., Tensor]
@@ -41,21 +42,119 @@ def test_same_as_dense(dim: int, sigma: float, normal: Normal) -> None:
     assert row_error(left.mean.flip(0), right.mean).amax() > 1e-3
 
 
-def test_no_compiler(monkeypatch: pytest.MonkeyPatch, normal: Normal) -> None:
-    monkeypatch.setattr(keops, "available", lambda: False)
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, normal: Normal) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match=r"method='keops' needs a C\+\+ compiler .* or use method='dense'"):
         OptimalDenoiser(normal(5, 2), method="keops")
     points = Points(normal(1000, 1))
     assert Evaluator(points, Accuracy()).choose(torch.empty(10**7, 1), single=True) is dense
 
 
-def test_compiler_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
+def compiler_only(folder: Path) -> Path:
+    """A folder for the path: the compiler of this machine called clang++, and what it calls by name."""
+    found = keops_library.compiler()
+    if found is None:
+        pytest.skip("no C++ compiler")
+    folder.mkdir()
+    (folder / "clang++").symlink_to(str(shutil.which(found)))
+    for tool in ("sh", "as", "ld"):
+        (folder / tool).symlink_to(str(shutil.which(tool)))
+    return folder
+
+
+def test_the_compiler_is_one_that_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = compiler_only(tmp_path / "bin")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "g++").touch(mode=0o755)
+    (broken / "g++").write_text("#!/bin/sh\nexit 1\n")
+    monkeypatch.setenv("PATH", f"{broken}:{place}")
+    for cxx in ("", "nowhere", "g++"):
+        monkeypatch.setenv("CXX", cxx)
+        assert keops_library.compiler() == "clang++"
+        assert keops.available()
+    monkeypatch.setenv("CXX", str(place / "clang++"))
+    assert keops_library.compiler() == str(place / "clang++")
+    (tmp_path / "a b").symlink_to(place)
+    monkeypatch.setenv("CXX", str(tmp_path / "a b" / "clang++"))  # a shell would read two words
+    assert keops_library.compiler() == "clang++"
+    monkeypatch.setenv("PATH", str(broken))
+    monkeypatch.delenv("CXX")
+    assert keops_library.compiler() is None
     assert not keops.available()
-    compiler = tmp_path / "g++"
-    compiler.touch(mode=0o755)
-    assert keops.available()
+
+
+@pytest.mark.parametrize("name", ["plain", "my cache", "c(1)", "it's", "$HOME", "a;b", "ü", "-x"])
+def test_a_shell_reads_the_folder_as_it_stands(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "inside").touch()
+    monkeypatch.chdir(tmp_path)
+    path = keops_library.plain_path(Path(name))
+    assert Path(path).is_absolute()
+    assert (Path(path) / "inside").exists()
+    assert subprocess.check_output(f"ls {path}", shell=True, text=True) == "inside\n"
+
+
+def failing(*_: object, **__: object) -> Callable[..., Tensor]:
+    def reduce(*_: Tensor) -> Tensor:
+        raise ModuleNotFoundError("No module named 'pykeops_cpp_0123456789'\n(traceback)")
+
+    return reduce
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """KeOps as it is before its first use."""
+    monkeypatch.setenv("OPTIMAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("optimal.evaluate.keops._failed", [])
+    for cached in (keops_library.imported, keops_library.reduction):
+        cached.cache_clear()
+    yield
+    for cached in (keops_library.imported, keops_library.reduction):
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize(
+    ("where", "what", "message"),
+    [
+        ("pykeops.torch.Genred", failing, r"could not compile or load its formula \(ModuleNotFoundError: No module"),
+        ("sys.modules", None, r"cannot import KeOps \(ModuleNotFoundError: import of pykeops halted"),
+    ],
+)
+def test_a_failure_is_one_sentence_or_dense(
+    where: str, what: object, message: str, normal: Normal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if keops_library.compiler() is None:
+        pytest.skip("no C++ compiler")
+    if what is None:
+        monkeypatch.setitem(sys.modules, "pykeops", None)
+    else:
+        monkeypatch.setattr(where, what)
+    data, x = normal(30, 1), normal(4, 1)
+    expected = OptimalDenoiser(data, method="dense")
+    with pytest.raises(ValueError, match=message + r".*: use method='dense'$"):
+        OptimalDenoiser(data, method="keops")(x, 0.5)
+    monkeypatch.setattr(Evaluator, "choose", lambda *_, **__: keops if keops.available() else dense)
+    D = OptimalDenoiser(data)
+    with pytest.warns(RuntimeWarning, match="dense sums are used, which take longer here: .*" + message):
+        assert torch.equal(D(x, 0.5), expected(x, 0.5))
+    assert not keops.available()
+    assert torch.equal(D.covariance_product(x, 0.5, x), expected.covariance_product(x, 0.5, x))
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_a_formula_that_fails_later_is_dense_too(normal: Normal, monkeypatch: pytest.MonkeyPatch) -> None:
+    if keops_library.compiler() is None:
+        pytest.skip("no C++ compiler")
+    monkeypatch.setattr("pykeops.torch.Genred", failing)
+    data, x, sigma = normal(30, 1), normal(4, 1), torch.full((4,), 0.5, dtype=torch.float64)
+    points, ones = Points(data), torch.ones(4, dtype=torch.float64)
+    tilt = Tilt(ones, x, x, ones, ones)
+    with pytest.warns(RuntimeWarning, match="dense sums are used"):
+        found = keops.tilt(points, x, sigma, tilt, single=False, accuracy=Accuracy())
+    assert torch.equal(found, dense.tilt(points, x, sigma, tilt, single=False, accuracy=Accuracy()))
 
 
 @pytest.mark.parametrize(("dim", "batch", "chosen"), [(1, 2 * 10**6, keops), (1, 10**6, dense), (2, 2 * 10**6, dense)])
@@ -64,28 +163,35 @@ def test_auto_follows_the_measured_crossover(dim: int, batch: int, chosen: objec
     assert evaluator.choose(torch.empty(1, dim).expand(batch, dim), single=True) is chosen
 
 
-def test_a_killed_compilation_is_compiled_again(tmp_path) -> None:
-    """KeOps alone would load the half-written file and crash."""
-    script = (
-        "import torch; from optimal import OptimalDenoiser; torch.set_num_threads(1); "
-        "print(float(OptimalDenoiser(torch.tensor([[-1.0], [1.0]]), method='keops')(torch.tensor([[0.5]]), 1.0)))"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "KEOPS_CACHE_FOLDER"}
-    environment["OPTIMAL_CACHE"] = str(tmp_path)
+FORMULA = """
+import torch
+from optimal.evaluate.keops_library import reduction
+ones = torch.ones(3, 2, dtype=torch.float64)
+print(float(reduction("Sum", "(x | y)", ("x = Vi(2)", "y = Vj(2)"))(ones[:1], ones)))
+"""
 
-    def run() -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=True
-        )
-        return done.stdout.splitlines()[-1]
 
-    assert float(run()) == pytest.approx(math.tanh(0.5), rel=1e-6)
-    assert not list((tmp_path / "keops").glob("compiling-*"))
-    libraries = list((tmp_path / "keops").rglob("pykeops_cpp_*.so"))
-    assert libraries
-    for library in libraries:
-        library.write_bytes(library.read_bytes()[:1000])
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    (tmp_path / "keops" / f"compiling-{dead.pid}").touch()
-    assert float(run()) == pytest.approx(math.tanh(0.5), rel=1e-6)
+def test_processes_at_once_and_a_killed_one(tmp_path: Path) -> None:
+    """In a folder that KeOps alone would hand to the shell as it is, with a compiler that it would not look for."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("KEOPS_CACHE_FOLDER", "CXX")}
+    environment |= {"OPTIMAL_CACHE": "my cache (1)", "PATH": str(compiler_only(tmp_path / "bin"))}
+    environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
+
+    def run(count: int) -> str:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        command = [sys.executable, "-c", FORMULA]
+        started = [subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, **pipes) for _ in range(count)]
+        said = [process.communicate(timeout=200) for process in started]
+        assert [out for out, _ in said] == ["6.0\n"] * count, said
+        return "".join(error for _, error in said)
+
+    assert run(2).count("Compiling pykeops cpp") == 1
+    folder = tmp_path / "my cache (1)" / "keops"
+    assert not list(folder.glob("compiling-*"))
+    assert not list(folder.rglob("*.pkl"))
+    assert "Compiling" not in run(1)
+    # KeOps alone would load the half-written file and crash.
+    (library,) = folder.rglob("pykeops_cpp_*.so")
+    (folder / f"compiling-{os.getpid()}").touch()  # a process of that number runs, but not behind the lock
+    library.write_bytes(library.read_bytes()[:1000])
+    assert run(1).count("Compiling pykeops cpp") == 1

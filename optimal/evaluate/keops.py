@@ -7,46 +7,67 @@ float64. The logits are those of `dense`: l_j = (z·(y_j − c) − h_j)/σ².
 
 from __future__ import annotations
 
-import functools
-import os
-import shutil
+import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..points import Points
-from ..storage import cache_folder, running
+from . import dense
+from .keops_library import Unavailable, compiler, reduction, required_compiler
 from .moments import Moments
 from .protocol import Accuracy, Tilt
 
 __all__ = ["available", "moments", "require", "tilt"]
 
-_MARK = "compiling-"
 _LOGIT = "p * ((z | y) - h)"
+_failed: list[Unavailable] = []
+"""What made "auto" go on without KeOps in this process."""
 
 
 def available() -> bool:
-    """Whether a C++ compiler is there, without which KeOps cannot run."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
+    """Whether KeOps can be expected to run: there is a C++ compiler that works, and nothing has failed so far."""
+    return not _failed and compiler() is not None
 
 
 def require() -> None:
     """Raise the one clear sentence when KeOps cannot run.
 
     Raises:
-        ValueError: there is no C++ compiler.
+        ValueError: there is no C++ compiler that works.
     """
-    if not available():
-        raise ValueError(
-            "method='keops' needs a C++ compiler (g++ or clang++ on the path): install one or use method='dense'"
-        )
+    required_compiler()
 
 
 def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy: Accuracy) -> Moments:
-    """The running sums of `Moments`, for z (B, D) and sigma (B,), float64: the leader, then sums relative to it."""
+    """The running sums of `Moments`, for z (B, D) and sigma (B,), float64: the leader, then sums relative to it.
+
+    Raises:
+        ValueError: KeOps fails where it was asked for; where "auto" chose it, dense takes its place, with a warning.
+    """
+    try:
+        return _moments(points, z, sigma, accuracy)
+    except Unavailable as error:
+        _instead(error, accuracy)
+    return dense.moments(points, z, sigma, single=single, accuracy=accuracy)
+
+
+def tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, accuracy: Accuracy) -> Tensor:
+    """Σ_j w_j c_j (y_j − D), (B, D), with the c_j of `Tilt`.
+
+    Raises:
+        ValueError: as for `moments`.
+    """
+    try:
+        return _tilt(points, z, sigma, tilt, accuracy)
+    except Unavailable as error:
+        _instead(error, accuracy)
+    return dense.tilt(points, z, sigma, tilt, single=single, accuracy=accuracy)
+
+
+def _moments(points: Points, z: Tensor, sigma: Tensor, accuracy: Accuracy) -> Moments:
     sums = Moments(len(z), points.dim, z.device)
     precision = 1 / sigma.square()[:, None]
     find_leader = _reduction("Max_ArgMax", _LOGIT, points.dim)
@@ -67,8 +88,7 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
     return sums
 
 
-def tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, accuracy: Accuracy) -> Tensor:
-    """Σ_j w_j c_j (y_j − D), (B, D), with the c_j of `Tilt`."""
+def _tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, accuracy: Accuracy) -> Tensor:
     precision = 1 / sigma.square()[:, None]
     log_weight = f"({_LOGIT} - t)"
     distance = "(IntCst(2) * (h - (m | y)) + (m | m))"
@@ -91,7 +111,6 @@ def _blocks(points: Points, z: Tensor, memory: int) -> Iterator[tuple[int, Tenso
         yield start, block, half_norms[start : start + len(block), None].contiguous()
 
 
-@functools.lru_cache(maxsize=64)
 def _reduction(kind: str, formula: str, dim: int) -> Callable[..., Any]:
     """A compiled reduction over the data of `formula`, with only the variables that it names."""
     variables = {"z": f"Vi({dim})", "y": f"Vj({dim})", "h": "Vj(1)", "p": "Vi(1)"}
@@ -99,42 +118,16 @@ def _reduction(kind: str, formula: str, dim: int) -> Callable[..., Any]:
         variables |= {"t": "Vi(1)", "m": f"Vi({dim})", "d": f"Vi({dim})", "a": "Vi(1)", "b": "Vi(1)"}
     elif "m" in formula:
         variables |= {"m": "Vi(1)", "v": f"Vj({dim + 2})"}
-    aliases = [f"{name} = {shape}" for name, shape in variables.items()]
-    reduce = _genred()(formula, aliases, reduction_op=kind, axis=1)
-    loaded = False
-
-    def marked(*arguments: Tensor) -> Any:
-        # KeOps loads whatever file it finds, and a half-written one ends the process: the first call, which compiles,
-        # leaves a mark until it is through.
-        nonlocal loaded
-        if loaded:
-            return reduce(*arguments)
-        mark = Path(os.environ["KEOPS_CACHE_FOLDER"]) / f"{_MARK}{os.getpid()}"
-        mark.touch()
-        result = reduce(*arguments)
-        mark.unlink(missing_ok=True)
-        loaded = True
-        return result
-
-    return marked
+    return reduction(kind, formula, tuple(f"{name} = {shape}" for name, shape in variables.items()))
 
 
-@functools.lru_cache(maxsize=1)
-def _genred() -> Callable[..., Any]:
-    """KeOps' entry point, imported on first use: the import itself looks for compilers and writes to a cache folder."""
-    require()
-    if not os.environ.get("KEOPS_CACHE_FOLDER"):
-        folder = cache_folder() / "keops"
-        marks = list(folder.glob(f"{_MARK}*"))
-        if marks and not any(running(int(mark.name.removeprefix(_MARK))) for mark in marks):
-            shutil.rmtree(folder, ignore_errors=True)
-        os.environ["KEOPS_CACHE_FOLDER"] = str(folder)
-    Path(os.environ["KEOPS_CACHE_FOLDER"]).mkdir(parents=True, exist_ok=True)
-    # Quiet about the GPU that is not there when it is imported, but not about the seconds that it spends compiling.
-    asked = os.environ.setdefault("KEOPS_VERBOSE", "0")
-    import pykeops
-    from pykeops.torch import Genred
+def _instead(error: Unavailable, accuracy: Accuracy) -> None:
+    """Go on with dense where the choice was ours, and choose it from now on.
 
-    if asked == "0" and "PYKEOPS_VERBOSE" not in os.environ:
-        pykeops.set_verbose(True)
-    return Genred
+    Raises:
+        Unavailable: keops was asked for.
+    """
+    if accuracy.method != "auto":
+        raise error
+    _failed.append(error)
+    warnings.warn(f"dense sums are used, which take longer here: {error}", RuntimeWarning, stacklevel=2)

@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.special import erfcx, ndtr
 from torch import Tensor
 
 from optimal import OptimalDenoiser, load
-from optimal.evaluate.drift import leads
 from optimal.flow.certificate import TRIALS, Capture, Certificate, capture, certify
-from optimal.points import Points
+from optimal.reference import GaussianMixture
 
 Normal = Callable[..., Tensor]
 
@@ -230,29 +232,176 @@ def test_sums_are_upper_bounds(dim: int, far: float, normal: Normal) -> None:
             np.testing.assert_allclose(sums[small], expected[small], rtol=2e-3, atol=1e-12)
 
 
+def exact_sums(data: Tensor, x: Tensor, sigma: float, k: int) -> list[mpmath.mpf]:
+    """S(δ) of one query, from leads and distances in rational arithmetic, to 40 digits."""
+    y = [[Fraction(value) for value in row] for row in data.double().flatten(1).tolist()]
+    query, square = [Fraction(value) for value in x.double().flatten().tolist()], Fraction(sigma) ** 2
+    to_points = [sum((a - b) ** 2 for a, b in zip(query, row, strict=True)) for row in y]
+    sums, copies = [mpmath.mpf(0)] * len(TRIALS), 0
+    for j, row in enumerate(y):
+        apart = sum((a - b) ** 2 for a, b in zip(y[k], row, strict=True))
+        if apart == 0:
+            copies += 1
+            continue
+        g, A = number((to_points[j] - to_points[k]) / (2 * square)), mpmath.sqrt(number(apart / square))
+        for trial, delta in enumerate(TRIALS):
+            c = g / A - A / 2 - mpmath.mpf(delta)
+            term = mpmath.exp(c * c / 2) * mpmath.erfc((A + c) / mpmath.sqrt(2)) * mpmath.sqrt(mpmath.pi / 2)
+            sums[trial] += term
+    return [total / copies for total in sums]
+
+
+def number(value: Fraction) -> mpmath.mpf:
+    return mpmath.mpf(value.numerator) / value.denominator
+
+
+def check_bounds(data: Tensor, x: Tensor, sigma: float, index: Tensor, D: OptimalDenoiser | None = None) -> list[float]:
+    """Assert that no sum is below its exact value; by what factors they are above."""
+    sums, ratios = drift_bounds(D or OptimalDenoiser(data), x, sigma, index).tolist(), []
+    with mpmath.workdps(60):
+        for row, k in enumerate(index.tolist()):
+            for found, exact in zip(sums[row], exact_sums(data, x[row], sigma, k), strict=True):
+                assert not found < exact, (row, k, found, exact)
+                if 1e-200 < exact < 1e200 and math.isfinite(found):
+                    ratios.append(float(found / exact))
+    return ratios
+
+
 @pytest.mark.parametrize("dim", [1, 3, 50])
-def test_leads_are_lower_bounds(dim: int, normal: Normal) -> None:
-    """Against rational arithmetic, on the border between points 100 apart at σ = 1e-3, where nats are lost."""
-    data = 100 * normal(30, dim)
-    data[1] = data[0] + 1e-3
-    x = (data[:10] + data[10:20]) / 2
-    index, sigma = torch.arange(10), 1e-3
-    points = Points(data)
-    z = x - points.centre
-    parts = list(leads(points, z, torch.full((10,), sigma, dtype=torch.float64), index, memory=2**30))
-    lead, distance = (torch.cat(columns, 1) for columns in zip(*parts, strict=True))
-    exact = [[[Fraction(value) for value in row] for row in rows] for rows in (data.tolist(), x.tolist())]
-    precision = 1 / Fraction(sigma) ** 2
-    slack = []
-    for row, k in enumerate(index.tolist()):
-        to_points = [sum((a - b) ** 2 for a, b in zip(exact[1][row], y, strict=True)) * precision for y in exact[0]]
-        for j in range(30):
-            slack.append(float((to_points[j] - to_points[k]) / 2 - Fraction(float(lead[row, j]))))
-            assert math.isclose(float(distance[row, j]), float((data[k] - data[j]).norm()) / sigma, rel_tol=1e-6)
-    assert min(slack) >= 0
-    # The estimate is what a product with vectors of the data's size may lose, not more.
-    size = float(z.norm(dim=1).max() + 2 * points.radius) * points.radius
-    assert max(slack) < 10 * 256 * 2.0**-53 * (1 + 4 / dim**0.5) * size / sigma**2
+@pytest.mark.parametrize("sigma", [1e-3, 1.0, 30.0])
+def test_no_sum_is_below_its_exact_value(dim: int, sigma: float, normal: Normal) -> None:
+    """On the border between points 100 apart, where at σ = 1e-3 products lose nats; near copies, copies."""
+    data = 100 * normal(12, dim)
+    data[1], data[2], data[3] = data[0] + 1e-3, data[0] * (1 + 2.0**-50), data[4]
+    x = torch.cat([(data[:6] + data[6:]) / 2, data[:6] + sigma * normal(6, dim)])
+    ratios = check_bounds(data, x, sigma, torch.arange(12))
+    # At σ = 1e-3 nearly all sums are too small or too large for float64.
+    assert len(ratios) > (10 if sigma > 0.1 else -1)
+    assert max(ratios, default=1.0) < 1 + 1e-3
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1.0, 1e8, 1e30])
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_nor_in_other_units_and_far_from_zero(scale: float, offset: float, normal: Normal) -> None:
+    data = (normal(10, 4) + offset) * scale
+    data[5], data[6] = data[0], torch.nextafter(data[0], data[0] * 2)
+    for sigma in (1e-7, 0.3, 3.0):
+        x = data[:8] + sigma * scale * normal(8, 4)
+        ratios = check_bounds(data, x, sigma * scale, torch.arange(8))
+        assert max(ratios, default=1.0) < 1 + 1e-4
+
+
+@given(st.data())
+def test_nor_for_any_numbers(chosen: st.DataObject) -> None:
+    """Numbers of few digits and of all sizes, so that ties, copies and near copies are common."""
+    value = st.sampled_from([0.0, 1.0, -1.0, 3.0, 2.0**-30, 1 + 2.0**-52, 1 - 2.0**-53, 1e-12, 1e6, -1e6])
+    size, dim = chosen.draw(st.integers(2, 5)), chosen.draw(st.integers(1, 3))
+    rows = st.lists(value, min_size=dim, max_size=dim)
+    data = torch.tensor(chosen.draw(st.lists(rows, min_size=size, max_size=size)), dtype=torch.float64)
+    x = torch.tensor(chosen.draw(st.lists(rows, min_size=2, max_size=2)), dtype=torch.float64)
+    sigma = chosen.draw(st.sampled_from([2.0**-31, 1e-9, 0.1, 1.0, 1e3, 1e6, 1e9]))
+    check_bounds(data, x, sigma, torch.tensor([0, size - 1]))
+
+
+def test_points_whose_squares_leave_the_range_are_two_points() -> None:
+    """0 and 1e-200 beside 1: no copies, so that neither is certain, at any σ that can be asked for."""
+    D = OptimalDenoiser(column(0.0, 1e-200, 1.0))
+    for sigma in (1e-3, 1e-70):
+        for k in (0, 1):
+            assert not certify(D, column(0.0, 1e-200, 1e-150), sigma, torch.full((3,), k)).holds.any()
+    assert certify(OptimalDenoiser(column(0.0, -0.0, 1.0)), column(0.0), 1e-3).holds.all()
+
+
+def test_exp_and_erfcx_are_as_good_as_the_proof_takes_them_to_be() -> None:
+    arguments = torch.linspace(-700, 700, 1401, dtype=torch.float64)
+    mills = torch.cat([torch.linspace(-26, 60, 1201), torch.logspace(-12, 3, 200)]).double()
+    with mpmath.workdps(50):
+        for function, exact, values in (
+            (torch.exp, mpmath.exp, arguments),
+            (torch.special.erfcx, lambda v: mpmath.exp(v * v) * mpmath.erfc(v), mills),
+        ):
+            for value, found in zip(values.tolist(), function(values).tolist(), strict=True):
+                assert abs(mpmath.mpf(found) / exact(mpmath.mpf(value)) - 1) < 2.0**-40
+
+
+def destination(data: Tensor, x: float, sigma: float) -> int:
+    """Where the exact flow on the line ends, −1 on a border: by the mass on either side of x, to 40 digits.
+
+    It ends left of a border between the m-th and the next point if less of the mass of the points up to m is right of x
+    than of the mass of the others is left of x.
+    """
+    y, copies = data.double().flatten().unique(return_counts=True)
+    with mpmath.workdps(40):
+        steps = [(mpmath.mpf(x) - mpmath.mpf(value)) / (mpmath.mpf(sigma) * mpmath.sqrt(2)) for value in y.tolist()]
+        right, left = (
+            [n * mpmath.erfc(sign * z) for n, z in zip(copies.tolist(), steps, strict=True)] for sign in (1, -1)
+        )
+        for k in range(len(y)):
+            gone, come = sum(right[: k + 1]), sum(left[k + 1 :])
+            if gone == come and k < len(y) - 1:
+                return -1
+            if gone > come:
+                return int((data.double().flatten() == y[k]).nonzero()[0, 0])
+    raise AssertionError("the last point has no others to its right")
+
+
+def on_borders(data: Tensor, sigma: float) -> Tensor:
+    """The float64 numbers next to each border between basins on the line, one on either side, and some further off."""
+    borders = GaussianMixture(data, 0.0).separatrices(torch.tensor([sigma], dtype=torch.float64))[0]
+    shifts = torch.tensor([-1e-3, -1e-6, -1e-9, -1e-12, 0.0, 1e-12, 1e-9, 1e-6, 1e-3], dtype=torch.float64)
+    beside = (borders[:, None] + sigma * shifts).flatten()
+    return torch.cat([beside, torch.nextafter(borders, borders + 1), torch.nextafter(borders, borders - 1)])[:, None]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_no_point_is_certified_but_the_one_where_the_flow_ends(seed: int, offset: float) -> None:
+    """Every point asked for at every x next to every border on the line, with near copies, against the mass."""
+    generator = torch.Generator().manual_seed(seed)
+    data = torch.randint(-8, 9, (7, 1), generator=generator).double() / 4 + offset
+    data[-1] = data[0] + torch.tensor([1e-3, 1e-7, 1e-11])[seed % 3]
+    D, held = OptimalDenoiser(data), 0
+    for sigma in (1e-12, 1e-8, 1e-5, 1e-2, 0.3, 1.0, 5.0):
+        x = torch.cat([on_borders(data, sigma), data + sigma * torch.randn(7, 1, generator=generator)])
+        ends = [destination(data, float(value), sigma) for value in x]
+        for k in range(7):
+            found = certify(D, x, sigma, torch.full((len(x),), k))
+            held += int(found.holds.sum())
+            for row in found.holds.nonzero().flatten().tolist():
+                assert float(data[ends[row]]) == float(data[k]), (sigma, float(x[row]), k, ends[row])
+    assert held > 30
+
+
+@pytest.mark.parametrize(
+    ("index", "sentence"),
+    [
+        (torch.tensor([0, 3]), "index must lie between 0 and 2, got 3"),
+        (torch.tensor([-1, 0]), "index must lie between 0 and 2, got -1"),
+        (torch.tensor([0]), r"index must have shape \(B,\), got \(1,\) with B = 2"),
+        (torch.tensor(0), r"index must have shape \(B,\), got \(\) with B = 2"),
+        (torch.tensor([0.0, 1.0]), "index must be a tensor of whole numbers, got torch.float32"),
+        (torch.tensor([True, False]), "index must be a tensor of whole numbers, got torch.bool"),
+        ([0, 1], "index must be a tensor of whole numbers, got list"),
+    ],
+)
+def test_points_that_cannot_be_certified(index: Tensor, sentence: str) -> None:
+    D, x = OptimalDenoiser(column(0.0, 1.0, 2.0)), column(0.1, 0.9)
+    with pytest.raises(ValueError, match=sentence):
+        certify(D, x, 1.0, index)
+    small = certify(D, x, 0.1, torch.tensor([0, 1], dtype=torch.int32))
+    assert small.index.dtype == torch.int64
+    assert small.holds.all()
+
+
+def test_queries_whose_squares_leave_the_range_are_refused() -> None:
+    """They were certified, wrongly: x = 4.2e154 at σ = 1.4e154 for the point at −1."""
+    D = OptimalDenoiser(column(-1.0, 1.0))
+    for x, sigma in ((4.2e154, 1.4e154), (4.2e154, 1.0), (0.5, 1e-160)):
+        with pytest.raises(ValueError, match="must lie"):
+            certify(D, column(x), sigma)
+    for scale in (1e30, 1e70):
+        assert not certify(D, column(3.0 * scale, -3.0 * scale), scale, torch.tensor([0, 1])).holds.any()
+    assert certify(D, column(1e-8, -1e-8), 1e-6, torch.tensor([1, 0])).holds.all()
 
 
 @pytest.mark.parametrize("sigma", [0.002, 0.3, 2.0])

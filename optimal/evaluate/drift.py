@@ -1,4 +1,4 @@
-"""How far x can still be pulled off a data point: the sums behind `optimal.capture`.
+"""How far x can still be pulled off a data point: upper bounds on the sums behind `optimal.capture`.
 
 For a query x, one point y_k chosen for it, and every other y_j: the distance A_j = ‖y_k − y_j‖/σ and the lead of k,
 
@@ -10,9 +10,31 @@ With c_j = g_j/A_j − A_j/2 − δ, z_j = A_j + c_j, and n copies of y_k in the
 
 over the points that differ from y_k. The last form has no large terms that cancel; it is √(2π) e^{c²/2} Q(A + c).
 
-S falls as a lead grows, so what is returned is an upper bound: leads are lowered by their rounding, the same estimate
-as for the logits of `dense`, and distances may be wrong by 1 part in 10⁶ either way. Points for which the products
-cannot place the distance that well, copies and near copies, are compared by their differences.
+What is returned is proven to be at least S(δ), for the x and the points as they were given:
+
+1. Products (`_by_products`). With o = x − y_k, h = ½‖y − c‖² and u = 2⁻⁵³, and every number in units of the points,
+
+       σ² g_j = h_k + h_j − (y_k − c)·(y_j − c) + o·(y_k − c) − o·(y_j − c).
+
+   x − c, y − c and o are rounded once in each value, so that o is off by u (‖x − c‖ + ‖y_k − c‖ + ‖o‖) in all; norms
+   and products of D values are off by γ_{D+3} of what Cauchy–Schwarz says (`optimal.points.rounding`), and sums and
+   differences of two by u. Together, with G = γ_{D+16} and a factor 1 + 2⁻⁸ for what is of second order,
+
+       half square:  2 G (h_k + h_j)
+       lead:         2 G (h_k + h_j) + (G ‖o‖ + u (‖x − c‖ + ‖y_k − c‖)) (‖y_k − c‖ + ‖y_j − c‖).
+
+2. Differences (`optimal.points.leads`), with their own bound, for the pairs that matter and that products cannot place:
+   a lead to 2⁻²⁰ nats, a half square to 2⁻²⁶ of itself. Copies are what is equal value by value. Points that differ, by
+   so little that squares leave the range of the numbers (half squares below 2⁻⁹⁰⁰), make the sum infinite.
+3. S falls as a lead grows, so that leads are lowered by their error, and by 2⁻⁴⁰ of themselves for the rounding of
+   a few operations. A distance enters in two ways: e^{δA} grows with it, and A is raised by 2⁻²⁵ there; and z_j is lowered by
+   2⁻²⁴ (|g_j|/A_j + A_j/2), more than errors of 2⁻²⁶ in A_j and of a few u in the rest can raise it, and by 2⁻⁴⁰.
+4. A point that trails by more than 50 nats after any drift has z_j > 0 and enters as erfcx <= 1, at the largest of all
+   distances that products allow: less than 2e-22 of drift.
+5. exp and erfcx are those of torch. Nothing is proven about them: both are taken to be right to 2⁻³², and the tests
+   compare them with 50 digits over their range (found: 1 u and, where erfcx is about to overflow, 510 u). With N
+   positive terms in a sum of any order the result is raised by 2⁻³⁰ + γ_{N+64} of itself, and by 2⁻⁹⁰⁰ for what is too
+   small to be a number.
 """
 
 from __future__ import annotations
@@ -24,81 +46,122 @@ import torch
 from torch import Tensor
 
 from ..points import Points
-from .dense import ROUNDING
+from ..points import leads as leads_by_differences
+from ..points.rounding import UNIT, gamma
 
-__all__ = ["drift_bounds", "leads"]
+__all__ = ["drift_bounds"]
 
-_UNIT = ROUNDING[torch.float64]
-_DISTANCE = 2.0**-20
-"""Relative error of a distance that is let through."""
+_SECOND_ORDER = 1 + 2.0**-8
+"""Products of the relative errors above: each is below 2⁻¹⁰ for D < 2⁴²."""
+_NATS, _CLOSE = 2.0**-20, 2.0**-26
+"""Errors that are let through: of a lead, in nats, and of a half square, in units of itself."""
+_LEAST = 2.0**-900
+"""Half squares below which products of differences may underflow, and what the sums are raised by for terms that do."""
 _FAR = 50.0
-"""Points that trail by this many nats after any drift enter as erfcx <= 1: less than 2e-22 of drift each."""
+"""Points that trail by this many nats after any drift enter as erfcx <= 1."""
+_ROUNDED = 2.0**-40
 _PAIR_BYTES = 8 * 2**20
-"""Differences of single pairs are taken in pieces of this size."""
-
-
-def leads(points: Points, z: Tensor, sigma: Tensor, index: Tensor, *, memory: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The lead of y[index] over every point, and its distance from it, block by block in the order of the data.
-
-    Args:
-        z: (B, D) float64, x − c.
-        sigma: (B,) float64.
-        index: (B,) the point chosen for each query.
-        memory: bytes for temporaries.
-
-    Yields:
-        lead: (B, n) float64, nats, lowered by its rounding error.
-        distance: (B, n) float64, in units of sigma, right to 1 part in 2²⁰; 0 for copies, and for them only.
-    """
-    precision = sigma.square().reciprocal()[:, None]
-    half_norms = points.half_norms.to(z.device)
-    own = points.take(index).to(z.device).flatten(1).double()
-    centred = own - points.centre.to(z.device)
-    offset = z - centred
-    queries = torch.cat([offset, centred])
-    own_half, own_product = half_norms[index, None], (offset * centred).sum(1, keepdim=True)
-    spread = 4 / points.dim**0.5
-    reach = spread * (offset.norm(dim=1) + centred.norm(dim=1))[:, None]
-    radii = (2 * half_norms).sqrt()
-    for start, block in points.blocks(points.block_rows(len(queries), memory), z.device):
-        part = slice(start, start + len(block))
-        products = queries @ block.T
-        by_offset, by_own = products[: len(z)], products[len(z) :]
-        halves = own_half + half_norms[part]
-        half = (halves - by_own).clamp_min_(0)
-        half_error = _UNIT * (2 + spread) * halves
-        product = own_product - by_offset
-        error = own_product.abs() + by_offset.abs() + reach * (radii[index, None] + radii[part])
-        error = half_error + _UNIT * error
-        # The relative error of the distance is half that of its square.
-        rows, columns = (half * (2 * _DISTANCE) <= half_error).nonzero(as_tuple=True)
-        size = max(1, _PAIR_BYTES // (8 * points.dim))
-        for row, column in zip(rows.split(size), columns.split(size), strict=True):
-            difference = own[row] - points.take(start + column).to(z.device).flatten(1).double()
-            at = row, column
-            half[at] = 0.5 * difference.square().sum(1)
-            product[at] = (difference * offset[row]).sum(1)
-            length = (2 * half[at]).sqrt()
-            error[at] = _UNIT * (half[at] + product[at].abs() + reach[row, 0] * length)
-        yield half.add(product).sub_(error).mul_(precision), half.mul_(2 * precision).sqrt_()
+"""Pairs are compared value by value in pieces of this size."""
+_FUNCTIONS = 2.0**-30
+"""Of exp, erfcx and their arguments, twice over."""
 
 
 def drift_bounds(
     points: Points, z: Tensor, sigma: Tensor, index: Tensor, trials: tuple[float, ...], *, memory: int
 ) -> Tensor:
-    """S(δ) for every query and every δ in `trials`, (B, len(trials)) float64; may be inf. Arguments as for `leads`."""
+    """At least S(δ) for every query and every δ in `trials`, (B, len(trials)) float64; may be inf or nan.
+
+    Args:
+        z: (B, D) float64, x − c, in units of the points.
+        sigma: (B,) float64, in the same units.
+        index: (B,) the point chosen for each query.
+        trials: the δ, > 0.
+        memory: bytes for temporaries.
+    """
     sums = torch.zeros(len(z), len(trials), dtype=torch.float64, device=z.device)
-    copies = torch.zeros(len(z), 1, dtype=torch.float64, device=z.device)
-    for lead, distance in leads(points, z, sigma, index, memory=memory):
-        others = distance > 0
-        copies += (~others).sum(1, keepdim=True)
-        exponent = (max(trials) * (1 + _DISTANCE)) * distance - lead
-        far = others & (exponent < -_FAR)
+    copies = torch.zeros(len(z), dtype=torch.float64, device=z.device)
+    if len(z) == 0:
+        return sums
+    for start, lead, lead_error, half, half_error in _by_products(points, z, index, memory):
+        lead, lead_error = lead.div_(sigma.square()[:, None]), lead_error.div_(sigma.square()[:, None])
+        longest = (half + half_error).mul_(2).sqrt_().div_(sigma[:, None])
+        exponent = longest.mul_(max(trials) * (1 + 2 * _CLOSE)).sub_(_lowered(lead, lead_error))
+        far = exponent < -_FAR
         sums += exponent.exp_().masked_fill_(~far, 0.0).sum(1, keepdim=True)
-        rows, columns = (others & ~far).nonzero(as_tuple=True)
-        g, A = lead[rows, columns], distance[rows, columns]
-        least = g / A + A / 2 - 2 * _DISTANCE * (g.abs() / A + A / 2)
-        for trial, drift in enumerate(trials):
-            mills = torch.special.erfcx((least - drift) / math.sqrt(2))
-            sums[:, trial].index_add_(0, rows, (drift * (1 + _DISTANCE) * A - g).exp_().mul_(mills))
-    return sums.mul_(math.sqrt(math.pi / 2)).div_(copies)
+        rows, columns = (~far).nonzero(as_tuple=True)
+        pairs = [part[rows, columns] for part in (lead, lead_error, half, half_error)]
+        same = _placed(points, z, sigma, index, rows, columns + start, *pairs)
+        copies.index_add_(0, rows, same.double())
+        rows, lead, lead_error, half = rows[~same], *(part[~same] for part in pairs[:3])
+        for trial, term in enumerate(_terms(_lowered(lead, lead_error), (2 * half).sqrt() / sigma[rows], trials)):
+            sums[:, trial].index_add_(0, rows, torch.where(half < _LEAST, torch.inf, term))
+    raised = math.sqrt(math.pi / 2) * (1 + _FUNCTIONS + gamma(points.size + 64))
+    return sums.mul_(raised).add_(_LEAST).div_(copies[:, None])
+
+
+def _by_products(
+    points: Points, z: Tensor, index: Tensor, memory: int
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor]]:
+    """Of y[index] over every point, block by block, all (B, n) and in units of the points.
+
+    Yields:
+        the first point of the block; σ² times the lead and a bound on its error; half the squared distance and a bound
+        on its error.
+    """
+    half_norms = points.half_norms.to(z.device)
+    norms = (2 * half_norms).sqrt()
+    ((_, own),) = points.blocks(len(index), z.device, index)
+    offset = z - own
+    queries = torch.cat([offset, own])
+    own_half, own_norm, own_product = half_norms[index], norms[index], (offset * own).sum(1)
+    slack = _SECOND_ORDER * gamma(points.dim + 16)
+    slope = slack * offset.norm(dim=1) + _SECOND_ORDER * UNIT * (z.norm(dim=1) + own_norm)
+    for start, block in points.blocks(points.block_rows(len(queries), memory), z.device):
+        part = slice(start, start + len(block))
+        by_offset, by_own = (queries @ block.T).split(len(z))
+        halves = own_half[:, None] + half_norms[part]
+        half = (halves - by_own).clamp_min_(0)
+        half_error = halves.mul_(2 * slack)
+        lead_error = half_error + slope[:, None] * (own_norm[:, None] + norms[part])
+        yield start, half + (own_product[:, None] - by_offset), lead_error, half, half_error
+
+
+def _placed(
+    points: Points,
+    z: Tensor,
+    sigma: Tensor,
+    index: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    lead: Tensor,
+    lead_error: Tensor,
+    half: Tensor,
+    half_error: Tensor,
+) -> Tensor:
+    """Put what differences say where products are too coarse, for the pairs (rows, columns); nats. Which are copies."""
+    same = columns == index[rows]
+    near = (half * _CLOSE <= half_error) | (half < _LEAST)
+    coarse = (~same & (near | ~(lead_error <= _NATS))).nonzero().squeeze(1)
+    if len(coarse):
+        at, others = rows[coarse], columns[coarse]
+        found = leads_by_differences(points, z, index, at, others)
+        precision = sigma[at].square()
+        lead[coarse], lead_error[coarse] = found.lead / precision, found.error / precision
+        half[coarse] = found.half_square
+        for pairs in coarse[found.half_square < _LEAST].split(max(1, _PAIR_BYTES // (16 * points.dim))):
+            own, other = points.exact(index[rows[pairs]], z.device), points.exact(columns[pairs], z.device)
+            same[pairs] = (own == other).all(1)
+    return same
+
+
+def _lowered(lead: Tensor, error: Tensor) -> Tensor:
+    """At most the exact lead, in nats, whatever the division by σ² has rounded."""
+    return lead - error * (1 + _ROUNDED) - lead.abs() * _ROUNDED
+
+
+def _terms(g: Tensor, A: Tensor, trials: tuple[float, ...]) -> Iterator[Tensor]:
+    """At least exp(−(g − δA)) erfcx(z/√2) of each pair, for leads that are at least g and distances A to 2⁻²⁶."""
+    along = g / A + A / 2 - 4 * _CLOSE * (g.abs() / A + A / 2) - _ROUNDED
+    for drift in trials:
+        mills = torch.special.erfcx((along - drift) / math.sqrt(2))
+        yield (drift * (1 + 2 * _CLOSE) * A - g).exp_().mul_(mills)

@@ -43,8 +43,6 @@ __all__ = ["TRIALS", "Capture", "Certificate", "capture", "certify"]
 TRIALS = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 """The δ that are tried. Seventy of them, from 1e-5 to 2, certify no earlier on digits, and 1% earlier on five deltas.
 Those above 0.5 serve the outermost points in few dimensions, some of which are certain 15 times earlier."""
-_SLACK = 1e-9
-"""S(δ) is to be below δ by this fraction: what is left of rounding once leads and distances are bounds."""
 
 
 class _State(Protocol):
@@ -89,19 +87,21 @@ class Capture:
 def certify(
     D: OptimalDenoiser, x: Num[Tensor, "B *event"], sigma: Levels, index: Int[Tensor, " B"] | None = None
 ) -> Certificate:
-    """Whether the exact flow from x is certain to end on the leader of the posterior; never wrongly so.
+    """Whether the exact flow from x is certain to end on the leader of the posterior: where it holds, it is proven.
 
-    The sums are taken in float64, for the x given, each lead lowered by its rounding error: one pass over the data for
-    the leader, one for the bound.
+    The proof is of the flow from the very x, σ and points that are given. S(δ) is bounded from above with the rounding
+    of every operation that enters (`optimal.evaluate.drift` names the constants), in one pass over the data in float64;
+    one more finds the leader.
 
     Args:
         D: the optimal denoiser of the data.
         x: (B, *event) noisy points, over their signal scale.
         sigma: noise level, > 0: float, () or (B,).
-        index: (B,) the points to certify, where the leaders are known, or others are asked for.
+        index: (B,) whole numbers from 0 to N − 1, the points to certify, where the leaders are known, or others are
+            asked for.
 
     Raises:
-        ValueError: as for `OptimalDenoiser`.
+        ValueError: as for `OptimalDenoiser`; an index of another shape or type, or out of range.
 
     Example:
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
@@ -109,12 +109,26 @@ def certify(
         >>> certificate.index, certificate.holds
         (tensor([1, 1, 0]), tensor([False,  True,  True]))
     """
-    if index is None:
-        index = D.posterior(x.detach(), sigma).top_index
-    sums = D.evaluator.drift_bounds(*D.query(x.detach(), sigma), index, TRIALS)
+    x = x.detach() if isinstance(x, Tensor) else x
+    z, sigmas = D.query(x, sigma)
+    index = D.posterior(x, sigma).top_index if index is None else _checked(index, len(z), len(D)).to(z.device)
+    sums = D.evaluator.drift_bounds(z, sigmas, index, TRIALS)
     trials = torch.tensor(TRIALS, dtype=torch.float64, device=sums.device)
-    drift = torch.where(sums * (1 + _SLACK) <= trials, trials, torch.inf).amin(1)
+    drift = torch.where(sums <= trials, trials, torch.inf).amin(1)
     return Certificate(index, drift.isfinite(), drift)
+
+
+def _checked(index: Tensor, batch: int, size: int) -> Tensor:
+    """The points to certify, (B,) int64."""
+    if not isinstance(index, Tensor) or index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
+        kind = index.dtype if isinstance(index, Tensor) else type(index).__name__
+        raise ValueError(f"index must be a tensor of whole numbers, got {kind}")
+    if index.shape != (batch,):
+        raise ValueError(f"index must have shape (B,), got {tuple(index.shape)} with B = {batch}")
+    wrong = (index < 0) | (index >= size)
+    if wrong.any():
+        raise ValueError(f"index must lie between 0 and {size - 1}, got {int(index[wrong][0])}")
+    return index.long()
 
 
 def capture(D: OptimalDenoiser, states: Iterable[_State]) -> Capture:

@@ -27,8 +27,9 @@ What is returned is proven to be at least S(δ), for the x and the points as the
    a lead to 2⁻²⁰ nats, a half square to 2⁻²⁶ of itself. Copies are what is equal value by value. Points that differ, by
    so little that squares leave the range of the numbers (half squares below 2⁻⁹⁰⁰), make the sum infinite.
 3. S falls as a lead grows, so that leads are lowered by their error, and by 2⁻⁴⁰ of themselves for the rounding of
-   a few operations. A distance enters in two ways: e^{δA} grows with it, and A is raised by 2⁻²⁵ there; and z_j is lowered by
-   2⁻²⁴ (|g_j|/A_j + A_j/2), more than errors of 2⁻²⁶ in A_j and of a few u in the rest can raise it, and by 2⁻⁴⁰.
+   a few operations. A distance enters in two ways: e^{δA} grows with it, and A is raised by 2⁻²⁵ there; and z_j is
+   lowered by 2⁻²⁴ (|g_j|/A_j + A_j/2), more than errors of 2⁻²⁶ in A_j and of a few u in the rest can
+   raise it, and by 2⁻⁴⁰.
 4. A point that trails by more than 50 nats after any drift has z_j > 0 and enters as erfcx <= 1, at the largest of all
    distances that products allow: less than 2e-22 of drift.
 5. exp and erfcx are those of torch. Nothing is proven about them: both are taken to be right to 2⁻³², and the tests

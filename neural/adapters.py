@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from optimal.denoiser import Denoiser
 from optimal.parametrize import PARAMETRIZATIONS, as_denoiser, to_x0
 from optimal.process import VP, FlowMatching, Process
-from optimal.query import per_row
+from optimal.query import Levels, beside, levels, require_points
 
 __all__ = ["Tabulated", "from_ddpm", "from_edm", "from_flow", "from_prediction", "from_unet"]
 
@@ -155,18 +155,21 @@ class Tabulated:
         self._ask, self._table, self._kind, self._whole = ask, table, kind, whole_steps
         self.sigma_min, self.sigma_max = (float(level) for level in np.exp(table[[0, -1]]))
 
-    def __call__(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Levels) -> Tensor:
         """x0_hat, (B, *event), in the dtype of x."""
-        levels = per_row("sigma", sigma, len(x), x.device)
-        if not ((levels >= self.sigma_min * (1 - 1e-6)) & (levels <= self.sigma_max * (1 + 1e-6))).all():
+        require_points(x)
+        values = levels(sigma, len(x), x.device)
+        outside = (values < self.sigma_min * (1 - 1e-6)) | (values > self.sigma_max * (1 + 1e-6))
+        if outside.any():
             raise ValueError(
-                f"sigma must lie between {self.sigma_min:g} and {self.sigma_max:g}, the range of the network's steps"
+                f"sigma must lie between {self.sigma_min:g} and {self.sigma_max:g}, the range of the network's steps, "
+                f"got {float(values[outside][0]):g}"
             )
-        place = np.interp(levels.log().cpu().numpy(), self._table, np.arange(len(self._table)))
+        place = np.interp(values.log().cpu().numpy(), self._table, np.arange(len(self._table)))
         step = torch.from_numpy(place).to(x.device)
-        scale = (1 + levels.square()).rsqrt().view(-1, *[1] * (x.ndim - 1))
+        scale = beside((1 + values.square()).rsqrt(), x)
         value = self._ask((scale * x.double()).to(x.dtype), step.round().long() if self._whole else step)
-        return to_x0(value.double() * scale if self._kind == "score" else value, x, levels, self._kind)
+        return to_x0(value.double() * scale if self._kind == "score" else value, x, values, self._kind)
 
 
 def from_unet(unet: Callable[..., Any], scheduler: Any, **arguments: Any) -> Denoiser:
@@ -222,13 +225,11 @@ def from_edm(
 
     ask = _asked(network, arguments)
 
-    def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
-        levels = per_row("sigma", sigma, len(x), x.device)
-        usable = torch.isfinite(levels) & (levels > 0)
-        if not usable.all():
-            raise ValueError(f"sigma must be positive and finite, got {float(levels[~usable][0]):g}")
+    def denoise(x: Tensor, sigma: Levels) -> Tensor:
+        require_points(x)
+        values = levels(sigma, len(x), x.device)
         given = {} if labels is None else {"class_labels": labels.expand(len(x), *labels.shape)}
-        return ask(x, levels.view(-1, *[1] * (x.ndim - 1)) if broadcast_sigma else levels, **given)
+        return ask(x, beside(values, x) if broadcast_sigma else values, **given)
 
     return denoise
 

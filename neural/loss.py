@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from optimal import Dataset
 from optimal.process import VP
+from optimal.query import beside
 
 from .config import Optimisation
 
@@ -78,7 +79,7 @@ class Source:
         x0 = self._points[index] if self._points is not None else self.data[index.numpy()]
         if self.flip:
             mirrored = torch.rand(count, generator=generator) < 0.5
-            x0 = torch.where(mirrored.view(-1, 1, 1, 1), x0.flip(-1), x0)
+            x0 = torch.where(beside(mirrored, x0), x0.flip(-1), x0)
         return x0
 
 
@@ -145,7 +146,7 @@ class Denoising:
 
     def loss(self, student: nn.Module, average: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         x0, sigma, eps = batch
-        x = x0 + sigma.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1)) * eps
+        x = x0 + beside(sigma.to(x0.dtype), x0) * eps
         return weighted(student(x, sigma) - x0, sigma, self.options.weighting, self.sigma_data), sigma
 
 

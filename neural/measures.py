@@ -32,6 +32,7 @@ from tqdm import tqdm
 from optimal import OptimalDenoiser, sample
 from optimal.denoiser import Denoiser
 from optimal.draws import draw_pairs
+from optimal.query import Levels, level_list
 from optimal.storage import replacing
 
 __all__ = [
@@ -83,7 +84,7 @@ class Agreement:
 def agreement(
     F: Denoiser,
     D: OptimalDenoiser,
-    sigmas: Tensor | Sequence[float],
+    sigmas: Levels,
     *,
     draws: int = 1024,
     generator: torch.Generator | None = None,
@@ -108,12 +109,10 @@ def agreement(
     """
     if draws < 2:
         raise ValueError(f"draws must be at least 2, got {draws}")
+    levels = level_list(sigmas)
     x0, eps = draw_pairs(D, None, draws, generator)
     centre = D.mean.flatten()
     columns: dict[str, list[Tensor]] = {}
-    levels = torch.as_tensor(sigmas, dtype=torch.float64)
-    if levels.ndim != 1 or len(levels) == 0:
-        raise ValueError(f"sigmas must be one or more noise levels, (S,), got shape {tuple(levels.shape)}")
     for sigma in tqdm(levels.tolist(), desc="agreement", unit="level", leave=False, disable=not progress):
         x = x0 + sigma * eps
         post = D.posterior(x, sigma)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from optimal.query import per_row
+from optimal.query import Levels, beside, levels, require_points
 
 __all__ = ["PRECONDITIONS", "Preconditioned"]
 
@@ -60,7 +60,7 @@ class Preconditioned(nn.Module):
             raise ValueError(f"sigma_data must be positive and finite, got {sigma_data:g}")
         self.net, self.sigma_data, self.precondition = net, float(sigma_data), precondition
 
-    def forward(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
+    def forward(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """x0_hat, (B, *event), in the dtype of x.
 
         Args:
@@ -71,16 +71,12 @@ class Preconditioned(nn.Module):
             ValueError: x not floating point; sigma negative, not finite or of another shape; F's answer of another
                 shape than x.
         """
-        if not x.is_floating_point():
-            raise ValueError(f"x must be floating point, got {x.dtype}")
-        levels = per_row("sigma", sigma, len(x), x.device)
-        usable = torch.isfinite(levels) & (levels >= 0)
-        if not usable.all():
-            raise ValueError(f"sigma must be finite and not negative, got {float(levels[~usable][0]):g}")
+        require_points(x)
+        values = levels(sigma, len(x), x.device, zero=True, graph=True)
         weights = next(self.net.parameters(), torch.empty(0)).dtype
-        c_noise = levels.clamp_min(_LOWEST).log() / 4
+        c_noise = values.clamp_min(_LOWEST).log() / 4
         work = torch.promote_types(x.dtype, torch.float32)
-        c_skip, c_out, c_in = (c.to(work).view(-1, *[1] * (x.ndim - 1)) for c in self.coefficients(levels))
+        c_skip, c_out, c_in = (beside(c.to(work), x) for c in self.coefficients(values))
         wide = x.to(work)
         answer = self.net((c_in * wide).to(weights), c_noise.to(weights))
         if answer.shape != x.shape:

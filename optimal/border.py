@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from .denoiser import OptimalDenoiser
 from .draws import Data, draw_pairs, fixed_generator
+from .query import Levels, level_list
 
 __all__ = [
     "Border",
@@ -110,7 +111,7 @@ class ForwardStatistics:
 
 def forward_statistics(
     D: OptimalDenoiser,
-    sigmas: Tensor,
+    sigmas: Levels,
     data: Data | None = None,
     *,
     draws: int = 256,
@@ -144,25 +145,25 @@ def forward_statistics(
         >>> along.effective_count.median(1).values.round(decimals=2).tolist(), along.mmse.round(decimals=2).tolist()
         ([1.0, 2.0], [0.0, 1.0])
     """
-    generator = generator or fixed_generator()
+    levels, generator = level_list(sigmas), generator or fixed_generator()
     x0, eps = draw_pairs(D, data, draws, generator)
     # Signs: of all v with E[v vᵀ] = I they scatter ‖Cov·v‖² least, and not at all for events of one value.
     probes = torch.randint(0, 2, x0.shape, generator=generator).to(x0.dtype) * 2 - 1
     rows: list[tuple[Tensor, ...]] = []
-    for sigma in tqdm(sigmas.tolist(), desc="posterior", unit="level", leave=False, disable=not progress):
+    for sigma in tqdm(levels.tolist(), desc="posterior", unit="level", leave=False, disable=not progress):
         x = x0 + sigma * eps
         post = D.posterior(x, sigma)
         found = (D.take(post.top_index) == x0).flatten(1).all(1)
         square = torch.full((draws,), torch.nan, dtype=torch.float64)
         if derivative:
             square = D.covariance_product(x, sigma, probes).double().flatten(1).square().sum(1)
-        rows.append((post.entropy.double(), found, post.variance.double(), square))
+        rows.append((post.entropy, found, post.variance, square))
     entropy, found, variance, square = (torch.stack(column) for column in zip(*rows, strict=True))
-    return ForwardStatistics(sigmas.double(), entropy, found, variance, square)
+    return ForwardStatistics(levels, entropy, found, variance, square)
 
 
 def effective_counts(
-    D: OptimalDenoiser, sigmas: Tensor, *, draws: int = 256, generator: torch.Generator | None = None
+    D: OptimalDenoiser, sigmas: Levels, *, draws: int = 256, generator: torch.Generator | None = None
 ) -> Tensor:
     """exp(entropy of p(x0 | x)) at x = x0 + σ ε, (len(sigmas), draws) float64: see `forward_statistics`.
 
@@ -263,7 +264,7 @@ def _locate(
         def entropies(log_sigma: Tensor) -> Tensor:
             bar.update()
             sigma = float(log_sigma.exp())
-            return D.posterior(x0 + sigma * eps, sigma).entropy.double()
+            return D.posterior(x0 + sigma * eps, sigma).entropy
 
         # n points share equally only in the limit, n equals always; rounding must not turn either into a crossing.
         if summary(entropies(high)) <= threshold + 1e-5:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .denoiser import Denoiser
 from .flow import FlowMap
-from .query import per_row, require_points
+from .query import Levels, beside, levels, require_points
 from .samplers import Solver
 from .schedule import grid, on_grid
 
@@ -67,13 +67,15 @@ def ddim_target(D: Denoiser, x: Num[Tensor, "B *event"], levels: Tensor | Sequen
         >>> ddim_target(D, x, [1.0, 1.0, 1.0]) == D(x, 1.0), ddim_target(D, x, [1.0, 0.5, 0.0])
         (tensor([[True]]), tensor([[0.9583]]))
     """
+    require_points(x)
     steps = torch.as_tensor(levels, dtype=torch.float64, device=x.device).detach()
     if steps.ndim not in (1, 2) or len(steps) < 2 or (steps.ndim == 2 and steps.shape[1] != len(x)):
         raise ValueError(f"levels must have shape (K + 1,) or (K + 1, B), got {tuple(steps.shape)} with B = {len(x)}")
     steps = (steps[:, None] if steps.ndim == 1 else steps).expand(-1, len(x))
-    if not ((steps[:-1] > 0).all() and (steps[-1] >= 0).all() and (steps.diff(dim=0) <= 0).all()):
-        raise ValueError("levels must not increase, and be positive but for the last, which may be 0")
-    event = (-1, *[1] * (x.ndim - 1))
+    usable = (steps[:-1] > 0).all(0) & (steps[-1] >= 0) & (steps.diff(dim=0) <= 0).all(0)
+    if not usable.all():
+        wrong = ", ".join(f"{float(level):g}" for level in steps[:, ~usable][:, 0])
+        raise ValueError(f"levels must not increase, and be positive but for the last, which may be 0, got {wrong}")
     state, target = x.double(), torch.zeros_like(x, dtype=torch.float64)
     mass = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     for i, (level, following) in enumerate(itertools.pairwise(steps)):
@@ -81,8 +83,8 @@ def ddim_target(D: Denoiser, x: Num[Tensor, "B *event"], levels: Tensor | Sequen
         weight = 1 / following - 1 / level
         mass = mass + weight
         share = torch.where(following == 0, 1.0, torch.where(mass > 0, weight / mass, float(i == 0)))
-        target = target + share.view(event) * (denoised - target)
-        state = denoised + (following / level).view(event) * (state - denoised)
+        target = target + beside(share, x) * (denoised - target)
+        state = denoised + beside(following / level, x) * (state - denoised)
     return target.to(x.dtype)
 
 
@@ -153,7 +155,7 @@ class ProgressiveOptimum:
     def __repr__(self) -> str:
         return f"ProgressiveOptimum({self.D!r}, {len(self._teacher) - 1} steps, stage={self.stage})"
 
-    def __call__(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
+    def __call__(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """x̂, (B, *event). A σ between levels starts with a step to the next level below.
 
         Args:
@@ -192,22 +194,22 @@ class KnowledgeOptimum:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.teacher!r}, sigma_max={self.sigma_max:g})"
 
-    def __call__(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
+    def __call__(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """f(x, σ_N), (B, *event).
 
         Raises:
             ValueError: a sigma other than σ_N (0, where x̂ = x, is let pass).
         """
         require_points(x)
-        levels = per_row("sigma", sigma, len(x), x.device)
-        own = (levels - self.sigma_max).abs() <= 1e-6 * self.sigma_max
-        wrong = ~own & (levels != 0)
+        values = levels(sigma, len(x), x.device, zero=True)
+        own = (values - self.sigma_max).abs() <= 1e-6 * self.sigma_max
+        wrong = ~own & (values != 0)
         if wrong.any():
             raise ValueError(
                 f"knowledge distillation trains the student at sigma_max = {self.sigma_max:g} only (Eq. 41), "
-                f"got {float(levels[wrong][0]):g}: sample it in one step"
+                f"got {float(values[wrong][0]):g}: sample it in one step"
             )
-        return self.teacher(x, torch.where(own, self.sigma_max, levels))
+        return self.teacher(x, torch.where(own, self.sigma_max, values))
 
 
 def teacher_map(

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from .denoiser import OptimalDenoiser
 from .distilled import teacher_map
 from .flow import FlowMap
-from .query import per_row, require_points
+from .query import Levels, beside, levels, require_points
 from .samplers import Solver
 
 __all__ = ["MultistepKnowledgeOptimum", "multistep_knowledge_optimum"]
@@ -100,7 +100,7 @@ class MultistepKnowledgeOptimum:
     def __repr__(self) -> str:
         return f"MultistepKnowledgeOptimum({self.teacher!r}, sigma_max={self.sigma_max:g})"
 
-    def __call__(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
+    def __call__(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """x̂, (B, *event): f(x_N) of the x_N whose line passes x, see `reached`; where none is found, f(x, σ).
 
         Raises:
@@ -109,11 +109,11 @@ class MultistepKnowledgeOptimum:
         """
         return self._search(x, sigma)[0]
 
-    def reached(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Bool[Tensor, " B"]:
+    def reached(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Bool[Tensor, " B"]:
         """Whether x was found to be a point that the student's own steps reach, where Eq. 42 says what it answers."""
         return self._search(x, sigma)[1]
 
-    def intermediate(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> tuple[Tensor, Tensor]:
+    def intermediate(self, x: Num[Tensor, "B *event"], sigma: Levels) -> tuple[Tensor, Tensor]:
         """Where the student's steps take x from σ_N, and its output there: Eq. 42's pairs, without a search.
 
         Args:
@@ -123,29 +123,28 @@ class MultistepKnowledgeOptimum:
         Returns:
             r x + (1 − r) f(x), and f(x).
         """
-        levels = self._levels(sigma, x)
+        below = self._levels(sigma, x)
         ends = self.teacher(x, self.sigma_max)
-        r = (levels / self.sigma_max).view(-1, *[1] * (x.ndim - 1))
+        r = beside(below / self.sigma_max, x)
         return (ends + r * (x.double() - ends)).to(x.dtype), ends
 
-    def _levels(self, sigma: float | Tensor, x: Tensor) -> Tensor:
+    def _levels(self, sigma: Levels, x: Tensor) -> Tensor:
         require_points(x)
-        levels = per_row("sigma", sigma, len(x), x.device)
-        usable = (levels >= 0) & (levels <= self.sigma_max * (1 + 1e-6))
-        if not usable.all():
-            wrong = float(levels[~usable][0])
+        values = levels(sigma, len(x), x.device, zero=True)
+        above = values > self.sigma_max * (1 + 1e-6)
+        if above.any():
+            wrong = float(values[above][0])
             raise ValueError(f"sigma must lie between 0 and sigma_max = {self.sigma_max:g}, got {wrong:g}")
-        return levels.clamp_max(self.sigma_max)
+        return values.clamp_max(self.sigma_max)
 
-    def _search(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
-        levels, x = self._levels(sigma, x), x.detach()
-        landing = self.teacher.land(x, levels)
+    def _search(self, x: Tensor, sigma: Levels) -> tuple[Tensor, Tensor]:
+        below, x = self._levels(sigma, x), x.detach()
+        landing = self.teacher.land(x, below)
         out, candidate = landing.x, landing.index.clone()
-        found = (levels == self.sigma_max) | (levels == 0)
+        found = (below == self.sigma_max) | (below == 0)
         if found.all():
             return out, found
         self._guess = self._guess or _Guess(self._data, self.sigma_max)
-        wide = (-1, *[1] * (x.ndim - 1))
         work = torch.float64 if x.dtype == torch.float64 else torch.float32
         near = self._equal_distance()
         tried = torch.zeros(len(x), len(self._data), dtype=torch.bool, device=x.device)
@@ -157,7 +156,7 @@ class MultistepKnowledgeOptimum:
                 break
             tried[rows, candidate[rows]] = True
             end = self._data.take(candidate[rows]).double()
-            r = (levels[rows] / self.sigma_max).view(wide)
+            r = beside(below[rows] / self.sigma_max, x)
             start = end + (x[rows].double() - end) / r
             led = self.teacher.land(start.to(work), self.sigma_max)
             same = (led.index == candidate[rows]) & ((led.x.double() - end).flatten(1).norm(dim=1) <= near)
@@ -168,7 +167,7 @@ class MultistepKnowledgeOptimum:
             if attempt % 2:
                 scores = self._guess.distances(x[rows])
             else:
-                scores = self._guess.newton(x[rows], levels[rows] / self.sigma_max, start, index)
+                scores = self._guess.newton(x[rows], below[rows] / self.sigma_max, start, index)
             candidate[rows] = scores.masked_fill(tried[rows], torch.inf).argmin(1)
         return out, found
 

@@ -31,6 +31,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from .process import VP, Process
+from .query import Levels, beside, levels, require_points
 
 __all__ = ["PARAMETRIZATIONS", "as_denoiser", "convert", "from_x0", "to_x0"]
 
@@ -41,7 +42,7 @@ _DEFAULT = VP()
 
 
 def convert(
-    value: Tensor, x: Num[Tensor, "B *event"], sigma: float | Tensor, source: str, target: str
+    value: Tensor, x: Num[Tensor, "B *event"], sigma: Levels, source: str, target: str
 ) -> Float[Tensor, "B *event"]:
     """One prediction as another: p'·x0 + q'·eps from p·x0 + q·eps and x = x0 + sigma eps.
 
@@ -74,7 +75,7 @@ def convert(
     return ((own * x.double() + other * value.double()) / (q - p * level)).to(x.dtype)
 
 
-def to_x0(value: Tensor, x: Num[Tensor, "B *event"], sigma: float | Tensor, kind: str) -> Float[Tensor, "B *event"]:
+def to_x0(value: Tensor, x: Num[Tensor, "B *event"], sigma: Levels, kind: str) -> Float[Tensor, "B *event"]:
     """The clean point from a prediction of another kind; see `convert`.
 
     Example:
@@ -84,7 +85,7 @@ def to_x0(value: Tensor, x: Num[Tensor, "B *event"], sigma: float | Tensor, kind
     return convert(value, x, sigma, kind, "x0")
 
 
-def from_x0(x0: Tensor, x: Num[Tensor, "B *event"], sigma: float | Tensor, kind: str) -> Float[Tensor, "B *event"]:
+def from_x0(x0: Tensor, x: Num[Tensor, "B *event"], sigma: Levels, kind: str) -> Float[Tensor, "B *event"]:
     """A prediction of another kind from the clean point; see `convert`.
 
     Example:
@@ -96,7 +97,7 @@ def from_x0(x0: Tensor, x: Num[Tensor, "B *event"], sigma: float | Tensor, kind:
 
 def as_denoiser(
     network: Callable[[Tensor, Tensor], Tensor], kind: str, *, process: Process = _DEFAULT
-) -> Callable[[Tensor, float | Tensor], Tensor]:
+) -> Callable[[Tensor, Levels], Tensor]:
     """A `Denoiser` from a network F(x_t, t) that was trained on a process.
 
     D(x, sigma) = x0 of F(scale·x, t) with t = time(sigma), scale = scale(t).
@@ -121,10 +122,10 @@ def as_denoiser(
     """
     _known(kind)
 
-    def denoise(x: Tensor, sigma: float | Tensor) -> Tensor:
+    def denoise(x: Tensor, sigma: Levels) -> Tensor:
         level = _checked(x, x, sigma).flatten()
         t, scale = process.time(level), process.scale_at(level)
-        spread = scale.reshape(-1, *[1] * (x.ndim - 1))
+        spread = beside(scale, x)
         value = network((spread * x.double()).to(x.dtype), t.to(x.dtype).expand(len(x)))
         return to_x0(value.double() * spread if kind == "score" else value, x, sigma, kind)
 
@@ -154,18 +155,9 @@ def _known(kind: str) -> str:
     return kind
 
 
-def _checked(value: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
-    """sigma as float64 (B or 1, 1, …), ready to broadcast over events."""
-    if x.ndim == 0:
-        raise ValueError("x must have shape (B, *event), got ()")
-    if not x.dtype.is_floating_point:
-        raise ValueError(f"x must be floating point, got {x.dtype}")
+def _checked(value: Tensor, x: Tensor, sigma: Levels) -> Tensor:
+    """sigma as float64 (B, 1, …, 1), ready to broadcast over events, with its graph."""
+    require_points(x)
     if value.shape != x.shape:
         raise ValueError(f"value must have the shape of x, {tuple(x.shape)}, got {tuple(value.shape)}")
-    levels = torch.as_tensor(sigma, dtype=torch.float64, device=x.device)
-    if levels.shape not in ((), (len(x),)):
-        raise ValueError(f"sigma must have shape () or (B,), got {tuple(levels.shape)} with B = {len(x)}")
-    usable = torch.isfinite(levels) & (levels > 0)
-    if not usable.all():
-        raise ValueError(f"sigma must be positive and finite, got {float(levels[~usable].reshape(-1)[0]):g}")
-    return levels.reshape(-1, *[1] * (x.ndim - 1))
+    return beside(levels(sigma, len(x), x.device, graph=True), x)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Levels", "beside", "levels", "per_row", "require_finite", "require_levels", "require_points"]
+__all__ = ["Levels", "beside", "level_list", "levels", "per_row", "require_finite", "require_levels", "require_points"]
 
 Levels = float | Tensor | np.ndarray | Sequence[float]
 """Noise levels as they may be given: a number, or numbers in a list, array or tensor."""
@@ -31,13 +31,7 @@ def per_row(name: str, sigma: Levels, batch: int, device: torch.device | None = 
     Raises:
         ValueError: sigma of another shape, or no numbers.
     """
-    if not isinstance(sigma, Tensor):
-        try:
-            sigma = torch.as_tensor(sigma, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError) as error:
-            sentence = f"{name} must be a number or a list, array or tensor of numbers, got {str(sigma)[:60]!r}"
-            raise ValueError(sentence) from error
-    values = sigma.to(device=sigma.device if device is None else device, dtype=torch.float64)
+    values = _numbers(name, sigma, device)
     values = values if graph else values.detach()
     if values.ndim > 1 and values.shape == (batch, *[1] * (values.ndim - 1)):
         values = values.flatten()
@@ -61,6 +55,20 @@ def levels(
         ValueError: sigma of another shape, or a level that is not.
     """
     values = per_row(name, sigma, batch, device, graph=graph)
+    require_levels(values, zero=zero, name=name)
+    return values
+
+
+def level_list(sigmas: Levels, *, zero: bool = False, name: str = "sigmas") -> Tensor:
+    """Noise levels that are gone through one by one, (S,) float64, S >= 1, as `levels`; a number is a list of one.
+
+    Raises:
+        ValueError: sigmas of another shape, none, or a level that is not.
+    """
+    values = _numbers(name, sigmas).detach()
+    if values.ndim > 1 or values.numel() == 0:
+        raise ValueError(f"{name} must be one or more noise levels, (S,), got shape {tuple(values.shape)}")
+    values = values.reshape(-1).clone()
     require_levels(values, zero=zero, name=name)
     return values
 
@@ -89,6 +97,17 @@ def require_finite(z: Tensor, *, name: str = "x") -> None:
     finite = torch.isfinite(z).all(1)
     if not finite.all():
         raise ValueError(f"{name} must be finite, row {int((~finite).nonzero()[0])} is not")
+
+
+def _numbers(name: str, values: Levels, device: torch.device | None = None) -> Tensor:
+    """float64, with its graph."""
+    if not isinstance(values, Tensor):
+        try:
+            values = torch.as_tensor(values, dtype=torch.float64, device=device or torch.device("cpu"))
+        except (TypeError, ValueError, RuntimeError) as error:
+            sentence = f"{name} must be a number or a list, array or tensor of numbers, got {str(values)[:60]!r}"
+            raise ValueError(sentence) from error
+    return values.to(device=device or values.device, dtype=torch.float64)
 
 
 def beside(values: Tensor, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .process import VP, CosineVP, Process
-from .query import per_row
+from .query import Levels, per_row
 
 __all__ = ["cosine", "grid", "karras", "log_linear", "on_grid", "uniform_t"]
 
@@ -176,7 +176,7 @@ def grid(sigmas: Tensor | np.ndarray | Sequence[float]) -> Tensor:
     return levels
 
 
-def on_grid(sigmas: Tensor, sigma: float | Tensor, batch: int) -> Tensor:
+def on_grid(sigmas: Tensor, sigma: Levels, batch: int) -> Tensor:
     """The noise level of every row of a batch, for functions that are defined along a grid.
 
     Args:

@@ -293,8 +293,8 @@ def test_one_point_and_copies(normal: Normal) -> None:
 def test_errors(normal: Normal) -> None:
     D, x = OptimalDenoiser(column(-1.0, 1.0)), column(0.1, 0.2)
     for call, sentence in (
-        (lambda: progressive_optimum(D, karras(4), 1)(x.long(), 80.0), "x must be floating point"),
-        (lambda: multistep_knowledge_optimum(D, 80.0)(x.long(), 80.0), "x must be floating point"),
+        (lambda: progressive_optimum(D, karras(4), 1)(x.long(), 80.0), "x must be floating point, got torch.int64"),
+        (lambda: multistep_knowledge_optimum(D, 80.0)(x.long(), 80.0), "x must be floating point, got torch.int64"),
         (lambda: multistep_knowledge_optimum(D, 80.0, tries=0), "tries must be at least 1, got 0"),
         (lambda: progressive_optimum(D, [1.0, 1.0, 0.0], 1), "a grid must decrease"),
         (lambda: progressive_optimum(D, karras(4), -1), "stage must be a whole number from 0 on, got -1"),

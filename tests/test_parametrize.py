@@ -226,7 +226,7 @@ def test_unknown_kind(kind: str, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("value", "x", "sigma", "sentence"),
     [
-        (torch.ones(4, 3), torch.ones(4, 3), torch.ones(4, 1), r"\(\) or \(B,\), got \(4, 1\) with B = 4"),
+        (torch.ones(4, 3), torch.ones(4, 3), torch.ones(4, 2), r"\(\) or \(B,\), got \(4, 2\) with B = 4"),
         (torch.ones(4, 3), torch.ones(4, 3), torch.ones(3), r"\(\) or \(B,\), got \(3,\) with B = 4"),
         (torch.ones(4, 3), torch.ones(4, 3), 0.0, "sigma must be positive and finite, got 0"),
         (torch.ones(2, 3), torch.ones(2, 3), torch.tensor([1.0, -2.0]), "positive and finite, got -2"),

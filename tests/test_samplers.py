@@ -593,10 +593,10 @@ def test_bad_grids(sigmas: Sequence[Any], sentence: str) -> None:
 @pytest.mark.parametrize(
     ("x", "shown"),
     [
-        (torch.ones(2, 3, dtype=torch.int64), "floating-point tensor"),
+        (torch.ones(2, 3, dtype=torch.int64), "the start x must be floating point, got torch.int64"),
         (torch.tensor(1.0), r"shape \(B, \*event\)"),
-        ([[1.0]], "floating-point tensor"),
-        (X.numpy(), "floating-point tensor"),
+        ([[1.0]], "the start x must be a tensor, got list"),
+        (X.numpy(), "the start x must be a tensor, got ndarray"),
     ],
 )
 def test_bad_starts(x: Any, shown: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from optimal.denoiser import Denoiser
+from optimal.query import beside
 from optimal.schedule import grid
 
 from ..loss import Batch, Source, weighted
@@ -64,11 +65,11 @@ class Consistency:
         x0, index, eps = batch
         sigmas = self.sigmas.to(x0.device)
         high, low = sigmas[index], sigmas[index + 1]
-        x = x0 + high.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1)) * eps
+        x = x0 + beside(high.to(x0.dtype), x0) * eps
         with torch.no_grad():
             reached = ode_step(self.teacher, x, high, low, self.solver)
             # The boundary condition, x_θ(x, 0) = x: without EDM's preconditioning no network keeps it by itself.
-            end = (low == 0).view(-1, *[1] * (x.ndim - 1))
+            end = beside(low == 0, x)
             target = torch.where(end, reached, average(reached, low))
         return weighted(student(x, high) - target, high, self.weighting, self.sigma_data), high
 
@@ -82,8 +83,7 @@ def ode_step(D: Denoiser, x: Tensor, sigma: Tensor, sigma_next: Tensor, solver: 
         sigma, sigma_next: (B,) float64, sigma > sigma_next >= 0.
         solver: euler or heun; a step to 0 returns D.
     """
-    wide = (-1, *[1] * (x.ndim - 1))
-    high, low = sigma.to(x.dtype).view(wide), sigma_next.to(x.dtype).view(wide)
+    high, low = beside(sigma.to(x.dtype), x), beside(sigma_next.to(x.dtype), x)
     denoised = D(x, sigma)
     slope = (x - denoised) / high
     out = denoised + low * slope

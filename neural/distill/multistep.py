@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from optimal.query import beside
 from optimal.schedule import grid
 
 from ..loss import Batch, weighted
@@ -71,7 +72,7 @@ class MultistepKnowledge:
                 continue
             here, there = sigmas[at[rows]], sigmas[stop[rows]]
             clean = student(x[rows], here)
-            ratio = (there / here).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+            ratio = beside((there / here).to(x.dtype), x)
             x = x.index_copy(0, rows, clean + ratio * (x[rows] - clean))
             at = at.index_copy(0, rows, stop[rows])
         return x

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from optimal.denoiser import Denoiser
 from optimal.distilled import ddim_target
+from optimal.query import beside
 from optimal.schedule import grid
 
 from ..loss import Batch, Source, weighted
@@ -54,7 +55,7 @@ class Progressive:
         x0, index, eps = batch
         sigmas = self.sigmas.to(x0.device)
         high = sigmas[index]
-        x = x0 + high.to(x0.dtype).view(-1, *[1] * (x0.ndim - 1)) * eps
+        x = x0 + beside(high.to(x0.dtype), x0) * eps
         target = torch.empty_like(x)
         with torch.no_grad():
             # An odd grid leaves one step for the last level.

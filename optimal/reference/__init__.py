@@ -12,7 +12,7 @@ flow from σ to σ' is then the monotone map with
 
 D, p and this map are known for one point; two points m ± d; a Gaussian, where every eigenvector of the covariance is a
 line of its own; and, for events of one value, a mixture of Gaussians or points. All is computed in float64, whatever
-the dtype of x. D, `score` and `log_density` carry gradients to x, `flow` carries none.
+the dtype of x. D, `score` and `log_density` carry gradients to x and σ, `flow` carries none.
 
 What no method can cure: between well separated points p is tiny at low noise, and the flow spreads what starts near
 the separatrix by dx'/dx = p(x; σ)/p(x'; σ'), from σ >> δ up to (σ'/σ) exp(δ²/2σ'²) between points 2δ apart. Rounding of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from ..query import per_row
+from ..query import Levels, levels, require_finite, require_points
 
 __all__ = ["Exact", "parameter", "point"]
 
@@ -24,7 +23,7 @@ class Exact(ABC):
 
     event: tuple[int, ...]
 
-    def __call__(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
+    def __call__(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """E[x0 | x], (B, *event).
 
         Args:
@@ -36,17 +35,15 @@ class Exact(ABC):
         """
         return _like(self._mean(*_checked(x, sigma, self.event)), x)
 
-    def score(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, "B *event"]:
+    def score(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """∇ log p(x; σ) = (D − x)/σ² (Prop. 2), (B, *event)."""
         return _like(self._score(*_checked(x, sigma, self.event)), x)
 
-    def log_density(self, x: Num[Tensor, "B *event"], sigma: float | Tensor) -> Float[Tensor, " B"]:
-        """log p(x; σ) in nats, (B,)."""
-        return self._log_density(*_checked(x, sigma, self.event)).to(x.dtype)
+    def log_density(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, " B"]:
+        """log p(x; σ) in nats, (B,) float64."""
+        return self._log_density(*_checked(x, sigma, self.event))
 
-    def flow(
-        self, x: Num[Tensor, "B *event"], sigma: float | Tensor, sigma_end: float | Tensor
-    ) -> Float[Tensor, "B *event"]:
+    def flow(self, x: Num[Tensor, "B *event"], sigma: Levels, sigma_end: Levels) -> Float[Tensor, "B *event"]:
         """Where the probability-flow ODE takes x from sigma to sigma_end, (B, *event), without gradients.
 
         Args:
@@ -58,12 +55,9 @@ class Exact(ABC):
             ValueError: as for a call; sigma_end not finite, negative or of another shape; no closed form is known (a
                 mixture of events of more than one value).
         """
-        z, levels = _checked(x.detach() if isinstance(x, Tensor) else x, sigma, self.event)
-        end = per_row("sigma_end", sigma_end, len(x), x.device)[:, None]
-        usable = torch.isfinite(end) & (end >= 0)
-        if not usable.all():
-            raise ValueError(f"sigma_end must be finite and not negative, got {float(end[~usable][0]):g}")
-        return _like(self._flow(z, levels, end), x)
+        z, start = _checked(x, sigma, self.event)
+        end = levels(sigma_end, len(x), x.device, zero=True, name="sigma_end")[:, None]
+        return _like(self._flow(z.detach(), start.detach(), end), x)
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
@@ -85,8 +79,9 @@ class Exact(ABC):
 def parameter(name: str, value: Any) -> Tensor:
     """A float64 copy on the CPU that no later change of `value` reaches."""
     copy = torch.as_tensor(value, dtype=torch.float64).detach().cpu().clone()
-    if not torch.isfinite(copy).all():
-        raise ValueError(f"{name} must be finite")
+    finite = torch.isfinite(copy)
+    if not finite.all():
+        raise ValueError(f"{name} must be finite, got {float(copy[~finite][0])}")
     return copy
 
 
@@ -98,22 +93,13 @@ def point(name: str, value: Any) -> tuple[Tensor, tuple[int, ...]]:
     return point.flatten(), tuple(point.shape)
 
 
-def _checked(x: Tensor, sigma: float | Tensor, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """x as (B, dim), with its graph, and sigma as (B, 1), both float64."""
-    if not isinstance(x, Tensor):
-        raise ValueError(f"x must be a tensor, got {type(x).__name__}: torch.from_numpy makes one of an array")
-    if x.ndim == 0 or tuple(x.shape[1:]) != event:
-        raise ValueError(f"x must have shape (B, {', '.join(map(str, event))}), got {tuple(x.shape)}")
-    if not x.dtype.is_floating_point:
-        raise ValueError(f"x must be floating point, got {x.dtype}")
-    levels = per_row("sigma", sigma, len(x), x.device)[:, None]
-    usable = torch.isfinite(levels) & (levels > 0)
-    if not usable.all():
-        raise ValueError(f"sigma must be positive and finite, got {float(levels[~usable][0]):g}")
-    z = x.reshape(len(x), math.prod(event)).double()
-    if not torch.isfinite(z).all():
-        raise ValueError(f"x must be finite, row {int((~torch.isfinite(z)).any(1).nonzero()[0])} is not")
-    return z, levels
+def _checked(x: Tensor, sigma: Levels, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """x as (B, dim) and sigma as (B, 1), both float64, with their graphs."""
+    require_points(x, event)
+    sigmas = levels(sigma, len(x), x.device, graph=True)
+    z = x.flatten(1).double()
+    require_finite(z)
+    return z, sigmas[:, None]
 
 
 def _like(z: Tensor, x: Tensor) -> Tensor:

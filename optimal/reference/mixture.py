@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..query import Levels, level_list
 from .base import Exact, parameter
 from .transport import log_normal, separatrices, transport
 
@@ -65,7 +66,7 @@ class GaussianMixture(Exact):
         eps = torch.randn(means.shape, generator=generator, dtype=torch.float64, device=generator.device)
         return (means + std * eps).reshape(n, *self.event)
 
-    def separatrices(self, sigma: Float[Tensor, " S"]) -> Float[Tensor, "S borders"]:
+    def separatrices(self, sigma: Levels) -> Float[Tensor, "S borders"]:
         """The borders between the basins of K distinct points on the line, (S, K − 1): F(x; σ) = the weight left of x.
 
         Args:
@@ -80,10 +81,11 @@ class GaussianMixture(Exact):
             tensor(True)
         """
         if self._std.any() or self._means.shape[1] != 1:
-            raise ValueError("basins are known in closed form for points on the line only")
-        levels = torch.as_tensor(sigma, dtype=torch.float64)
-        if not (torch.isfinite(levels) & (levels > 0)).all():
-            raise ValueError("sigma must be positive and finite")
+            dim, std = self._means.shape[1], float(self._std.amax())
+            raise ValueError(
+                f"basins are known in closed form for points on the line only, got events of {dim} values, std {std:g}"
+            )
+        levels = level_list(sigma, name="sigma")
         centres, place = self._means.flatten().unique(return_inverse=True)
         weights = torch.zeros_like(centres).index_add_(0, place, self._log_weights.exp())
         return separatrices(centres.to(levels), weights.log().to(levels), levels)

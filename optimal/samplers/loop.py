@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..denoiser import Denoiser
 from ..process import EDM, Process
+from ..query import require_points
 from ..schedule import grid
 from .solver import Solver, Step
 from .solvers import solver_of
@@ -94,8 +95,7 @@ def trajectory(
     chosen.check(levels)
     process = process or EDM(math.inf)
     scales = [float(process.scale_at(level)) for level in levels]
-    if not isinstance(x, Tensor) or x.ndim == 0 or not x.dtype.is_floating_point:
-        raise ValueError("the start x must be a floating-point tensor of shape (B, *event)")
+    require_points(x, name="the start x")
     if chosen.draws(len(levels) - 1) and generator is None and noise is None:
         raise ValueError(f"{type(chosen).__name__} draws noise: give generator=torch.Generator() or noise=")
     source = _Noise(x, dtype, generator, noise)

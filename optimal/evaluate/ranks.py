@@ -99,7 +99,7 @@ class Ranks:
         """
         if self.count == 1:
             return
-        summary = torch.zeros(1 + 3 * _ARGUMENTS, dtype=torch.float64)
+        summary = torch.zeros(1 + 3 * _ARGUMENTS, dtype=torch.float64, device="cpu")
         summary[0] = _CALLS.index(call)
         for place, values in enumerate(arguments.values()):
             summary[1 + 3 * place : 4 + 3 * place] = _summary(values)

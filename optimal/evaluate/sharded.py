@@ -107,7 +107,9 @@ class Shared:
 
 def _agreed(rows: Rows, centre: Tensor, ranks: Ranks) -> Tensor:
     """The centre of rank 0, once all ranks have been found to hold the same data."""
-    look = torch.arange(_LOOK, dtype=torch.int64).mul(rows.size).div(_LOOK, rounding_mode="floor").unique()
+    look = (
+        torch.arange(_LOOK, dtype=torch.int64, device="cpu").mul(rows.size).div(_LOOK, rounding_mode="floor").unique()
+    )
     facts = {
         "shape": (rows.size, *rows.event),
         "dtype": str(rows.dtype),

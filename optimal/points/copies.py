@@ -11,31 +11,43 @@ from .rows import Rows
 __all__ = ["first_copies"]
 
 _BLOCK_BYTES = 8 * 2**20
+_SOME = 32
+"""Words of a row that are hashed first."""
 _SEED = 20252
-"""Of the multipliers. They only decide how many rows are compared in vain."""
+"""Of the multipliers and of those words. They only decide how many rows are compared in vain."""
 
 
 def first_copies(rows: Rows) -> Tensor:
     """For every row the first one that equals it, (N,) int64, on the CPU.
 
-    Exact: rows of equal hash, 64 bits, are compared value by value. −0 equals 0.
+    Exact: rows of equal hash, 64 bits, are compared value by value. −0 equals 0. Some words of every row are hashed
+    first, and all words only of rows that are alike in those.
     """
-    hashes = _hashes(rows)
-    order = np.argsort(hashes, kind="stable")
-    same = hashes[order][1:] == hashes[order][:-1]
-    first = torch.arange(rows.size, dtype=torch.int64)
-    starts = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)) == 1)
-    ends = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)) == -1)
-    for start, end in zip(starts, ends, strict=True):
-        _settle(rows, torch.from_numpy(np.sort(order[start : end + 1])), first)
+    first = torch.arange(rows.size, dtype=torch.int64, device="cpu")
+    words = _words(rows)
+    generator = np.random.default_rng(_SEED)
+    some = torch.from_numpy(np.sort(generator.permutation(words)[:_SOME]))
+    groups = _alike(first, _hashes(rows, first, some))
+    if words > _SOME and groups:
+        alike = torch.cat(groups).sort().values
+        groups = _alike(alike, _hashes(rows, alike, torch.arange(words, dtype=torch.int64, device="cpu")))
+    for group in groups:
+        _settle(rows, group, first)
     return first
+
+
+def _alike(index: Tensor, hashes: Tensor) -> list[Tensor]:
+    """The rows `index` in groups of two and more of one hash, each in the order of the data."""
+    order = torch.argsort(hashes, stable=True)
+    _, counts = hashes[order].unique_consecutive(return_counts=True)
+    return [group for group in index[order].split(counts.tolist()) if len(group) > 1]
 
 
 def _settle(rows: Rows, group: Tensor, first: Tensor) -> None:
     """Rows of one hash, in the order of the data: nearly always copies of the first of them."""
     while len(group) > 1:
         own = rows.exact(group[:1])
-        differ = torch.zeros(len(group), dtype=torch.bool)
+        differ = torch.zeros(len(group), dtype=torch.bool, device="cpu")
         size = max(1, _BLOCK_BYTES // (8 * rows.dim))
         for start in range(0, len(group), size):
             part = slice(start, start + size)
@@ -44,24 +56,34 @@ def _settle(rows: Rows, group: Tensor, first: Tensor) -> None:
         group = group[differ]
 
 
-def _hashes(rows: Rows) -> np.ndarray:
-    """(N,) int64: Σ_i m_i b_i of every row modulo 2⁶⁴, b its words of 8 bytes, m random and odd; then mixed."""
-    itemsize = 1 if rows.dtype == torch.uint8 else 8
-    words = -(-rows.dim * itemsize // 8)
+def _words(rows: Rows) -> int:
+    """Words of 8 bytes in a row: floats are taken as float64."""
+    return -(-rows.dim // 8) if rows.dtype == torch.uint8 else rows.dim
+
+
+def _hashes(rows: Rows, index: Tensor, words: Tensor) -> Tensor:
+    """(n,) int64: Σ_i mixed(m_i b_i) of the rows `index` over some words b_i, modulo 2⁶⁴, m random and odd."""
     generator = np.random.default_rng(_SEED)
-    multipliers = torch.from_numpy(generator.integers(-(2**63), 2**63 - 1, words, dtype=np.int64) | 1)
-    out = torch.empty(rows.size, dtype=torch.int64)
-    step = max(1, _BLOCK_BYTES // (8 * words))
-    for start in range(0, rows.size, step):
-        with rows.opened(slice(start, min(start + step, rows.size))) as block:
-            # Adding 0 makes one zero of both.
-            block = block.cpu().double() + 0.0 if itemsize == 8 else block.cpu()
-            padded = block
-            if words * 8 != rows.dim * itemsize:
-                padded = torch.zeros(len(block), words * 8 // itemsize, dtype=block.dtype)
-                padded[:, : rows.dim] = block
-            values = padded.contiguous().view(torch.int64)
+    multipliers = torch.from_numpy(generator.integers(-(2**63), 2**63 - 1, len(words), dtype=np.int64) | 1)
+    every, whole = len(index) == rows.size, len(words) == _words(rows)
+    out = torch.empty(len(index), dtype=torch.int64, device="cpu")
+    step = max(1, _BLOCK_BYTES // (8 * _words(rows)))
+    for start in range(0, len(index), step):
+        part = index[start : start + step]
+        where = slice(start, start + len(part)) if every else part.to(rows.device)
+        with rows.opened(where) as block:
+            values = _as_words(block.cpu())
             # The high bits of a product depend on all bits below: they are brought down before the sum.
-            products = values * multipliers
-            out[start : start + len(block)] = products.bitwise_xor_(products >> 29).sum(1)
-    return out.numpy()
+            products = (values if whole else values.index_select(1, words)) * multipliers
+            out[start : start + len(part)] = products.bitwise_xor_(products >> 29).sum(1)
+    return out
+
+
+def _as_words(block: Tensor) -> Tensor:
+    """(n, words) int64."""
+    if block.dtype != torch.uint8:
+        # Adding 0 makes one zero of both.
+        return (block.double() + 0.0).view(torch.int64)
+    short = -block.shape[1] % 8
+    padded = torch.nn.functional.pad(block, (0, short)) if short else block
+    return padded.contiguous().view(torch.int64)

@@ -23,9 +23,9 @@ from ..arithmetic import ours
 from ..query import require_finite, require_levels
 from .copies import first_copies
 from .nearest import nearest, two_nearest
-from .rows import Rows
+from .rows import Rows, evenly
 
-__all__ = ["Points", "Summary", "evenly"]
+__all__ = ["Points", "Summary", "centre_of", "unit_of"]
 
 _BLOCK_BYTES = 48 * 2**20
 """A block of rows in work precision: large enough for a matrix product, small enough for the processor's cache."""
@@ -339,7 +339,7 @@ def centre_of(rows: Rows) -> Tensor:
     """
     count = min(_SOME, rows.size)
     # No two of these places are alike modulo any small number, as data that come in turns may have it.
-    places = torch.arange(count, dtype=torch.float64)
+    places = torch.arange(count, dtype=torch.float64, device="cpu")
     if count < rows.size:
         places = (places + 1).mul_(_GOLDEN).frac_().mul_(rows.size).floor_()
     index = places.long().unique()
@@ -354,12 +354,6 @@ def centre_of(rows: Rows) -> Tensor:
 def unit_of(log2_radius: float) -> float:
     """The unit of points of that radius: 1, or a power of two near it where it is far from 1."""
     return 1.0 if _USUAL[0] <= log2_radius <= _USUAL[1] or math.isinf(log2_radius) else 2.0 ** round(log2_radius)
-
-
-def evenly(count: int, most: int) -> int:
-    """Size of the parts, at most `most`, that leave the least rest: as few parts as possible, all about equal."""
-    parts = -(-count // most)
-    return -(-count // parts)
 
 
 def _unshared() -> NotImplementedError:

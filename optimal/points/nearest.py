@@ -26,6 +26,7 @@ from torch import Tensor
 
 from .differences import leads
 from .rounding import gamma
+from .rows import evenly
 
 if TYPE_CHECKING:
     from .empirical import Points
@@ -38,8 +39,10 @@ _TREE_ROWS = 2_000
 """Points from which on a tree is faster than the products."""
 _TREE_SLACK = 1e-12
 """Relative: distances of the tree are right to a few units of 2⁻⁵³."""
-_PAIRS = 64
+_PAIRS = 4
 """Candidates of a query, on average, from which on float64 products look at them first."""
+_BLOCK_BYTES = 12 * 2**20
+"""Rows of a block, in float64: in float32 they are read and multiplied while they are in cache."""
 _QUERIES = 1024
 """Queries that pass over the data together."""
 
@@ -128,7 +131,7 @@ def _candidates(points: Points, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def _distinct(points: Points) -> Tensor:
     """(N,) bool, whether a point is the first of its copies."""
-    return points.first_copies == torch.arange(points.size, dtype=torch.int64)
+    return points.first_copies == torch.arange(points.size, dtype=torch.int64, device="cpu")
 
 
 def _by_products(
@@ -143,7 +146,8 @@ def _by_products(
     queries = z.to(dtype)
     best = torch.full((len(z), count), torch.inf, dtype=torch.float64, device=z.device)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-    size = points.block_rows(len(z), itemsize=4 if dtype == torch.float32 else 8)
+    most = max(1, _BLOCK_BYTES // (z.element_size() * points.dim))
+    size = min(points.block_rows(len(z)), evenly(len(half_norms), most))
     for start, block in points.blocks(size, z.device, index, dtype):
         part = slice(start, start + len(block))
         scores = half_norms[part] - (queries @ block.T).double()
@@ -169,7 +173,7 @@ _TREES: weakref.WeakKeyDictionary[Points, tuple[Any, Tensor]] = weakref.WeakKeyD
 def _by_tree(points: Points, z: Tensor) -> tuple[Tensor, Tensor]:
     if points not in _TREES:
         index = _distinct(points).nonzero().squeeze(1)
-        block = torch.empty(len(index), points.dim, dtype=torch.float64)
+        block = torch.empty(len(index), points.dim, dtype=torch.float64, device="cpu")
         _TREES[points] = KDTree(points.read(index, block).numpy()), index
     tree, index = _TREES[points]
     queries = z.numpy()
@@ -177,6 +181,6 @@ def _by_tree(points: Points, z: Tensor) -> tuple[Tensor, Tensor]:
     # The rows of the tree are off by a rounding of their own norms, the distances by a few more.
     reach = distance + _TREE_SLACK * (np.abs(queries).max(1) + distance)
     near = tree.query_ball_point(queries, reach)
-    counts = torch.tensor([len(each) for each in near], dtype=torch.int64)
-    columns = torch.tensor([place for each in near for place in each], dtype=torch.int64)
-    return torch.arange(len(near), dtype=torch.int64).repeat_interleave(counts), index[columns]
+    counts = torch.tensor([len(each) for each in near], dtype=torch.int64, device="cpu")
+    columns = torch.tensor([place for each in near for place in each], dtype=torch.int64, device="cpu")
+    return torch.arange(len(near), dtype=torch.int64, device="cpu").repeat_interleave(counts), index[columns]

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,10 @@ from torch import Tensor
 from ..datasets import to_float
 from .mapped import MappedFile, Reference, by_reference
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "evenly"]
+
+_writes: Callable[[Tensor], int] = operator.attrgetter("_version")
+"""PyTorch's own count of writes to a tensor, which has no public name."""
 
 _SMALL_BYTES = 16 * 2**20
 """Up to this size the array is copied."""
@@ -60,7 +64,7 @@ class Rows:
     def _hold(self, tensor: Tensor, array: Any) -> None:
         self._array, self._tensor = array, tensor
         self._file = MappedFile.of(array, self._memory)
-        self._version = None if tensor.is_inference() else tensor._version
+        self._version = None if tensor.is_inference() else _writes(tensor)
         self.event = tuple(tensor.shape[1:])
         self.size = tensor.shape[0]
         self.dim = math.prod(self.event)
@@ -100,7 +104,7 @@ class Rows:
         """Raise ValueError if a large array is no longer what it was: noticed by some of its rows."""
         if self._array is None:
             return
-        written = self._version is not None and self._tensor._version != self._version
+        written = self._version is not None and _writes(self._tensor) != self._version
         if written or self._look() != self._seen:
             raise ValueError(
                 "the data were changed after the denoiser was made: make a new one, or give it a copy of the data"
@@ -138,6 +142,12 @@ class Rows:
         with self.opened(index.to(self.device)) as rows:
             chosen = to_float(rows) if rows.dtype == torch.uint8 else rows.clone()
         return chosen.view(-1, *self.event)
+
+
+def evenly(count: int, most: int) -> int:
+    """Size of the parts, at most `most`, that leave the least rest: as few parts as possible, all about equal."""
+    parts = -(-count // most)
+    return -(-count // parts)
 
 
 def _as_tensor(array: Tensor | np.ndarray) -> Tensor:

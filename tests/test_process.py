@@ -24,6 +24,7 @@ CLOSED: list[Process] = [
     VP(0.2, 0.2),
     CosineVP(),
     CosineVP(0.1),
+    CosineVP(0.0),
     FlowMatching(),
 ]
 PRESERVING = [VP(), VP(0.3, 5.0), CosineVP(), CosineVP(0.2)]
@@ -318,7 +319,7 @@ def test_scale_that_turns_has_no_inverse() -> None:
         (lambda: EDM(math.nan), "EDM needs t_max > 0, got nan"),
         (lambda: VP(0.0, 1.0), "VP needs 0 < beta_min <= beta_max < inf, got 0 and 1"),
         (lambda: VP(3.0, 1.0), "got 3 and 1"),
-        (lambda: CosineVP(0.0), "CosineVP needs 0 < s < inf, got 0"),
+        (lambda: CosineVP(-0.1), "CosineVP needs 0 <= s < inf, got -0.1"),
     ],
 )
 def test_bad_parameters(make: Callable[[], Process], sentence: str) -> None:

@@ -200,7 +200,7 @@ class CosineVP(_VariancePreserving):
     scale = 0, std = 1, and sigma, −f and g are inf there.
 
     Args:
-        s: offset that keeps β(0) above 0.
+        s: offset that keeps β(0) above 0; 0, as some libraries have it, leaves that out.
 
     References:
         Nichol, Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models", Eq. 17.
@@ -213,8 +213,8 @@ class CosineVP(_VariancePreserving):
     s: float = 0.008
 
     def __post_init__(self) -> None:
-        if not 0 < self.s < math.inf:
-            raise ValueError(f"CosineVP needs 0 < s < inf, got {self.s:g}")
+        if not 0 <= self.s < math.inf:
+            raise ValueError(f"CosineVP needs 0 <= s < inf, got {self.s:g}")
 
     @property
     def _rate(self) -> float:
@@ -245,7 +245,9 @@ class CosineVP(_VariancePreserving):
         start = math.tan(self._rate * self.s)
         q = sigma.clamp_max(1e150) * math.hypot(1, start)
         tangent = torch.hypot(torch.full_like(q, start), q)
-        return torch.atan2(q * (q / (tangent + start)), 1 + tangent * start) / self._rate
+        # q/(tangent + start) is 1 for s = 0, at q = 0 too.
+        share = q / (tangent + start).clamp_min(torch.finfo(torch.float64).tiny) if start else torch.ones_like(q)
+        return torch.atan2(q * share, 1 + tangent * start) / self._rate
 
     def _time_of_scale(self, scale: Tensor) -> Tensor:
         return self._time(((1 - scale) * (1 + scale)).sqrt() / scale)

@@ -294,4 +294,6 @@ def save_table(rows: Sequence[Mapping[str, Any]], path: Path, about: Mapping[str
 
 def _pearson(a: Tensor, b: Tensor) -> Tensor:
     stacked = torch.stack([a.flatten(), b.flatten()])
-    return torch.nan_to_num(torch.corrcoef(stacked)[0, 1])
+    value = torch.corrcoef(stacked)[0, 1]
+    # What is constant correlates with nothing; of what is no number nothing is known.
+    return torch.nan_to_num(value) if torch.isfinite(stacked).all() else torch.full_like(value, torch.nan)

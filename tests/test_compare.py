@@ -83,6 +83,14 @@ def test_the_measures_are_what_they_are_named() -> None:
     assert blank.pearson.abs().amax() == 0
 
 
+def test_what_is_no_number_stays_none() -> None:
+    D = OptimalDenoiser(load("five-deltas"))
+    found = agreement(lambda x, s: torch.full_like(x, torch.nan), D, [0.7], draws=50, generator=seeded(1))
+    assert found.gap.isnan().all()
+    assert found.pearson.isnan().all()
+    assert agreement(lambda x, s: 0 * x, D, [0.7], draws=50, generator=seeded(1)).pearson == 0
+
+
 def test_memorised_copies() -> None:
     D = OptimalDenoiser(column(0.0, 4.0, 0.0, 10.0))
     x = column(0.0, 0.9, 1.1, 2.0, 3.1, 10.0, -100.0)

@@ -21,6 +21,7 @@ x_t; a score network that is given sigma itself has `process=EDM(math.inf)`, as 
 
 A network is asked without gradients, in evaluation mode (and left in the mode that it was in), on the device and in the
 precision of its weights; the answer has x's. Networks that answer with a tuple or a diffusers output are understood.
+What an adapter makes can be pickled and deep-copied where its network can.
 
     >>> from neural import agreement
     >>> from optimal import OptimalDenoiser, load
@@ -75,8 +76,7 @@ def from_prediction(
         >>> F(torch.ones(1, 2), 3.0).abs() < 1e-6
         tensor([[True, True]])
     """
-    ask = _asked(network, arguments)
-    return as_denoiser(lambda x_t, t: ask(x_t, time_scale * t), kind, process=process)
+    return as_denoiser(_InTime(_Asked(network, arguments), time_scale), kind, process=process)
 
 
 def from_flow(network: Callable[..., Any], *, data_at: int = 0, time_scale: float = 1.0, **arguments: Any) -> Denoiser:
@@ -98,12 +98,8 @@ def from_flow(network: Callable[..., Any], *, data_at: int = 0, time_scale: floa
     """
     if data_at not in (0, 1):
         raise ValueError(f"data_at must be 0 or 1, got {data_at!r}")
-    ask = _asked(network, arguments)
-
-    def velocity(x_t: Tensor, t: Tensor) -> Tensor:
-        return -ask(x_t, time_scale * (1 - t)) if data_at else ask(x_t, time_scale * t)
-
-    return as_denoiser(velocity, "flow", process=FlowMatching())
+    ask = _InTime(_Asked(network, arguments), time_scale, backward=bool(data_at))
+    return as_denoiser(ask, "flow", process=FlowMatching())
 
 
 def from_ddpm(
@@ -145,7 +141,7 @@ def from_ddpm(
     kept = kept[kept > 0]
     if len(kept) < 2 or not (kept < 1).all() or not (np.diff(kept) < 0).all():
         raise ValueError("alphas_cumprod must decrease within (0, 1) over two or more steps")
-    return Tabulated(_asked(network, arguments), np.log((1 - kept) / kept) / 2, kind, whole_steps)
+    return Tabulated(_Asked(network, arguments), np.log((1 - kept) / kept) / 2, kind, whole_steps)
 
 
 class Tabulated:
@@ -222,27 +218,45 @@ def from_edm(
         >>> from_edm(lambda x, sigma: x / (1 + sigma[:, None] ** 2))(torch.ones(1, 2), 1.0)
         tensor([[0.5000, 0.5000]])
     """
+    return _Denoising(_Asked(network, arguments), labels, broadcast_sigma)
 
-    ask = _asked(network, arguments)
 
-    def denoise(x: Tensor, sigma: Levels) -> Tensor:
+class _Denoising:
+    """What `from_edm` makes."""
+
+    def __init__(self, ask: _Asked, labels: Tensor | None, broadcast_sigma: bool):
+        self._ask, self._labels, self._broadcast = ask, labels, broadcast_sigma
+
+    def __call__(self, x: Tensor, sigma: Levels) -> Tensor:
         require_points(x)
-        values = levels(sigma, len(x), x.device)
+        values, labels = levels(sigma, len(x), x.device), self._labels
         given = {} if labels is None else {"class_labels": labels.expand(len(x), *labels.shape)}
-        return ask(x, beside(values, x) if broadcast_sigma else values, **given)
-
-    return denoise
+        return self._ask(x, beside(values, x) if self._broadcast else values, **given)
 
 
-def _asked(network: Callable[..., Any], arguments: dict[str, Any]) -> Callable[..., Tensor]:
+class _InTime:
+    """A network asked at t of another unit and, `backward`, of another direction, which turns its velocity round."""
+
+    def __init__(self, ask: _Asked, time_scale: float, *, backward: bool = False):
+        self._ask, self._scale, self._backward = ask, time_scale, backward
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return -self._ask(x_t, self._scale * (1 - t)) if self._backward else self._ask(x_t, self._scale * t)
+
+
+class _Asked:
     """The network in evaluation mode, without gradients, on its own device and in its own precision; out like x."""
-    if not callable(network):
-        raise ValueError(f"a network is a function of (x, its noise level), got {type(network).__name__}")
 
-    def ask(x: Tensor, level: Tensor, **more: Tensor) -> Tensor:
+    def __init__(self, network: Callable[..., Any], arguments: dict[str, Any]):
+        if not callable(network):
+            raise ValueError(f"a network is a function of (x, its noise level), got {type(network).__name__}")
+        self._network, self._arguments = network, arguments
+
+    def __call__(self, x: Tensor, level: Tensor, **more: Tensor) -> Tensor:
+        network = self._network
         own = (p for p in network.parameters() if p.is_floating_point()) if isinstance(network, nn.Module) else iter(())
         like = next(own, x)
-        given = {k: v.to(like.device) if isinstance(v, Tensor) else v for k, v in (arguments | more).items()}
+        given = {k: v.to(like.device) if isinstance(v, Tensor) else v for k, v in (self._arguments | more).items()}
         level = level.to(like.device) if level.dtype == torch.int64 else level.to(like)
         try:
             with torch.no_grad(), _evaluating(network):
@@ -258,8 +272,6 @@ def _asked(network: Callable[..., Any], arguments: dict[str, Any]) -> Callable[.
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"the network must return the shape of x, {tuple(x.shape)}, got {shape}")
         return value.to(x)
-
-    return ask
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from optimal.storage import replacing
@@ -26,6 +26,7 @@ from .config import differing, from_json, to_json
 __all__ = [
     "FORMAT",
     "about",
+    "check",
     "checkpoints",
     "is_sound",
     "kind",
@@ -44,18 +45,20 @@ FORMAT = "3"
 """Raise it whenever networks, training or files change what a configuration means: what is older is then not read."""
 
 
-def write(folder: Path, step: int, tensors: dict[str, Tensor], config: Any, data: Mapping[str, Any]) -> Path:
+def write(folder: str | Path, step: int, tensors: dict[str, Tensor], config: Any, data: Mapping[str, Any]) -> Path:
     """Write one checkpoint, and config.json beside it; returns the file. `data`: what `about` is to give back.
 
     Raises:
-        ValueError: the folder cannot be written.
+        ValueError: the folder cannot be written, or a tensor cannot be kept (see `check`).
     """
+    check(tensors)
+    folder = Path(folder)
     path = folder / f"step-{step:09d}.safetensors"
     text = to_json(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_text(folder / "config.json", text + "\n")
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        contiguous = _apart(tensors)
         header = {"format": FORMAT, "step": str(step), "kind": type(config).__name__, "config": text}
         header |= {"data": json.dumps(dict(data)), "digest": _digest(contiguous)}
         with replacing(path) as temporary:
@@ -66,15 +69,35 @@ def write(folder: Path, step: int, tensors: dict[str, Tensor], config: Any, data
     return path
 
 
-def replace_text(path: Path, text: str) -> None:
+def check(tensors: Mapping[str, Any]) -> None:
+    """Whether a file can hold all of these, which takes no time compared with a step.
+
+    Raises:
+        ValueError: one cannot be kept: it is no tensor, sparse, or of a type that safetensors lacks; it is named.
+    """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            reason = f"it is a {type(tensor).__name__}, no tensor"
+        elif tensor.layout != torch.strided:
+            reason = f"its layout is {str(tensor.layout).removeprefix('torch.')}"
+        else:
+            try:
+                save({"one": torch.zeros(1, dtype=tensor.dtype)})
+                continue
+            except (KeyError, ValueError, SafetensorError):
+                reason = f"its type is {str(tensor.dtype).removeprefix('torch.')}"
+        raise ValueError(f"a checkpoint keeps dense tensors of real numbers only, {name} cannot be kept: {reason}")
+
+
+def replace_text(path: str | Path, text: str) -> None:
     """Write a file whole, under a temporary name first."""
-    with replacing(path) as temporary:
+    with replacing(Path(path)) as temporary:
         temporary.write_text(text)
 
 
-def checkpoints(folder: Path) -> list[Path]:
+def checkpoints(folder: str | Path) -> list[Path]:
     """The checkpoint files in a folder, by step."""
-    return sorted(path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name))
+    return sorted(path for path in Path(folder).glob("step-*.safetensors") if _NAME.fullmatch(path.name))
 
 
 def latest(folder: str | Path) -> Path:
@@ -92,7 +115,7 @@ def latest(folder: str | Path) -> Path:
     return found[-1]
 
 
-def read(path: Path, config_type: type, expected: Any = None) -> tuple[dict[str, Tensor], int, Any]:
+def read(path: str | Path, config_type: type, expected: Any = None) -> tuple[dict[str, Tensor], int, Any]:
     """The tensors, the step and the configuration of a checkpoint.
 
     Args:
@@ -123,7 +146,7 @@ def read(path: Path, config_type: type, expected: Any = None) -> tuple[dict[str,
     return tensors, int(header["step"]), config
 
 
-def is_sound(path: Path) -> bool:
+def is_sound(path: str | Path) -> bool:
     """Whether a file is a whole checkpoint of this version, its tensors those that were written."""
     try:
         return _load(path)[1].get("format") == FORMAT
@@ -131,7 +154,7 @@ def is_sound(path: Path) -> bool:
         return False
 
 
-def about(path: Path) -> dict[str, Any]:
+def about(path: str | Path) -> dict[str, Any]:
     """What a checkpoint says of its data: name, fingerprint, event, sigma_data.
 
     Raises:
@@ -144,7 +167,7 @@ def about(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}") from error
 
 
-def kind(path: Path) -> str:
+def kind(path: str | Path) -> str:
     """The class name of a checkpoint's configuration; empty for another file."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -179,7 +202,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -189,6 +212,19 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if header.get("digest", "") not in ("", _digest(tensors)):
         raise ValueError(f"{path} is a damaged checkpoint: its tensors are not those that were written")
     return tensors, header
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous, on the CPU, no two in the same memory: tied weights and views are written once for every name."""
+    out: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        if value.untyped_storage().data_ptr() in taken:
+            value = value.clone()
+        taken.add(value.untyped_storage().data_ptr())
+        out[name] = value
+    return out
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

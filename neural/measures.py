@@ -274,12 +274,13 @@ def evaluate(F: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
     return out
 
 
-def save_table(rows: Sequence[Mapping[str, Any]], path: Path, about: Mapping[str, Any]) -> None:
+def save_table(rows: Sequence[Mapping[str, Any]], path: str | Path, about: Mapping[str, Any]) -> None:
     """Write path.csv, and path.json with what it is about.
 
     Raises:
         ValueError: the folder cannot be written.
     """
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path.with_name(f"{path.name}.csv")) as temporary, open(temporary, "w", newline="") as file:

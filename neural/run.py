@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser
@@ -56,7 +56,7 @@ def new_training(config: Experiment, data: Dataset) -> tuple[Training, Objective
 def run(
     training: Training,
     objective: Objective,
-    folder: Path | None,
+    folder: str | Path | None,
     *,
     every: int = 1000,
     progress: bool = False,
@@ -71,8 +71,14 @@ def run(
         progress: whether a bar with loss, speed and time left is drawn on stderr.
         description: of the bar.
         listeners: called with every hundredth `Report`.
+
+    Raises:
+        ValueError: the folder cannot be written, or not with this network: said before the first step.
     """
     steps = training.options.steps
+    if folder is not None:
+        folder = Path(folder)
+        training.try_saving()
     with (
         _Metrics(folder, training.step) as metrics,
         tqdm(total=steps, initial=training.step, desc=description, unit="it", leave=False, disable=not progress) as bar,
@@ -127,7 +133,7 @@ class _Metrics:
 def fit(
     config: Experiment,
     data: Dataset,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     *,
     resume: bool = False,
     every: int = 1000,
@@ -142,6 +148,7 @@ def fit(
     Raises:
         ValueError: a folder that holds a run already, without resume; a checkpoint of another configuration.
     """
+    folder = None if folder is None else Path(folder)
     training, objective = new_training(config, data)
     _prepare(training, folder, resume)
     return run(
@@ -159,7 +166,7 @@ def distil(
     config: Distillation,
     data: Dataset,
     teacher: Denoiser,
-    folder: Path,
+    folder: str | Path,
     *,
     resume: bool = False,
     every: int = 1000,
@@ -174,6 +181,7 @@ def distil(
     """
     if distributed.is_initialized() and distributed.get_world_size() > 1:
         raise ValueError("distillation runs in one process; of several, each would write to the same folder")
+    folder = Path(folder)
     claim(folder, config, resume)
     student = None
     pairs = folder / f"pairs-{key(config)}-{data.fingerprint[:8]}-{_fingerprint(teacher, data.event)}"
@@ -273,14 +281,15 @@ def _fingerprint(teacher: Denoiser, event: tuple[int, ...]) -> str:
     if isinstance(teacher, OptimalDenoiser):
         return "optimum"
     digest = hashlib.blake2b(digest_size=4)
-    if not isinstance(teacher, nn.Module):
+    state = teacher.state_dict() if isinstance(teacher, nn.Module) else {}
+    if not state or not all(isinstance(value, Tensor) and value.layout == torch.strided for value in state.values()):
         eps = torch.randn(4, *event, generator=torch.Generator().manual_seed(0))
         for sigma in (0.1, 1.0, 10.0):
-            digest.update(teacher(sigma * eps, sigma).double().cpu().contiguous().numpy().tobytes())
+            digest.update(teacher(sigma * eps, sigma).detach().double().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
     if isinstance(teacher, Preconditioned):
         digest.update(f"{teacher.precondition} {teacher.sigma_data!r}".encode())
-    for name, tensor in sorted(teacher.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

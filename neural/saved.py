@@ -89,17 +89,18 @@ def student_at(
     return load_model(folder / f"steps-{steps}")[0], {"sigmas": sigmas, "solver": "euler"}
 
 
-def is_distillation(folder: Path) -> bool:
+def is_distillation(folder: str | Path) -> bool:
     """Whether a folder holds the stages of a distillation."""
-    return (folder / STUDENT).exists()
+    return (Path(folder) / STUDENT).exists()
 
 
-def claim(folder: Path, config: Distillation, resume: bool) -> None:
+def claim(folder: str | Path, config: Distillation, resume: bool) -> None:
     """Say whose folder this is, before anything is trained.
 
     Raises:
         ValueError: it holds another run, or this one without resume; it cannot be written.
     """
+    folder = Path(folder)
     if is_distillation(folder):
         if not resume:
             raise ValueError(f"{folder} holds a run already: resume it, or name another folder")

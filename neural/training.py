@@ -86,16 +86,33 @@ class Training:
         return self.average.module  # pyright: ignore[reportReturnType]
 
     def save(self, folder: str | Path) -> Path:
-        """Write a checkpoint of this step; returns the file."""
-        tensors = (
-            checkpoint.pack(self.model.state_dict(), "model")
-            | checkpoint.pack(self.average.state_dict(), "average")
-            | {"generator": self.generator.get_state()}
-        )
+        """Write a checkpoint of this step; returns the file.
+
+        Raises:
+            ValueError: the folder cannot be written, or the network has something that cannot be kept.
+        """
+        tensors = self._network() | {"generator": self.generator.get_state()}
         for name, (optimizer, _) in self.optimizers.items():
             tensors |= checkpoint.pack(checkpoint.optimizer_tensors(optimizer), name)
-        self.saved = checkpoint.write(Path(folder), self.step, tensors, self.config, self.about)
+        self.saved = checkpoint.write(folder, self.step, tensors, self.config, self.about)
         return self.saved
+
+    def try_saving(self) -> None:
+        """See, before hours are spent, that what the network holds can be saved and loaded again.
+
+        Raises:
+            ValueError: it cannot; what it is about is named.
+        """
+        checkpoint.check(self._network())
+        for network in (self.model, self.average):
+            try:
+                network.load_state_dict({name: value.clone() for name, value in network.state_dict().items()})
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise ValueError(f"the network could be saved but not loaded again: {reason}") from error
+
+    def _network(self) -> dict[str, Tensor]:
+        return checkpoint.pack(self.model.state_dict(), "model") | checkpoint.pack(self.average.state_dict(), "average")
 
     def resume(self, folder: str | Path) -> None:
         """Go on from a folder's last checkpoint.

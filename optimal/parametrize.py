@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Num
@@ -120,16 +121,23 @@ def as_denoiser(
         >>> D(torch.ones(1, 2), 3.0).abs() < 1e-6
         tensor([[True, True]])
     """
-    _known(kind)
+    return _Parametrized(network, _known(kind), process)
 
-    def denoise(x: Tensor, sigma: Levels) -> Tensor:
+
+@dataclass(frozen=True)
+class _Parametrized:
+    """What `as_denoiser` makes: no function within a function, so that it can be pickled and copied."""
+
+    network: Callable[[Tensor, Tensor], Tensor]
+    kind: str
+    process: Process
+
+    def __call__(self, x: Tensor, sigma: Levels) -> Tensor:
         level = _checked(x, x, sigma).flatten()
-        t, scale = process.time(level), process.scale_at(level)
+        t, scale = self.process.time(level), self.process.scale_at(level)
         spread = beside(scale, x)
-        value = network((spread * x.double()).to(x.dtype), t.to(x.dtype).expand(len(x)))
-        return to_x0(value.double() * spread if kind == "score" else value, x, sigma, kind)
-
-    return denoise
+        value = self.network((spread * x.double()).to(x.dtype), t.to(x.dtype).expand(len(x)))
+        return to_x0(value.double() * spread if self.kind == "score" else value, x, sigma, self.kind)
 
 
 def _coefficients(kind: str, level: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ def make_pairs(
     event: tuple[int, ...],
     sigma_max: float,
     count: int,
-    folder: Path,
+    folder: str | Path,
     *,
     seed: int = 0,
     progress: bool = False,
@@ -52,7 +52,7 @@ def make_pairs(
     """
     if count < 1:
         raise ValueError(f"pairs must be at least 1, got {count}")
-    shape = (count, *event)
+    shape, folder = (count, *event), Path(folder)
 
     def make(building: Path) -> None:
         _write(building, jump, shape, sigma_max, torch.Generator().manual_seed(seed), progress)

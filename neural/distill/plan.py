@@ -25,7 +25,7 @@ __all__ = ["stages"]
 
 
 def stages(
-    config: Distillation, data: Dataset, teacher: Denoiser, pairs: Path, *, progress: bool = False
+    config: Distillation, data: Dataset, teacher: Denoiser, pairs: str | Path, *, progress: bool = False
 ) -> Iterator[tuple[str, Training, Objective]]:
     """The trainings that make up a distillation: one, or for progressive one a halving.
 
@@ -82,7 +82,8 @@ def _student(config: Distillation, data: Dataset, teacher: Denoiser, sigma_data:
     student = build(config.experiment.network, data.event, sigma_data, seed=config.experiment.optimisation.seed)
     if isinstance(teacher, Preconditioned):
         ours, theirs = student.state_dict(), teacher.state_dict()
-        if {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}:
+        # A teacher may hold what is no tensor.
+        if {k: v.shape for k, v in ours.items()} == {k: getattr(v, "shape", None) for k, v in theirs.items()}:
             student.load_state_dict(theirs)
     return student
 

@@ -243,7 +243,7 @@ class Points:
         scratch = torch.empty_like(buffer, dtype=torch.float32) if dtype != torch.float32 and self.bytes else None
         for start in range(0, count, rows):
             part = slice(start, start + rows)
-            yield start, self.read(part if index is None else index[part].to(self.device), buffer, scratch)
+            yield start, self.read(part if index is None else index[part], buffer, scratch)
 
     def signed(self, size: int, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Yield (places, u8 − 128 as int8, (n, D)) over all points or those of `index`, about `size` bytes at a time.
@@ -255,7 +255,7 @@ class Points:
         buffer = torch.empty(rows, self.dim, dtype=torch.uint8, device=device)
         for start in range(0, count, rows):
             part = slice(start, min(start + rows, count))
-            with self.rows.opened(part if index is None else index[part].to(self.device)) as block:
+            with self.rows.opened(part if index is None else index[part]) as block:
                 # Bit for bit, u8 ^ 128 is the signed byte u8 − 128.
                 signed = torch.bitwise_xor(block.to(device), 128, out=buffer[: len(block)]).view(torch.int8)
             yield part, signed

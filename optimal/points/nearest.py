@@ -101,7 +101,7 @@ def _squares(points: Points, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor
     for start in range(0, len(rows), size):
         at = slice(start, start + size)
         block = torch.empty(len(rows[at]), points.dim, dtype=torch.float64, device=z.device)
-        points.read(columns[at].to(points.device), block)
+        points.read(columns[at], block)
         out[at] = block.sub_(z[rows[at]]).square_().sum(1)
     return out
 

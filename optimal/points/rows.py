@@ -126,7 +126,7 @@ class Rows:
         if self._file is not None and isinstance(where, slice):
             self._file.ahead(where)
         # Indexing bytes with a tensor is 9 times slower than `index_select`.
-        rows = self._tensor[where] if isinstance(where, slice) else self._tensor.index_select(0, where)
+        rows = self._tensor[where] if isinstance(where, slice) else self._tensor.index_select(0, where.to(self.device))
         yield rows.reshape(len(rows), self.dim)
         if self._file is None or len(rows) == 0:
             return
@@ -134,12 +134,12 @@ class Rows:
 
     def exact(self, index: Tensor) -> Tensor:
         """The rows themselves, (len(index), D) float64; images as `to_float` has them."""
-        with self.opened(index.to(self.device)) as rows:
+        with self.opened(index) as rows:
             return (to_float(rows) if rows.dtype == torch.uint8 else rows).to(torch.float64, copy=True)
 
     def take(self, index: Tensor) -> Tensor:
         """Rows at `index`, (len(index), *event), in their own precision; images as float32."""
-        with self.opened(index.to(self.device)) as rows:
+        with self.opened(index) as rows:
             chosen = to_float(rows) if rows.dtype == torch.uint8 else rows.clone()
         return chosen.view(-1, *self.event)
 

@@ -1,0 +1,128 @@
+"""A second device, played by the CPU, for machines without one: what would fail on a GPU for its place, fails here.
+
+Inside `second_device()` tensors on "cuda" exist. Each is a shell around a tensor of the CPU, which does the arithmetic,
+so that programs run to their end, and to the same numbers; but an operation on tensors of both devices is refused as
+CUDA refuses it. Allowed is what CUDA allows: copies, single numbers of the CPU as operands, indices on the CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+__all__ = ["DEVICE", "second_device"]
+
+
+_setup_privateuseone_for_python_backend("elsewhere")
+DEVICE = torch.device("elsewhere", 0)
+aten: Any = torch.ops.aten
+_COPIES = {aten._to_copy.default, aten.copy_.default, aten.to.dtype_layout}
+_INDEXED = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
+
+
+class _There(Tensor):
+    """A tensor of the second device; `held` is where its numbers are."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> _There:
+        out = Tensor._make_wrapper_subclass(
+            cls,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=DEVICE,
+            requires_grad=held.requires_grad,
+        )
+        out.held = held
+        return out
+
+    def __repr__(self, **_: Any) -> str:
+        return f"{self.held!r} on {DEVICE}"
+
+    def tolist(self) -> Any:
+        return self.held.tolist()
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class _Mode(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
+    there = any(isinstance(each, _There) for each in tensors)
+    if there:
+        _require_one_place(func, args, kwargs, tensors)
+    # The zeros of forward differentiation have no numbers, which a shell would hide.
+    func = aten.zeros.default if func is aten._efficientzerotensor.default else func
+    inner = dict(kwargs)
+    if "device" in kwargs and kwargs["device"] is not None:
+        there = torch.device(kwargs["device"]).type == DEVICE.type
+        inner["device"] = torch.device("cpu")
+    if "pin_memory" in inner:
+        inner["pin_memory"] = False
+    out = func(*tree_map(_unwrapped, args), **tree_map(_unwrapped, inner))
+    if func is aten.copy_.default:
+        return args[0]
+    if not there:
+        return out
+    wrapped = tree_map(lambda each: _There(each) if isinstance(each, Tensor) else each, out)
+    return return_and_correct_aliasing(func, args, kwargs, wrapped)
+
+
+def _unwrapped(value: Any) -> Any:
+    return value.held if isinstance(value, _There) else value
+
+
+def _require_one_place(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
+    if func in _COPIES:
+        return
+    if func in _INDEXED and isinstance(args[0], _There):
+        tensors = [args[0], *(each for each in args[2:3] if isinstance(each, Tensor))]
+    if func is aten._int_mm.default:
+        _require_cublas_shapes(*args)
+    for each in tensors:
+        if not isinstance(each, _There) and each.ndim:
+            raise RuntimeError(
+                f"expected all tensors to be on the same device, but found at least two, {DEVICE} and cpu, "
+                f"in {func} of {[tuple(each.shape) for each in tensors]}"
+            )
+
+
+def _require_cublas_shapes(a: Tensor, b: Tensor) -> None:
+    """As `_int_mm_out_cuda` checks them."""
+    if a.shape[0] <= 16:
+        raise RuntimeError(f"self.size(0) needs to be greater than 16, but got {a.shape[0]}")
+    if a.shape[1] == 0 or a.shape[1] % 8:
+        raise RuntimeError(f"self.size(1) needs to be greater than 0 and a multiple of 8, but got {a.shape[1]}")
+    if b.shape[1] == 0 or b.shape[1] % 8:
+        raise RuntimeError(f"mat2.size(1) needs to be greater than 0 and a multiple of 8, but got {b.shape[1]}")
+
+
+@contextlib.contextmanager
+def second_device() -> Iterator[torch.device]:
+    """While it is open, `DEVICE` can be computed on."""
+    # torch.tensor(…, device=DEVICE) then copies as others do, where we see it.
+    before = torch._C._only_lift_cpu_tensors()
+    torch._C._set_only_lift_cpu_tensors(True)
+    try:
+        with _Mode():
+            yield DEVICE
+    finally:
+        torch._C._set_only_lift_cpu_tensors(before)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optimal import OptimalDenoiser, load, sample
 from optimal.evaluate import Accuracy, Evaluator, byte_digits, dense, screened
-from optimal.evaluate.byte_digits import Digits
+from optimal.evaluate.byte_digits import Digits, Streams
 from optimal.points import Points
 
 Normal = Callable[..., Tensor]
@@ -136,7 +136,8 @@ def test_digits_add_up_and_leave_what_they_say(dim: int, normal: Normal) -> None
     """Against vectors of all kinds; at 20,000 values the digits are rounded at random."""
     values, others = normal(6, dim) * torch.logspace(-3, 3, 6).double()[:, None], normal(50, dim)
     others[0], others[1] = 1.0, values[3]
-    digits, total = Digits(values.clone(), len(others)), torch.zeros_like(values)
+    streams = Streams(values, torch.ones(6, dtype=torch.float64), b"test")
+    digits, total = Digits(values.clone(), len(others), streams), torch.zeros_like(values)
     last = values.norm(dim=1)
     for _ in range(4):
         digit, step = digits.next()
@@ -146,7 +147,7 @@ def test_digits_add_up_and_leave_what_they_say(dim: int, normal: Normal) -> None
         left = ((values - total) @ others.T).abs() / others.norm(dim=1)
         assert (left <= digits.error[:, None] * (1 + 1e-6)).all()
         assert (digits.error < last / 20).all()
-        last = digits.error
+        last = digits.error.clone()
     # Rounding at random is what makes the bound small: it leaves about as much at 20,000 values as at 5.
     assert (digits.error <= 6 * digits.step).all()
 

@@ -1,65 +1,113 @@
 """Matrices in digits of 8 bits, and exact products of bytes: the arithmetic of `screened`.
 
-Queries and weights are written as s₁ q₁ + s₂ q₂ + … + r with signed bytes q_i and s_{i+1} = s_i/127. A product of bytes
-with bytes is exact in int32 where at most 2¹⁷ are summed, and in float32 where at most 2¹⁰ are.
+Queries and weights are written as s₁ q₁ + s₂ q₂ + … + r with signed bytes q_i, s_{i+1} = s_i/127. A product of bytes
+with bytes is exact in int32 where at most 2¹⁶ are summed, and in float32 where at most 2¹⁰ are.
+
+What the digits leave, and what that is worth in a bound, is part of the proof in `optimal.evaluate.proof`.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import math
-import time
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["RISK", "SUM_COLUMNS", "Digits", "fast_bytes", "product"]
+from ..points.rounding import UNIT, gamma
+from .proof import CHANCE, GRAIN
 
-RISK = 1e-12
-"""That a bound by chance does not hold."""
+__all__ = ["SUM_COLUMNS", "Digits", "Streams", "fast_bytes", "product"]
+
 _IN_CACHE = 2**17
 """Values written in digits at a time."""
-_EXACT_COLUMNS = 1024
-"""127 · 128 · 1,024 < 2²⁴: sums of so many products of bytes are exact in float32."""
-SUM_COLUMNS = 2**17
-"""127 · 128 · 2¹⁷ < 2³¹: and of so many in int32."""
+_EXACT_COLUMNS = 2**10
+"""128 · 128 · 2¹⁰ = 2²⁴: sums of so many products of bytes are exact in float32, in whatever order."""
+SUM_COLUMNS = 2**16
+"""128 · 128 · 2¹⁶ = 2³⁰: and of so many in int32."""
 
 
 @functools.cache
 def fast_bytes() -> bool:
-    """Whether this processor and this torch multiply matrices of bytes faster than float32 ones; tried once."""
-    a, b = torch.ones(64, 2048, dtype=torch.int8), torch.ones(2048, 2048, dtype=torch.int8)
-    x, y = a.float(), b.float()
+    """Whether matrices of bytes are multiplied faster than float32 ones here, and exactly.
+
+    By what the processor can do, the same way every time: products of bytes that are summed in int32 at once (VNNI),
+    which oneDNN must have been built to use. Processors without them saturate sums of two in int16, or are slower.
+    """
+    names = ("_is_vnni_supported", "_is_avx512_vnni_supported")  # The name in PyTorch changed.
+    supported = any(getattr(torch.cpu, name, lambda: False)() for name in names)
+    return supported and torch.backends.mkldnn.is_available() and _exact_bytes()
+
+
+def _exact_bytes() -> bool:
+    """That the largest products there are do not saturate, as they would with an instruction set held back by hand."""
+    a, b = torch.full((32, 256), 127, dtype=torch.int8), torch.full((256, 32), -128, dtype=torch.int8)
     try:
-        spent = []
-        for run in (lambda: _bytes(a, b.T), lambda: x @ y.T):
-            run()
-            start = time.perf_counter()
-            for _ in range(3):
-                run()
-            spent.append(time.perf_counter() - start)
+        return bool((_bytes(a, b) == -127 * 128 * 256).all() and (_bytes(b.T, b) == 128 * 128 * 256).all())
     except (RuntimeError, AttributeError):
         return False
-    return spent[0] < spent[1]
 
 
 def _bytes(a: Tensor, b: Tensor) -> Tensor:
-    return torch._int_mm(a, b)  # pyright: ignore[reportPrivateImportUsage]
+    """a @ b in int32, for any strides.
+
+    `torch._int_mm` reads past the strides of operands that have a length of 1, or are expanded (tests/test_proof.py has
+    the cases): it is given matrices of at least 2 by 2 that lie by rows, or by columns, without gaps.
+    """
+    rows, inner, columns = a.shape[0], a.shape[1], b.shape[1]
+    if 1 in (rows, inner, columns):
+        a = torch.nn.functional.pad(a, (0, int(inner == 1), 0, int(rows == 1)))
+        b = torch.nn.functional.pad(b, (0, int(columns == 1), 0, int(inner == 1)))
+    a, b = (x if x.is_contiguous() or x.T.is_contiguous() else x.contiguous() for x in (a, b))
+    return torch._int_mm(a, b)[:rows, :columns]  # pyright: ignore[reportPrivateImportUsage]
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b for int8 matrices, exactly; in the type in which it was summed."""
-    inner = a.shape[1]
-    step = SUM_COLUMNS if fast_bytes() else _EXACT_COLUMNS
+    """a @ b for int8 matrices, exactly; in the type in which it was summed, int32, float32 or float64."""
+    fast = a.device.type == "cpu" and fast_bytes()
+    inner, step = a.shape[1], SUM_COLUMNS if fast else _EXACT_COLUMNS
     if inner > step:
         out = product(a[:, :step], b[:step]).double()
         for start in range(step, inner, step):
             out += product(a[:, start : start + step], b[start : start + step])
         return out
-    if fast_bytes():
-        return _bytes(a.contiguous(), b)
-    return a.float() @ b.float()
+    if fast:
+        return _bytes(a, b)
+    # Bytes are exact in every type that autocast or TF32 may round them to; their sums are not.
+    with torch.autocast(a.device.type, enabled=False):
+        return a.float() @ b.float()
+
+
+class Streams:
+    """Random numbers for every row, from a hash of the row itself: the same in any batch, and not known to the row.
+
+    Args:
+        z: (B, D) float64 and sigma (B,) float64, the rows.
+        label: what the numbers are for; other labels give other numbers.
+    """
+
+    def __init__(self, z: Tensor, sigma: Tensor, label: bytes):
+        rows, levels = z.detach().cpu().contiguous().numpy(), sigma.detach().cpu().numpy()
+        self._keys: list[int] = []
+        for row, level in zip(rows, levels, strict=True):
+            digest = hashlib.blake2b(row.data, digest_size=16, person=label)
+            digest.update(level.tobytes())
+            self._keys.append(int.from_bytes(digest.digest(), "little"))
+
+    def of(self, rows: list[int]) -> Streams:
+        """Those of some rows."""
+        out = copy.copy(self)
+        out._keys = [self._keys[row] for row in rows]
+        return out
+
+    def draw(self, row: int, part: int, count: int) -> Tensor:
+        """(count,) float64, uniform over (k + ½) 2⁻¹⁶, k = 0 … 2¹⁶ − 1; each `part` has its own."""
+        words = np.random.Philox(key=self._keys[row], counter=part << 192).random_raw(-(-count // 4))
+        numbers = words.view(np.uint16)[:count].astype(np.float64)
+        return torch.from_numpy(numbers).add_(0.5).mul_(GRAIN)
 
 
 class Digits:
@@ -68,55 +116,80 @@ class Digits:
     Args:
         values: (B, D) float64; they become `rest`, and are changed.
         count: of the vectors that `error` is for.
-        seed: of the rounding; values that come from other digits need another than theirs.
+        streams: of the rounding of each row; None rounds to nearest.
 
     Attributes:
         rest: (B, D) float64, what the digits so far leave.
         step: (B,) float64, the value of one unit of the last digit.
-        error: (B,) float64: |rest · v| <= error ‖v‖ for all of `count` vectors v.
+        left: (B,) float64, at least ‖rest‖.
+        reach: (B,) float64, at least Σ_k ‖s_k q_k‖.
+        error: (B,) float64: |(values − Σ s_k q_k)·v| <= error ‖v‖ for all of `count` vectors v.
         random: whether digits are rounded at random.
+        digits: (B,) int64, how many there are.
     """
 
-    def __init__(self, values: Tensor, count: int, seed: int = 20251):
-        self.rest = values
+    def __init__(self, values: Tensor, count: int = 1, streams: Streams | None = None):
+        self.rest, self.dim = values, values.shape[1]
         self.step = torch.linalg.vector_norm(values, torch.inf, dim=1)
-        self.dim = values.shape[1]
-        self._factor = math.sqrt(0.5 * math.log(2 * max(count, 1) / RISK))
+        self.digits = torch.zeros(len(values), dtype=torch.int64, device=values.device)
+        self._root = math.sqrt(self.dim)
+        self._chance = math.sqrt(0.5 * math.log(2 * max(count, 1) / CHANCE)) + GRAIN * self._root
         # Rounding at random doubles the square of what is left; where the bound on ‖r‖ counts, it is not worth it.
-        self.random = self.dim > 12 * self._factor**2
-        self._generator = torch.Generator().manual_seed(seed)
+        self.random = streams is not None and self.dim > 12 * self._chance**2
+        self._streams = streams
         self._rows = max(1, _IN_CACHE // self.dim)
-        self.error = values.norm(dim=1)
+        self.reach = torch.zeros_like(self.step)
+        self.left = self._norm(values)
+        self.error = self.left.clone()
+
+    @property
+    def likely(self) -> Tensor:
+        """(B,), the expected size of a value of `rest`."""
+        return self.step / (6**0.5 if self.random else 12**0.5)
+
+    @property
+    def finer(self) -> int:
+        """What each digit divides `step` by."""
+        # Rounded to nearest, at most half a unit is left.
+        return 127 if self.random else 254
 
     def narrowed(self, rows: Tensor) -> Digits:
         """The same of the rows."""
         out = copy.copy(self)
-        # The generator goes on from one state, so that digits do not depend on how queries are grouped.
-        out._generator = self._generator.clone_state()
-        out.rest, out.step, out.error = self.rest[rows], self.step[rows], self.error[rows]
+        for name in ("rest", "step", "left", "reach", "error", "digits"):
+            setattr(out, name, getattr(self, name)[rows])
+        out._streams = None if self._streams is None else self._streams.of(rows.tolist())
         return out
 
     def next(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The next digit of some rows (None: all), (b, D) int8, and the value of its unit, (b,)."""
-        at = slice(None) if rows is None else rows
-        step = (self.step[at] / 127).clamp_min(torch.finfo(torch.float64).tiny)
-        if self.random:
-            dither = torch.rand(self.dim, generator=self._generator, dtype=torch.float64).to(self.rest)
-        else:
-            dither = 0.5
-        digits = torch.empty(len(step), self.dim, dtype=torch.int8, device=self.rest.device)
+        at = torch.arange(len(self.step), device=self.step.device) if rows is None else rows
+        finer = torch.where(self.digits[at] == 0, 127.0, float(self.finer)).double()
+        step = (self.step[at] / finer).clamp_min(torch.finfo(torch.float64).tiny)
+        digits = torch.empty(len(at), self.dim, dtype=torch.int8, device=self.rest.device)
         count = self._rows if rows is None else 1
-        for first in range(0, len(step), count):
+        for first in range(0, len(at), count):
             part = slice(first, first + count)
             rest = self.rest[part] if rows is None else self.rest[int(rows[first])][None]
-            digit = rest.div(step[part, None]).add_(dither).floor_().clamp_(-127, 127)
+            digit = rest.div(step[part, None]).add_(self._dither(at[part])).floor_()
             rest.addcmul_(digit, step[part, None], value=-1)
             digits[part] = digit
-        error = self.rest[at].norm(dim=1)
+        self.step[at], self.left[at] = step, self._norm(self.rest if rows is None else self.rest[at])
+        self.digits[at] += 1
+        self.reach[at] += 128 * self._root * step
+        error = self.left[at]
         if self.random:
-            error = torch.minimum(error, self._factor * step)
-        if rows is None:
-            self.step, self.error = step, error
-        else:
-            self.step[rows], self.error[rows] = step, error
+            error = torch.minimum(error, self._chance * step)
+        self.error[at] = error + 2 * UNIT * self.reach[at]
         return digits, step
+
+    def _dither(self, rows: Tensor) -> Tensor | float:
+        if not self.random:
+            return 0.5
+        assert self._streams is not None
+        parts = self.digits[rows].tolist()
+        drawn = [self._streams.draw(row, part, self.dim) for row, part in zip(rows.tolist(), parts, strict=True)]
+        return torch.stack(drawn).to(self.rest.device)
+
+    def _norm(self, values: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(values, dim=1).mul_(1 + gamma(self.dim + 3))

@@ -1,4 +1,4 @@
-"""The sums over images by products of 8-bit integers, with a bound on what they leave out.
+"""The sums over images by products of 8-bit integers, with a proven bound on their error.
 
 The data are bytes, y = (u + ½)/127.5 with u = u8 − 128 a signed byte, so products of bytes with bytes, three times as
 fast as float32 on processors with such an instruction, give every inner product. The query z = x − c is written in
@@ -9,28 +9,29 @@ digits of 8 bits,
 and one pass over the data with q_i adds digit i of z·(y_j − c) for every j, without rounding: the sums stay below 2³¹.
 What is not known yet is r·(y_j − c). Two bounds hold for it, and the smaller counts:
 
-    |r·v| <= ‖r‖ ‖v‖                              always;
-    |r·v| <= s ‖v‖ √(½ ln(2N/10⁻¹²)) ≈ 4.4 s ‖v‖     with probability 1 − 10⁻¹² for all N points and a digit,
+    |r·v| <= ‖r‖ ‖v‖                  always;
+    |r·v| <= 4.6 s ‖v‖                with probability 1 − 10⁻¹²/16 for all of N = 70,000 points,
 
-the second because digits are rounded at random (q = ⌊z/s + d⌋, d uniform, the same for every query; Hoeffding's
-inequality for a sum of independent terms of mean 0 and range s|v_i|). At D = 12,288 it is 7 times the tighter one.
+the second because digits are rounded at random (q = ⌊z/s + d⌋), by numbers that come from a hash of the query itself:
+the same for a query in any batch. At D = 12,288 it is 7 times the tighter one.
 
 One digit of all queries in one pass; then queries go on in groups, by how many points can still have weight, each group
 among its own points. Points are left out as soon as what all of them can weigh together, by the upper bounds on their
 logits, is less than 2·10⁻⁸ of the leader's weight. Of what is left,
 
-few      are scored again in float64;
-many     get more digits, until the bound on logits is below a quarter of the tolerance, which needs few; the mean is
-         then again a product of bytes, the weights written in digits as the query was.
+few      are scored again in float64, by differences where products are too coarse (`sharp`);
+many     get more digits, until the bound on logits is below half of the tolerance, which needs few; the mean is then
+         again a product of bytes, the weights written in digits as the query was.
 
-In both cases what was left out is bounded: `Moments.bound` is a proven bound on ‖mean − exact mean‖ over ‖mean‖, from
-the weight of the points left out, the logits' errors and the weights' last digit. What no digit mends is the
-rounding of u8/127.5 − 1 to float32; its bound, 2⁻²⁴ D/σ nats for x = x0 + σ ε, is above half the default tolerance for
-σ below 1.5 at D = 12,288. There the points that are left are scored in float64, few or many. From the same rounding,
-the variance of a query of many points is off by up to 2⁻²³ √D max ‖y − c‖, 1e-3 for photographs at D = 12,288.
+In both cases `Moments.bound` is a proven bound on ‖mean − exact mean‖ over ‖exact mean‖, with probability 1 − 10⁻¹² a
+row. The theorem, its assumptions, the proof and all constants stand in `optimal.evaluate.proof`; tests/test_proof.py
+and bench/proof.py attack it. What no digit mends is the rounding of u8/127.5 − 1 to float32; its bound, 0.75·2⁻²⁴ √D
+‖z‖/σ² nats, is above the default tolerance for σ below 0.6 at D = 12,288. There the points that are left are scored in
+float64, few or many. From the same rounding, the variance of a query of many points is off by up to 2⁻²³ √D max ‖y −
+c‖, 1e-3 for photographs at D = 12,288.
 
 Data in floating point are no bytes; they are screened in float32 by `dense`, which has an estimate and no bound. Where
-no fast product of bytes exists, the same digits go through float32 products (`digits`).
+no fast product of bytes exists, the same digits go through float32 products (`byte_digits`).
 """
 
 from __future__ import annotations
@@ -41,17 +42,20 @@ import torch
 from torch import Tensor
 
 from ..points import Points
+from ..points.rounding import UNIT, gamma
 from . import dense
-from .byte_digits import RISK, Digits
-from .byte_logits import FLOAT32, Scores, weighted_sum
+from .byte_digits import Digits, Streams
+from .byte_logits import TERMS, ByteLogits, weighted_sum
 from .dense import tilt
 from .moments import Moments
+from .proof import CHANCE, EXP, GRAIN, MOST_DIGITS, bytes_as_floats, moved, relative, share, upper
 from .protocol import Accuracy
+from .sharp import leaders, sharp
 
 __all__ = ["moments", "tilt"]
 
-_ENOUGH = 2.5e-4
-"""Digits are added until the bound on the logits is below so many nats, or below a quarter of the tolerance."""
+_ENOUGH = 5e-4
+"""Digits are added until the bound on the logits is below so many nats, or below half of the tolerance."""
 _LIKELY = {True: 5e-6, False: 2e-5}
 """Digits are added to the weights until what is left, relative to the mean, is expected to be so small, certified or
 not, and proven below a quarter of the tolerance if certified. Without a proof the logits' errors go by this, too."""
@@ -61,235 +65,207 @@ _WORTH = 500
 """From so many on, it is worth a digit more to leave some of them."""
 _BLURRED = 6.0
 """Bound on the logits, nats, above which the next digit may leave many points."""
-_MOST = 6
-"""Digits after which float64 itself is the limit."""
-_SEED = 20252
-"""Of the rounding of weights, which come from queries in digits of another seed."""
 _GATHER = 0.8
 """Above this share of the data, all of it is read rather than the points in question."""
+_QUERY, _WEIGHTS = b"screened query", b"screened weights"
+"""Labels of the two streams of random numbers."""
 
 
 def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy: Accuracy) -> Moments:
     """The running sums of `Moments` over the whole data, with their bound, for z (B, D) and sigma (B,), float64.
 
-    Queries whose bound on the mean, relative to its norm, exceeds `tolerance` after all digits are left to `dense` in
-    float64. certified=False goes by the expected size of the error, `Moments.estimate`, where many points share a
-    query; `Moments.bound` is nan there.
+    Queries whose bound on the mean, relative to its norm, exceeds `tolerance` for what was left out are done in float64
+    over all points. certified=False goes by the expected size of the error, `Moments.estimate`, where many points share
+    a query; `Moments.bound` is nan there.
     """
     if not points.bytes or not single:
         return dense.moments(points, z, sigma, single=single, accuracy=accuracy)
-    tolerance, certified = accuracy.tolerance, accuracy.certified
     group = max(1, accuracy.memory // (5 * 8 * points.size))
-    parts = [
-        _group(points, z[i : i + group], sigma[i : i + group], tolerance, certified) for i in range(0, len(z), group)
-    ]
+    parts = [_group(points, z[i : i + group], sigma[i : i + group], accuracy) for i in range(0, len(z), group)]
     out = parts[0] if len(parts) == 1 else Moments.cat(parts)
-    size = (out.average + points.centre.to(z)).norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-    rows = (out.bound > tolerance * size).nonzero().squeeze(1)
-    if len(rows):
-        out.put(rows, _by_float64(points, z[rows], sigma[rows]))
-    out.bound /= size
-    out.estimate /= size
+    out.bound, out.estimate = (relative(bound, _size(points, out)) for bound in (out.bound, out.estimate))
     return out
 
 
-def _group(points: Points, z: Tensor, sigma: Tensor, tolerance: float, certified: bool) -> Moments:
+def _size(points: Points, sums: Moments) -> Tensor:
+    """‖mean‖, (B,)."""
+    return (sums.average + points.centre.to(sums.mean)).norm(dim=1)
+
+
+def _group(points: Points, z: Tensor, sigma: Tensor, accuracy: Accuracy) -> Moments:
     out = Moments(len(z), points.dim, z.device)
-    scores = Scores.of(points, z, sigma)
-    scores.add(points, 1)
-    near = scores.near(points)
+    logits = ByteLogits.of(points, z, sigma, streams=Streams(z, sigma, _QUERY))
+    logits.add(1)
+    near = logits.near()
     # Queries of few points, of more, and of most, each among their own.
     counts, last = near.sum(1), -1
     for most in (64, points.size // 64, points.size // 8, points.size):
         rows = ((counts > last) & (counts <= most)).nonzero().squeeze(1)
         last = max(last, most)
         if len(rows):
-            _among(points, _narrowed(scores, rows, near[rows]), rows, out, tolerance, certified)
+            out.put(rows, _among(_narrowed(logits, rows, near[rows]), accuracy))
     return out
 
 
-def _narrowed(scores: Scores, rows: Tensor, near: Tensor) -> Scores:
+def _narrowed(logits: ByteLogits, rows: Tensor, near: Tensor) -> ByteLogits:
     """Of the queries `rows` and of the points near any of them, (len(rows), n), where these are not most."""
     union = near.any(0)
-    return scores.narrowed(rows, union if int(union.sum()) < _GATHER * len(union) else None)
+    return logits.narrowed(rows, union if int(union.sum()) < _GATHER * len(union) else None)
 
 
 def _few(points: Points) -> int:
     return min(_FEW, max(16, points.size // 8))
 
 
-def _sharp(points: Points, scores: Scores, rows: Tensor, out: Moments) -> None:
-    """Sums over the points at hand in float64."""
-    index = _index(points, scores)
-    squares = scores.norms.square()
-    precision = scores.sigma.square().reciprocal()
-    for places, logits, error, block in dense.rescored(points, scores.z, precision, index):
-        dense.merge(out, rows, index[places], logits, error, block, squares[places])
-    bound = _rounding(points, out.at(rows), scores.z, scores.sigma) + 2 * points.radius * scores.left_out
-    out.bound[rows] = out.estimate[rows] = bound
-    out.doubt[rows] = _float64_error(points, scores.z, scores.sigma) + scores.left_out
-
-
-def _index(points: Points, scores: Scores) -> Tensor:
-    return torch.arange(points.size, device=scores.z.device) if scores.index is None else scores.index
-
-
-def _by_float64(points: Points, z: Tensor, sigma: Tensor) -> Moments:
-    out = dense.moments(points, z, sigma, single=False, accuracy=Accuracy(memory=2**28))
-    out.bound = out.estimate = _rounding(points, out, z, sigma)
-    out.doubt = _float64_error(points, z, sigma)
-    return out
-
-
-def _rounding(points: Points, sums: Moments, z: Tensor, sigma: Tensor) -> Tensor:
-    """(B,): bound on ‖mean − exact‖ of sums made in float64, from the rounding of their logits."""
-    return _moved(points, sums, _float64_error(points, z, sigma)) + 1e-13 * points.largest_norm
-
-
-def _float64_error(points: Points, z: Tensor, sigma: Tensor) -> Tensor:
-    """(B,): bound on the error of logits made in float64, nats."""
-    return dense.ROUNDING[torch.float64] * z.norm(dim=1) * points.radius / sigma.square()
-
-
-def _moved(points: Points, sums: Moments, error: Tensor) -> Tensor:
-    """(B,): how far the mean moves at most when every log-weight is off by `error`: (e^{2 error} − 1) √tr Cov.
-
-    The variance is a difference of squares, of which this much of the larger may be lost.
-    """
-    variance = sums.variance + 1e-12 * points.radius**2
-    return (torch.expm1(2 * error) * variance.sqrt()).nan_to_num(torch.inf, torch.inf)
-
-
-def _among(points: Points, scores: Scores, rows: Tensor, out: Moments, tolerance: float, certified: bool) -> None:
+def _among(logits: ByteLogits, accuracy: Accuracy) -> Moments:
     """Sums over the points at hand: in float64 where they are few, else by products of bytes."""
-    precision = scores.sigma.square().reciprocal()
-    every = torch.arange(len(rows), device=rows.device)
-    missing = _digits_missing(scores, tolerance, certified)
-    while missing and len(scores.norms) > min(_few(points), _WORTH):
+    points, tolerance = logits.points, accuracy.tolerance
+    every = torch.arange(len(logits.z), device=logits.z.device)
+    out = Moments(len(every), points.dim, every.device)
+    missing = _digits_missing(logits, accuracy)
+    while missing and len(logits.norms) > min(_few(points), _WORTH):
         # One at a time as long as the next may leave few points; all of one pass once it will not.
-        _, slope = scores.error(points)
-        count = 1 if float(slope.max() * scores.norms.max()) > _BLURRED else missing
-        scores.add(points, count)
+        blur = logits.digits.error / logits.sigma.square()
+        count = 1 if float(blur.max() * logits.norms.max()) > _BLURRED else missing
+        logits.add(count)
         missing -= count
-        scores = _narrowed(scores, every, scores.near(points))
+        logits = _narrowed(logits, every, logits.near())
     # No digit mends what `to_float` has rounded: for such queries it has to be float64.
-    low = certified & (scores.stored(points) * precision > tolerance / 2)
-    if len(scores.norms) <= _few(points):
+    common, _ = logits.error()
+    low = (common / logits.sigma.square() > tolerance) & accuracy.certified
+    if len(logits.norms) <= _few(points):
         low.fill_(True)
     at, others = low.nonzero().squeeze(1), (~low).nonzero().squeeze(1)
     if len(at):
-        _sharp(points, scores.narrowed(at, None), rows[at], out)
+        out.put(at, _sharp(logits.narrowed(at, None), tolerance))
     if len(others):
-        _by_bytes(points, scores.narrowed(others, None), rows[others], out, tolerance, certified)
+        out.put(others, _by_bytes(logits.narrowed(others, None), accuracy))
+    return out
 
 
-def _by_bytes(points: Points, scores: Scores, rows: Tensor, out: Moments, tolerance: float, certified: bool) -> None:
+def _sharp(logits: ByteLogits, tolerance: float) -> Moments:
+    """Sums in float64 over the points at hand, and over all where what was left out makes the bound too large."""
+    points, z, sigma = logits.points, logits.z, logits.sigma
+    out = sharp(points, z, sigma, logits.index, logits.norms, logits.left_out, tolerance)
+    left = 2 * upper(points.radius, points.dim) * logits.left_out
+    coarse = (out.bound > tolerance * _size(points, out)) & (left > 0.1 * out.bound)
+    rows = coarse.nonzero().squeeze(1)
+    if len(rows):
+        norms = upper((2 * points.half_norms.to(z.device)).sqrt(), points.dim)
+        none = torch.zeros_like(sigma[rows])
+        out.put(rows, sharp(points, z[rows], sigma[rows], None, norms, none, tolerance))
+    return out
+
+
+def _by_bytes(logits: ByteLogits, accuracy: Accuracy) -> Moments:
     """Sums over the points at hand, their logits known well enough, by products of bytes."""
-    index = _index(points, scores)
-    logits, (common, slope) = scores.logits(), scores.error(points)
-    error = common + slope * scores.norms.max()
-    tie = _settle_leaders(points, scores, logits, common, slope, index)
-    top = logits.amax(1)
-    leader = (logits >= (top - tie)[:, None]).int().argmax(1)
-    squares, energy = scores.norms.square(), torch.empty_like(top)
-    for row, lead, energy_of in zip(logits, top, energy, strict=True):
-        relative = row - lead
-        torch.exp(relative, out=row)  # from here on, `logits` are the weights
-        energy_of.copy_(row @ relative)
-    total, square = logits.sum(1), logits @ squares
-    size = 0.5 * (square / total + points.centre.square().sum()).sqrt()
-    mean, rest = torch.zeros_like(scores.z), _Rest(logits, scores.norms, total)
+    points, z, sigma, norms = logits.points, logits.z, logits.sigma, logits.norms
+    out = Moments(len(z), points.dim, z.device)
+    (common, slope), doubt = logits.error(), logits.doubt()
+    precision, largest, count = sigma.square().reciprocal(), norms.max(), len(norms)
+    error = (common + slope * largest) * precision
+    weights = logits.logits()
+    out.top, first = weights.max(1)
+    may_lead = torch.empty_like(weights, dtype=torch.bool)
+    for row, mask, a, b in zip(weights, may_lead, common * precision, slope * precision, strict=True):
+        most = (row - b * norms).max() - 2 * a
+        torch.ge(torch.add(row, norms, alpha=float(b)), most, out=mask)
+    out.index = leaders(points, z, may_lead, first, logits.index)
+    squares = 2 * logits.half_norms
+    for row, top, energy in zip(weights, out.top, out.energy, strict=True):
+        relative_row = row - top
+        torch.exp(relative_row, out=row)
+        energy.copy_(row @ relative_row)
+    out.total, square = weights.sum(1), weights @ squares
+    size = 0.5 * (square / out.total + points.centre.square().sum().to(square)).sqrt()
+    rest = _Rest(weights, norms, out.total, Streams(z, sigma, _WEIGHTS))
+    likely, enough = _LIKELY[accuracy.certified], 0.25 * accuracy.tolerance if accuracy.certified else math.inf
     while True:
-        parts = rest.digits_until(_LIKELY[certified] * size, (0.25 * tolerance if certified else torch.inf) * size)
+        parts = rest.digits_until(likely * size, enough * size)
         if not parts:
             break
-        mean += weighted_sum(points, parts, len(rows), scores.index)
-        size = (mean / total[:, None] + points.centre.to(mean)).norm(dim=1)
+        out.mean += weighted_sum(points, parts, len(z), logits.index)
+        size = _size(points, out)
     # The variance is a small difference: it is taken under the very weights that made the mean.
-    used = total - rest.total
-    variance = (square - rest.square) / used - (mean / used[:, None]).square().sum(1)
-    square = total * (variance + (mean / total[:, None]).square().sum(1))
-    out.merge(rows, top=top, total=total, energy=energy, mean=mean, square=square, index=index[leader])
-    sums = out.at(rows)
-    common = 2 * points.radius * scores.left_out + 1e-13 * points.largest_norm + FLOAT32 * points.dim**0.5
-    proven = _moved(points, sums, error) + rest.proven + common
-    likely = scores.digits.step / 6**0.5 * sums.variance / scores.sigma.square() + rest.likely + common
-    out.bound[rows] = proven if certified else torch.nan
-    out.estimate[rows] = torch.minimum(proven, likely)
-    out.doubt[rows] = error + scores.left_out
-    late = certified & (proven > tolerance * size)
+    used = out.total - rest.total
+    variance = (square - rest.square(squares)) / used - (out.mean / used[:, None]).square().sum(1)
+    out.square = out.total * (variance + out.average.square().sum(1))
+    # Sections 6 to 8 of the proof.
+    root = points.dim**0.5
+    stored = bytes_as_floats(z.device)[1] * root * (1 + rest.absolute / out.total)
+    rounding = (2 * UNIT * largest + gamma(32) * TERMS * root) * count**0.5 * rest.reach / out.total
+    rounding += 2 * gamma(count + 16) * largest + 4 * UNIT * (largest + points.centre.norm().to(z))
+    made = rest.proven + stored + rounding
+    length = out.average.norm(dim=1)
+    spread = square / out.total - length.square() + 2 * length * made
+    spread = (spread + gamma(2 * (points.dim + count) + 64) * largest.square()).clamp_min(0)
+    left = 2 * upper(points.radius, points.dim) * logits.left_out
+    proven = moved(error + EXP, spread) + made + left
+    expected = logits.digits.likely * out.variance * precision + rest.likely + stored + rounding + left
+    out.bound = proven if accuracy.certified else torch.full_like(proven, torch.nan)
+    out.estimate = torch.minimum(proven, expected)
+    out.doubt = error + doubt * precision + EXP + gamma(count + 16) + share(logits.left_out)
+    late = (proven > accuracy.tolerance * size) & accuracy.certified
     if late.any():
         at = late.nonzero().squeeze(1)
-        exact = Moments(len(at), points.dim, rows.device)
-        _sharp(points, scores.narrowed(at, None), torch.arange(len(at), device=rows.device), exact)
-        out.put(rows[at], exact)
+        out.put(at, _sharp(logits.narrowed(at, None), accuracy.tolerance))
+    return out
 
 
-def _digits_missing(scores: Scores, tolerance: float, certified: bool) -> int:
+def _digits_missing(logits: ByteLogits, accuracy: Accuracy) -> int:
     """How many more digits the logits need."""
-    precision = scores.sigma.square().reciprocal()
-    if certified:
-        error, enough = scores.digits.error, min(_ENOUGH, tolerance / 4)
+    if accuracy.certified:
+        error, enough = logits.digits.error, min(_ENOUGH, accuracy.tolerance / 2)
     else:
-        error, enough = scores.digits.step / 6**0.5, _LIKELY[False]
-    largest, count = float((error * precision).max() * scores.norms.max()), 0
-    while largest > enough and count < _MOST:
-        largest, count = largest / 127, count + 1
+        error, enough = logits.digits.likely, _LIKELY[False]
+    largest, count = float((error / logits.sigma.square()).max() * logits.norms.max()), 0
+    while largest > enough and count < MOST_DIGITS:
+        largest, count = largest / logits.digits.finer, count + 1
     return count
 
 
 class _Rest:
-    """What the digits of weights leave of them.
+    """What the digits of weights leave of them (section 7 of the proof).
 
     Attributes:
         proven, likely: (b,), bound on ‖Σ_j r_j (y_j − c)‖ over the total, r what is left; and its expected size.
-        total, square: (b,), Σ_j r_j and Σ_j r_j ‖y_j − c‖².
+        total, absolute: (b,), Σ_j r_j and Σ_j |r_j|.
     """
 
-    def __init__(self, weights: Tensor, norms: Tensor, of: Tensor):
-        self._digits, self._norms, self._of = Digits(weights, 0, _SEED), norms, of
-        self._squares, self._count = norms.square(), torch.zeros_like(of, dtype=torch.int64)
+    def __init__(self, weights: Tensor, norms: Tensor, of: Tensor, streams: Streams):
+        self._digits, self._norms, self._of = Digits(weights, streams=streams), norms, of
+        self._squares = norms.square()
+        self._sum, self._root = float(norms.sum()), float(self._squares.sum().sqrt())
         self.proven, self.likely = torch.full_like(of, torch.inf), torch.full_like(of, torch.inf)
-        self.total, self.square = torch.zeros_like(of), torch.zeros_like(of)
+        self.total, self.absolute = torch.zeros_like(of), torch.zeros_like(of)
+
+    @property
+    def reach(self) -> Tensor:
+        """(b,), at least Σ_k ‖t_k p_k‖ over the digits."""
+        return self._digits.reach
+
+    def square(self, squares: Tensor) -> Tensor:
+        """(b,), Σ_j r_j ‖y_j − c‖², of the squares, (n,)."""
+        return self._digits.rest @ squares
 
     def digits_until(self, likely: Tensor, proven: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """More digits, each of the rows that still need it, until what is left is no more than this."""
         parts = []
         while True:
             missing = (self.likely > likely) | (self.proven > proven)
-            rows = (missing & (self._count < _MOST)).nonzero().squeeze(1)
+            rows = (missing & (self._digits.digits < MOST_DIGITS)).nonzero().squeeze(1)
             if len(rows) == 0:
                 return parts
             parts.append((rows, *self._digits.next(rows)))
-            self._count[rows] += 1
             for row in rows.tolist():
                 self._measure(row)
 
     def _measure(self, row: int) -> None:
         rest, of = self._digits.rest[row], self._of[row]
-        self.total[row], self.square[row] = rest.sum(), rest @ self._squares
+        self.total[row], self.absolute[row] = rest.sum(), rest.abs().sum()
         self.likely[row] = (rest.square() @ self._squares).sqrt() / of
         proven = rest.abs() @ self._norms
         if self._digits.random:
-            # A sum of independent vectors of mean 0, none longer than step · ‖y_j − c‖ (Pinelis 1994, Theorem 3.5).
-            by_chance = math.sqrt(2 * math.log(2 / RISK)) * self._digits.step[row] * self._squares.sum().sqrt()
-            proven = torch.minimum(proven, by_chance)
-        self.proven[row] = proven / of
-
-
-def _settle_leaders(
-    points: Points, scores: Scores, logits: Tensor, common: Tensor, slope: Tensor, index: Tensor
-) -> Tensor:
-    """Put logits in float64 for the points that may lead, where they are few; returns how close a tie is, (b,)."""
-    may_lead = torch.zeros_like(index, dtype=torch.bool)
-    for row, a, b in zip(logits, common, slope, strict=True):
-        may_lead |= torch.add(row, scores.norms, alpha=float(b)) >= (row - b * scores.norms).max() - 2 * a
-    leading = may_lead.nonzero().squeeze(1)
-    if len(leading) > _FEW:
-        return 2 * (common + slope * scores.norms.max())
-    precision = scores.sigma.square().reciprocal()
-    rounding = torch.zeros_like(scores.sigma)
-    for places, exact, error_again, _ in dense.rescored(points, scores.z, precision, index[leading]):
-        logits[:, leading[places]] = exact
-        rounding = torch.maximum(rounding, error_again)
-    return rounding
+            chance = self._root * (0.5 + math.sqrt(0.5 * math.log(1 / CHANCE))) + GRAIN * self._sum
+            proven = torch.minimum(proven, chance * self._digits.step[row])
+        self.proven[row] = upper(proven, len(rest)) / of

@@ -22,8 +22,12 @@ from .denoiser import OptimalDenoiser as OptimalDenoiser
 from .denoiser import Posterior as Posterior
 from .distilled import knowledge_optimum as knowledge_optimum
 from .distilled import progressive_optimum as progressive_optimum
+from .flow import Basins as Basins
+from .flow import Capture as Capture
+from .flow import Certificate as Certificate
 from .flow import FlowMap as FlowMap
 from .flow import Landing as Landing
+from .flow import LandingStatistics as LandingStatistics
 from .flow import basins as basins
 from .flow import capture as capture
 from .flow import certify as certify
@@ -31,6 +35,7 @@ from .flow import landing_statistics as landing_statistics
 from .multistep import multistep_knowledge_optimum as multistep_knowledge_optimum
 from .regimes import collapse_sigma as collapse_sigma
 from .regimes import speciation_sigma as speciation_sigma
+from .samplers import State as State
 from .samplers import sample as sample
 from .samplers import trajectory as trajectory
 from .schedule import cosine as cosine

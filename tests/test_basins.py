@@ -117,9 +117,29 @@ def test_memory_does_not_grow_with_the_draws() -> None:
     found = basins(D, 1200, seeded(), flow=Watched(D))
     assert sizes == [512, 512, 176]
     assert found.counts.sum() == 1200
-    again = basins(D, 1200, seeded())
+    again = basins(D, 1200, generator=seeded())
     assert torch.equal(found.counts, again.counts)
     assert found.mismatch == again.mismatch
+
+
+def test_without_a_generator_every_run_is_the_same() -> None:
+    """As for `forward_statistics` and `landing_statistics`: a fixed seed of its own, nothing global touched."""
+    D, state = OptimalDenoiser(column(-1.0, 0.3, 1.0)), torch.random.get_rng_state()
+    first, second, other = basins(D, 300), basins(D, 300), basins(D, 300, seeded(1))
+    assert torch.equal(first.counts, second.counts)
+    assert first.mismatch == second.mismatch != other.mismatch
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_default_dtype_changes_no_draw() -> None:
+    D = OptimalDenoiser(column(-1.0, 0.3, 1.0))
+    before = basins(D, 300, start="data")
+    torch.set_default_dtype(torch.float64)
+    try:
+        after = basins(D, 300, start="data")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(before.counts, after.counts)
 
 
 def test_flows_of_other_denoisers_count_for_the_nearest_point() -> None:
@@ -145,7 +165,7 @@ def test_flows_of_other_denoisers_count_for_the_nearest_point() -> None:
     [
         ({"n": 0}, "n must be a whole number from 1 on, got 0"),
         ({"n": 1.5}, "n must be a whole number from 1 on, got 1.5"),
-        ({"generator": None}, "generator must be a torch.Generator, got NoneType"),
+        ({"generator": 0}, "generator must be a torch.Generator, got int"),
         ({"sigma_max": 0.0}, "sigma_max must be positive and finite, got 0"),
         ({"sigma_max": math.inf}, "sigma_max must be positive and finite, got inf"),
         ({"start": "noise"}, 'start must be "prior" or "data", got \'noise\''),

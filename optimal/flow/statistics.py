@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..denoiser import OptimalDenoiser
-from ..draws import Data, draw_pairs
+from ..draws import Data, draw_pairs, fixed_generator
 from ..reference.transport import log_normal
 from .flow_map import FlowMap
 from .landing import Landing
@@ -47,7 +47,7 @@ class Basins:
         weighted: (N,) float64, the same draws, each weighing p/q: without the prior's mismatch.
         draws: n, how many draws there were.
         undecided: draws that no certificate decided: on the border between basins to within rounding, or between points
-            closer than 1e-6 standard deviations of the data.
+            too close together for float64.
         mismatch: TV(q, p) of the prior and the noisy data at sigma_max, from the same draws; 0 for start="data".
         mismatch_error: its standard error.
     """
@@ -105,7 +105,7 @@ class LandingStatistics:
 def basins(
     D: OptimalDenoiser,
     n: int,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     *,
     sigma_max: float = 80.0,
     start: str = "prior",
@@ -119,7 +119,7 @@ def basins(
     Args:
         D: the optimal denoiser of the data.
         n: number of draws, at least 1.
-        generator: source of randomness.
+        generator: source of randomness; without one, a fresh generator with a fixed seed.
         sigma_max: where the flow starts.
         start: "prior", N(0, σ_max² I), as samplers do; or "data", x0 + σ_max ε, from which each point is reached
             equally often at any sigma_max.
@@ -138,6 +138,8 @@ def basins(
     """
     if not hasattr(n, "__index__") or n < 1:
         raise ValueError(f"n must be a whole number from 1 on, got {n!r}")
+    if generator is None:
+        generator = fixed_generator()
     if not isinstance(generator, torch.Generator):
         raise ValueError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if not 0 < sigma_max < math.inf:
@@ -148,20 +150,21 @@ def basins(
     first = D.first_copies()
     counts = torch.zeros(len(D), dtype=torch.int64)
     weighted = torch.zeros(len(D), dtype=torch.float64)
-    undecided, deviation, square = 0, 0.0, 0.0
+    undecided, deviation, square, source = 0, 0.0, 0.0, generator.device
     with tqdm(total=n, desc="basins", unit="draw", leave=False, disable=not progress) as bar:
         for begin in range(0, n, _BATCH):
             size = min(_BATCH, n - begin)
-            x = sigma_max * torch.randn(size, *D.event, generator=generator)
+            x = sigma_max * torch.randn(size, *D.event, dtype=torch.float32, device=source, generator=generator)
             if start == "data":
-                x += D.take(torch.randint(len(D), (size,), generator=generator)).float()
+                x += D.take(torch.randint(len(D), (size,), device=source, generator=generator)).to(x)
+            x = x.to(D.points.device)
             landing = flow.land(x, sigma_max)
             index = first[_index(D, flow, landing).cpu()]
             counts += index.bincount(minlength=len(D))
             undecided += int((landing.captured == 0).sum())
-            ratio = torch.ones(size, dtype=torch.float64)
+            ratio = torch.ones(size, dtype=torch.float64, device="cpu")
             if start == "prior":
-                ratio = _ratio(D, x.double(), sigma_max)
+                ratio = _ratio(D, x.double(), sigma_max).cpu()
             weighted.index_add_(0, index, ratio)
             deviation += float((ratio - 1).abs().sum())
             square += float((ratio - 1).square().sum())
@@ -238,5 +241,5 @@ def _index(D: OptimalDenoiser, flow: FlowMap, landing: Landing) -> Tensor:
 
 def _ratio(D: OptimalDenoiser, x: Tensor, sigma: float) -> Tensor:
     """p(x; σ)/N(x; 0, σ² I), (B,), for x in float64."""
-    prior = log_normal(x.flatten(1), torch.tensor([sigma], dtype=torch.float64))
+    prior = log_normal(x.flatten(1), x.new_tensor([sigma]))
     return (D.posterior(x, sigma).log_density - prior).exp()

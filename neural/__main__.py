@@ -23,6 +23,7 @@ from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load, sample
 from optimal.datasets import parse_options, with_options
 from optimal.denoiser import Denoiser
 from optimal.point_files import save_grid
+from optimal.randomness import RowNoise
 from optimal.samplers import solver_of
 from optimal.storage import replacing
 
@@ -187,7 +188,9 @@ def _sample(command: Sample) -> None:
         steps = len(arguments["sigmas"]) - 1
         print(f"{data.describe()}\n{command.n} samples, {steps} steps of {arguments['solver']}; nothing was drawn")
         return
-    x = float(arguments["sigmas"][0]) * torch.randn(command.n, *data.event, generator=generator)
+    rows, shape = RowNoise(generator), (command.n, *data.event)
+    x = (float(arguments["sigmas"][0]) * rows.draw(shape)).float()
+    arguments = {**arguments, "generator": None, "noise": lambda step: rows.draw(shape)}
     ends = sample(model, x, progress=True, **arguments)
     try:
         command.out.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +251,7 @@ def _compare(command: Compare) -> None:
                 if f.name not in ("sigmas", "draws"):
                     row[f.name] = float(value[i])
             denoisers.append(row)
-    x = high * torch.randn(command.n, *data.event, generator=generator)
+    x = (high * RowNoise(generator).draw((command.n, *data.event))).float()
     reference = FlowMap(D)(x, high)
     methods: dict[str, tuple[Any, dict[str, Any]]] = {}
     for n in command.steps:

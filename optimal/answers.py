@@ -17,6 +17,7 @@ from .border import collapse_border, seeking_refining_border
 from .datasets import Dataset
 from .denoiser import OptimalDenoiser
 from .flow import FlowMap, certify
+from .randomness import RowNoise
 from .regimes import collapse_sigma, speciation_sigma, top_eigenvalue
 from .samplers import sample, solver_of
 from .schedule import karras
@@ -153,8 +154,9 @@ def sampled(
     except TypeError as error:
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise ValueError(f"{solver} cannot have {given}: an option has a value of the wrong type") from error
-    generator = torch.Generator().manual_seed(seed)
-    noises = sigma_max * torch.randn(n, *data.event, generator=generator)
+    rows = RowNoise(torch.Generator().manual_seed(seed))
+    shape = (n, *data.event)
+    noises = (sigma_max * rows.draw(shape)).float()
     direct = 2 * steps * _seconds(D, n)
     axes = _span_seconds(D)
     in_span = not chosen.draws(steps) and direct > (axes if are_few(D) else max(axes / 2, _LONG))
@@ -171,7 +173,7 @@ def sampled(
             noises,
             sigmas,
             solver=chosen,
-            generator=generator,
+            noise=lambda step: rows.draw(shape),
             progress=True,
             callback=lambda state: calls.append(state.nfe),
         )

@@ -32,8 +32,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .denoiser import OptimalDenoiser
-from .draws import Data, draw_pairs, fixed_generator
+from .draws import Data, draw_pairs
 from .query import Levels, level_list
+from .randomness import generator_of
 
 __all__ = [
     "Border",
@@ -46,6 +47,9 @@ __all__ = [
 
 _RANGE = (1e-4, 1e4)
 """Where a border is looked for, in units of the data's standard deviation."""
+_RESAMPLES = 500
+_INTERVAL = ((0.025, "lower"), (0.975, "higher"))
+"""Quantiles of the resamples' borders, never between two of them: they may be infinite."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,10 @@ class Border:
     Attributes:
         sigma: the border, in units of the data; inf where the threshold is not reached at any noise (one point, two
             points), 0 where it is passed at all (most points are repeated: the count is one of entries).
-        low, high: 95% bootstrap interval over the draws of (x0, ε).
+        low, high: 95% interval over the draws of (x0, ε): percentiles of 500 bootstrap resamples, of which more than
+            2.5% passed the threshold at every noise where low is 0, and reached it at none where high is inf. Measured
+            on two points, 200 seeds each: it holds the exact border in 92% to 96% for 8 to 256 draws, for 5 in 93%
+            (median) and 82% (mean), for 3 in 72%.
         threshold: effective_count, or entropy in nats, at the border.
         draws: how many pairs (x0, ε).
     """
@@ -145,16 +152,17 @@ def forward_statistics(
         >>> along.effective_count.median(1).values.round(decimals=2).tolist(), along.mmse.round(decimals=2).tolist()
         ([1.0, 2.0], [0.0, 1.0])
     """
-    levels, generator = level_list(sigmas), generator or fixed_generator()
+    levels, generator = level_list(sigmas), generator_of(generator)
     x0, eps = draw_pairs(D, data, draws, generator)
     # Signs: of all v with E[v vᵀ] = I they scatter ‖Cov·v‖² least, and not at all for events of one value.
-    probes = torch.randint(0, 2, x0.shape, generator=generator).to(x0.dtype) * 2 - 1
+    signs = torch.randint(0, 2, x0.shape, generator=generator, dtype=torch.int64, device=generator.device)
+    probes = signs.to(x0) * 2 - 1
     rows: list[tuple[Tensor, ...]] = []
     for sigma in tqdm(levels.tolist(), desc="posterior", unit="level", leave=False, disable=not progress):
         x = x0 + sigma * eps
         post = D.posterior(x, sigma)
         found = (D.take(post.top_index) == x0).flatten(1).all(1)
-        square = torch.full((draws,), torch.nan, dtype=torch.float64)
+        square = torch.full_like(post.entropy, torch.nan)
         if derivative:
             square = D.covariance_product(x, sigma, probes).double().flatten(1).square().sum(1)
         rows.append((post.entropy, found, post.variance, square))
@@ -187,8 +195,8 @@ def seeking_refining_border(
     """The noise level at which the median effective_count over the data crosses `threshold`.
 
     Bisection in log σ finds the crossing to 1%; nine levels around it, interpolated in (log σ, log count), place it
-    and, resampling the draws, give its interval. The median is taken to rise with σ, as it does on every data set
-    tried here.
+    and, resampling the draws, give its interval; more levels are added until that lies among them. The
+    median is taken to rise with σ, as it does on every data set tried here.
 
     Args:
         D: the optimal denoiser of the data.
@@ -254,39 +262,58 @@ def _locate(
     progress: bool,
 ) -> tuple[float, float, float]:
     """The σ at which summary(entropies) = threshold, with its 95% interval."""
-    generator = generator or fixed_generator()
+    generator = generator_of(generator)
     x0, eps = draw_pairs(D, data, draws, generator)
     unit = D.standard_deviation or 1.0
-    low, high = (torch.tensor(bound * unit, dtype=torch.float64).log() for bound in _RANGE)
-    steps = int(torch.ceil(torch.log2((high - low) / 0.01)))
+    lowest, highest = (math.log(bound * unit) for bound in _RANGE)
+    steps = math.ceil(math.log2((highest - lowest) / 0.01))
     with tqdm(total=steps + 11, desc="border", unit="level", leave=False, disable=not progress) as bar:
 
-        def entropies(log_sigma: Tensor) -> Tensor:
+        def entropies(log_sigma: float) -> Tensor:
             bar.update()
-            sigma = float(log_sigma.exp())
+            sigma = math.exp(log_sigma)
             return D.posterior(x0 + sigma * eps, sigma).entropy
 
         # n points share equally only in the limit, n equals always; rounding must not turn either into a crossing.
-        if summary(entropies(high)) <= threshold + 1e-5:
-            return torch.inf, torch.inf, torch.inf
-        if summary(entropies(low)) >= threshold - 1e-5:
+        if summary(entropies(highest)) <= threshold + 1e-5:
+            return math.inf, math.inf, math.inf
+        if summary(entropies(lowest)) >= threshold - 1e-5:
             return 0.0, 0.0, 0.0
+        low, high = lowest, highest
         for _ in range(steps):
             middle = (low + high) / 2
             low, high = (low, middle) if summary(entropies(middle)) >= threshold else (middle, high)
-        levels = (low + high) / 2 + torch.linspace(-0.4, 0.4, 9, dtype=torch.float64)
-        paths = torch.stack([entropies(level) for level in levels])
-    resampled = summary(paths[:, torch.randint(draws, (500, draws), generator=generator)]).T
-    crossings = _crossing(levels, resampled, threshold).exp()
-    placed = _crossing(levels, summary(paths)[None], threshold).exp()
-    return float(placed), float(crossings.quantile(0.025)), float(crossings.quantile(0.975))
+        shape = (_RESAMPLES, draws)
+        picks = torch.randint(draws, shape, generator=generator, dtype=torch.int64, device=generator.device)
+        picks = torch.cat([torch.arange(draws, device=picks.device)[None], picks]).to(x0.device)
+        middle, width = (low + high) / 2, 0.4
+        levels = [middle + width * (place - 4) / 4 for place in range(9)]
+        # Of the draws themselves, and of every resample of them, at every level.
+        summaries = torch.stack([summary(entropies(level)[picks]) for level in levels], 1)
+        while True:
+            crossings = _crossing(torch.tensor(levels, dtype=torch.float64, device=x0.device), summaries, threshold)
+            low, high = (crossings[1:].quantile(q, interpolation=side) for q, side in _INTERVAL)
+            # Few draws place the border widely: levels are added until the interval lies within them.
+            down, up = low == -math.inf and levels[0] > lowest, high == math.inf and levels[-1] < highest
+            if not down and not up:
+                return math.exp(crossings[0]), math.exp(low), math.exp(high)
+            width *= 2
+            below = [max(levels[0] - width * share, lowest) for share in (1.0, 0.5)] if down else []
+            above = [min(levels[-1] + width * share, highest) for share in (0.5, 1.0)] if up else []
+            parts = [[summary(entropies(level)[picks]) for level in side] for side in (below, above)]
+            columns = [*parts[0], *summaries.unbind(1), *parts[1]]
+            levels, summaries = [*below, *levels, *above], torch.stack(columns, 1)
 
 
 def _crossing(levels: Tensor, summaries: Tensor, threshold: float) -> Tensor:
-    """Where each row of summaries (R, L) first reaches the threshold, by interpolation; an end if none does."""
+    """Where each row of summaries (R, L) first reaches the threshold, by interpolation, (R,).
+
+    −inf where it has reached it at the first level, inf where it does so at none.
+    """
     above = summaries >= threshold
-    index = torch.where(above.any(1), above.double().argmax(1), len(levels) - 1).clamp_min(1)
-    rows = torch.arange(len(summaries))
+    index = above.double().argmax(1).clamp_min(1)
+    rows = torch.arange(len(summaries), device=summaries.device)
     left, right = summaries[rows, index - 1], summaries[rows, index]
     fraction = ((threshold - left) / (right - left).clamp_min(1e-12)).clamp(0, 1)
-    return levels[index - 1] + fraction * (levels[index] - levels[index - 1])
+    inside = levels[index - 1] + fraction * (levels[index] - levels[index - 1])
+    return torch.where(above[:, 0], -math.inf, torch.where(above.any(1), inside, math.inf))

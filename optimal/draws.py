@@ -8,24 +8,17 @@ from torch import Tensor
 
 from .datasets import Dataset, to_float
 from .denoiser import OptimalDenoiser
+from .randomness import fixed_generator, generator_of
 
 __all__ = ["Data", "draw_pairs", "fixed_generator"]
 
-_SEED = 220600364
-"""Of draws nobody gave a generator for. Not 0: data made with manual_seed(0) would share its numbers with the noise."""
-
 Data = Dataset | Tensor | np.ndarray
-
-
-def fixed_generator() -> torch.Generator:
-    """A fresh source of randomness, the same in every run."""
-    return torch.Generator("cpu").manual_seed(_SEED)
 
 
 def draw_pairs(
     D: OptimalDenoiser, data: Data | None, draws: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """x0, drawn uniformly and with replacement, and ε, both (draws, *event), on the device of D's points.
+    """x0, drawn uniformly and with replacement, and ε, float32, both (draws, *event), where the points of D are.
 
     Args:
         D: the denoiser of the data.
@@ -35,27 +28,34 @@ def draw_pairs(
             the pairs do not depend on where the points are.
 
     Raises:
-        ValueError: draws < 1, data of another event shape than D's.
+        ValueError: draws < 1 or no whole number; a generator that is none; data of another event shape than D's, of
+            another type, or none.
     """
+    if not hasattr(draws, "__index__"):
+        raise ValueError(f"draws must be a whole number, got {draws!r}")
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
-    generator = generator or fixed_generator()
-    size = len(D) if data is None else len(data)
-    index = torch.randint(size, (draws,), generator=generator, device=generator.device)
-    if data is None:
+    source = generator_of(generator)
+    rows = None if data is None else _rows(D, data)
+    size = len(D) if rows is None else len(rows)
+    index = torch.randint(size, (draws,), generator=source, dtype=torch.int64, device=source.device).cpu()
+    if rows is None:
         x0 = D.take(index)
     else:
-        x0 = _rows(data.array if isinstance(data, Dataset) else data, index).to(D.points.device)
-    if tuple(x0.shape[1:]) != D.event:
-        raise ValueError(f"data must have points of shape {D.event}, those of the denoiser, got {tuple(x0.shape[1:])}")
-    eps = torch.randn(x0.shape, generator=generator, dtype=torch.float32, device=generator.device)
-    return x0, eps.to(x0.device)
+        some = rows[index.to(rows.device)] if isinstance(rows, Tensor) else torch.from_numpy(rows[index.numpy()])
+        x0 = (to_float(some) if some.dtype == torch.uint8 else some).to(D.points.device)
+    return x0, torch.randn(x0.shape, generator=source, dtype=torch.float32, device=source.device).to(x0.device)
 
 
-def _rows(data: Tensor | np.ndarray, index: Tensor) -> Tensor:
-    """data[index] as the denoiser would have it: images as float32."""
-    if isinstance(data, Tensor):
-        rows = data.detach()[index.to(data.device)]
-    else:
-        rows = torch.as_tensor(np.asarray(data)[index.cpu().numpy()])
-    return to_float(rows) if rows.dtype == torch.uint8 else rows
+def _rows(D: OptimalDenoiser, data: Data) -> Tensor | np.ndarray:
+    """The points of other data, checked before anything is drawn; a map is not read."""
+    rows = data.array if isinstance(data, Dataset) else data.detach() if isinstance(data, Tensor) else np.asarray(data)
+    if rows.ndim == 0 or len(rows) == 0:
+        raise ValueError(f"data must have at least one point, got an array of shape {tuple(rows.shape)}")
+    if tuple(rows.shape[1:]) != D.event:
+        shape = tuple(rows.shape[1:])
+        raise ValueError(f"data must have points of shape {D.event}, those of the denoiser, got {shape}")
+    floating = rows.dtype.is_floating_point if isinstance(rows, Tensor) else rows.dtype.kind == "f"
+    if not floating and not str(rows.dtype).endswith("uint8"):
+        raise ValueError(f"data must be floating point, or uint8 for images, got {rows.dtype}")
+    return rows

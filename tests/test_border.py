@@ -122,6 +122,29 @@ def test_the_interval_is_one() -> None:
     assert sum(border.low <= exact <= border.high for border in borders) >= 33
 
 
+@pytest.mark.parametrize(("draws", "least"), [(5, 0.88), (20, 0.9)])
+def test_the_interval_is_one_for_few_draws(draws: int, least: float) -> None:
+    """Two points, 100 seeds: the border of the median is 1.0903; with few draws the interval is wider than ±0.4."""
+    y = np.array([-1.0, 1.0])
+    exact = exact_border(y, 1.5)
+    D = OptimalDenoiser(torch.from_numpy(y)[:, None])
+    found = [seeking_refining_border(D, threshold=1.5, draws=draws, generator=generator(seed)) for seed in range(100)]
+    assert least <= np.mean([border.low <= exact <= border.high for border in found]) <= 0.98
+    assert all(0 < border.low <= border.sigma <= border.high < math.inf for border in found)
+    sides = [max(math.log(b.high / b.sigma), math.log(b.sigma / b.low)) for b in found]
+    assert max(sides) > 0.45
+
+
+def test_the_interval_of_a_median_that_half_of_the_draws_decide() -> None:
+    """Two points are single, two the same: resamples with more of the copies are above the threshold at any noise."""
+    D = OptimalDenoiser(torch.tensor([[-3.0], [0.0], [3.0], [3.0]]))
+    found = [seeking_refining_border(D, threshold=1.5, draws=9, generator=generator(seed)) for seed in range(20)]
+    crossed = [border for border in found if border.sigma > 0]
+    assert 0 < len(crossed) < 20
+    assert any(border.low == 0 for border in crossed)
+    assert all(border.low <= border.sigma <= border.high < math.inf for border in crossed)
+
+
 def test_counts_against_quadrature() -> None:
     data = load("five-deltas")
     sigmas = torch.tensor([0.1, 0.5, 1.0, 5.0])

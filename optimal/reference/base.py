@@ -60,8 +60,8 @@ class Exact(ABC):
         return _like(self._flow(z.detach(), start.detach(), end), x)
 
     @abstractmethod
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
-        """n clean points x0, (n, *event) float64, on the generator's device."""
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n *event"]:
+        """n clean points x0, (n, *event) float64, on the generator's device; without one, a fixed seed on the CPU's."""
 
     @abstractmethod
     def _mean(self, z: Tensor, sigma: Tensor) -> Tensor: ...

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..randomness import generator_of
 from .base import Exact, parameter, point
 from .transport import log_normal
 
@@ -50,7 +51,8 @@ class Gaussian(Exact):
             raise ValueError(f"covariance must be positive semidefinite, got the eigenvalue {float(C.amin()):g}")
         self._variances = C.clamp_min(0).expand(dim)
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n *event"]:
+        generator = generator_of(generator)
         eps = torch.randn(n, len(self._mu), generator=generator, dtype=torch.float64, device=generator.device)
         return self._scaled(eps + self._mu.to(eps), self._variances.to(eps).sqrt()).reshape(n, *self.event)
 

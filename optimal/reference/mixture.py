@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..query import Levels, level_list
+from ..randomness import generator_of
 from .base import Exact, parameter
 from .transport import log_normal, separatrices, transport
 
@@ -58,7 +59,8 @@ class GaussianMixture(Exact):
             raise ValueError(f"weights must be positive, got {float(weights.amin()):g}")
         self._means, self._std, self._log_weights = means.flatten(1), std.expand(count), (weights / weights.sum()).log()
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n *event"]:
+        generator = generator_of(generator)
         weights = self._log_weights.to(generator.device).exp()
         # It refuses to draw none.
         k = torch.multinomial(weights, max(n, 1), replacement=True, generator=generator)[:n]

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..randomness import generator_of
 from .base import Exact, point
 from .transport import log_normal, transport
 
@@ -32,8 +33,8 @@ class OnePoint(Exact):
     def __init__(self, y: Tensor):
         self._y, self.event = point("y", y)
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
-        return self._y.to(generator.device).expand(n, -1).reshape(n, *self.event).clone()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n *event"]:
+        return self._y.to(generator_of(generator).device).expand(n, -1).reshape(n, *self.event).clone()
 
     def _mean(self, z: Tensor, sigma: Tensor) -> Tensor:
         return self._y.to(z).expand_as(z).clone()
@@ -78,7 +79,8 @@ class TwoPoint(Exact):
         if self._delta == 0:
             raise ValueError("d must not be zero: the two points would be one")
 
-    def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n *event"]:
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n *event"]:
+        generator = generator_of(generator)
         side = 2 * torch.randint(0, 2, (n, 1), generator=generator, device=generator.device).double() - 1
         return (self._m.to(side) + side * self._d.to(side)).reshape(n, *self.event)
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..denoiser import Denoiser
 from ..process import EDM, Process
 from ..query import require_points
+from ..randomness import generator_of
 from ..schedule import grid
 from .solver import Solver, Step
 from .solvers import solver_of
@@ -66,8 +67,10 @@ def trajectory(
         sigmas: (n + 1,) decreasing noise levels, the last 0.
         solver: a name of `SOLVERS`, with its options by keyword, or a `Solver`.
         process: whose x_t come in and out; EDM (s_t = 1) unless given. Only "reverse_sde" depends on it beyond scale.
-        generator: source of the noise of stochastic solvers.
-        noise: pins it instead: noise[i] or noise(i) is the (B, *event) used in step i, counted from 0.
+        generator: source of the noise of stochastic solvers, drawn for all rows at once: what a row gets depends on how
+            many there are. None is assumed: the same noise in every call would make batches alike.
+        noise: pins it instead: noise[i] or noise(i) is the (B, *event) used in step i, counted from 0. With
+            draw = RowNoise(generator).draw, `lambda i: draw(x.shape)` gives every row a stream of its own.
         dtype: of the state.
 
     Yields:
@@ -96,6 +99,8 @@ def trajectory(
     process = process or EDM(math.inf)
     scales = [float(process.scale_at(level)) for level in levels]
     require_points(x, name="the start x")
+    if generator is not None:
+        generator_of(generator)
     if chosen.draws(len(levels) - 1) and generator is None and noise is None:
         raise ValueError(f"{type(chosen).__name__} draws noise: give generator=torch.Generator() or noise=")
     source = _Noise(x, dtype, generator, noise)

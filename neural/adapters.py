@@ -52,23 +52,35 @@ __all__ = ["Tabulated", "from_ddpm", "from_edm", "from_flow", "from_prediction",
 
 _KINDS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 """diffusers' names of what is predicted."""
+_ALIKE = 1e-2
+"""Relative: batches of another size round otherwise by far less, noise levels of other rows are off by far more."""
 _DEFAULT = VP()
 
 
 def from_prediction(
-    network: Callable[..., Any], kind: str, *, process: Process = _DEFAULT, time_scale: float = 1.0, **arguments: Any
+    network: Callable[..., Any],
+    kind: str,
+    *,
+    process: Process = _DEFAULT,
+    time_scale: float = 1.0,
+    broadcast_time: bool = False,
+    **arguments: Any,
 ) -> Denoiser:
     """A network F(x_t, t) that was trained on a process, as `optimal.parametrize.as_denoiser` puts it.
 
     Args:
         network: F(x_t, t): x_t (B, *event), t (B,) -> (B, *event).
-        kind: what F predicts, a name in `optimal.parametrize.PARAMETRIZATIONS`.
+        kind: what F predicts, a name in `optimal.parametrize.PARAMETRIZATIONS`, or "dx_dt", the velocity of x_t along
+            the time of the process.
         process: what F was trained on.
         time_scale: what F is given for t = 1: 999 for one that counts steps.
+        broadcast_time: whether F is given t as (B, 1, …), ready to multiply x_t.
         **arguments: given to F at every call.
 
     Raises:
-        ValueError: unknown kind; in calls, what `as_denoiser` raises, and an answer of another shape than x.
+        ValueError: unknown kind; "velocity" of a process that scales x_t, and "flow" of one that is none, which have
+            been meant as "dx_dt"; in calls, what `as_denoiser` raises, an answer of another shape than x, and one that
+            multiplies each row by the noise level of another.
 
     Example:
         >>> process = VP()
@@ -76,17 +88,34 @@ def from_prediction(
         >>> F(torch.ones(1, 2), 3.0).abs() < 1e-6
         tensor([[True, True]])
     """
-    return as_denoiser(_InTime(_Asked(network, arguments), time_scale), kind, process=process)
+    moves = bool((process.scale(torch.tensor([0.1, 0.5], dtype=torch.float64) * min(process.t_max, 1.0)) != 1).any())
+    if (kind == "velocity" and moves) or (kind == "flow" and not isinstance(process, FlowMatching)):
+        meant = "(x − x0)/sigma, which is eps" if kind == "velocity" else "eps − x0 of flow matching (from_flow)"
+        raise ValueError(f'kind={kind!r} is {meant}: the velocity dx_t/dt of {type(process).__name__} is kind="dx_dt"')
+    return as_denoiser(_InTime(_Asked(network, arguments, broadcast_time), time_scale), kind, process=process)
 
 
-def from_flow(network: Callable[..., Any], *, data_at: int = 0, time_scale: float = 1.0, **arguments: Any) -> Denoiser:
+def from_flow(
+    network: Callable[..., Any],
+    *,
+    data_at: int = 0,
+    time_scale: float = 1.0,
+    broadcast_time: bool = False,
+    **arguments: Any,
+) -> Denoiser:
     """A flow-matching network: x_t = (1 − t) x0 + t eps, F = dx_t/dt = eps − x0.
+
+    x0 and eps are taken to be independent, so that the best F is a posterior mean. A network trained on pairs that are
+    matched, by optimal transport in each batch or by an earlier model, has another optimum, and none of the comparisons
+    with E[x0 | x] says how well it was trained.
 
     Args:
         network: F(x_t, t): x_t (B, *event), t (B,) -> (B, *event).
         data_at: the t of the data: 0, or 1 where time runs from noise to data, x_t = t x0 + (1 − t) eps and F = x0 −
-            eps, as in Lipman et al. 2023.
+            eps, as in Lipman et al. 2023. The wrong end cannot be told from F alone: its gap is larger than that of
+            the mean of the data (`agreement`, gap_share above 1).
         time_scale: what F is given for t = 1: 1000 for diffusers' transformers.
+        broadcast_time: whether F is given t as (B, 1, …), ready to multiply x_t.
         **arguments: given to F at every call.
 
     Raises:
@@ -98,7 +127,7 @@ def from_flow(network: Callable[..., Any], *, data_at: int = 0, time_scale: floa
     """
     if data_at not in (0, 1):
         raise ValueError(f"data_at must be 0 or 1, got {data_at!r}")
-    ask = _InTime(_Asked(network, arguments), time_scale, backward=bool(data_at))
+    ask = _InTime(_Asked(network, arguments, broadcast_time), time_scale, backward=bool(data_at))
     return as_denoiser(ask, "flow", process=FlowMatching())
 
 
@@ -108,6 +137,7 @@ def from_ddpm(
     kind: str = "eps",
     *,
     whole_steps: bool = False,
+    broadcast_time: bool = False,
     **arguments: Any,
 ) -> Tabulated:
     """A network F(x_t, step) on a table ā of signal shares: x_t = √ā x0 + √(1 − ā) eps.
@@ -121,6 +151,7 @@ def from_ddpm(
         kind: what F predicts, a name in `optimal.parametrize.PARAMETRIZATIONS`.
         whole_steps: whether F is given the nearest whole step, as int64: for one that looks steps up in a table.
             Between steps it is then asked beside σ.
+        broadcast_time: whether F is given its step as (B, 1, …), ready to multiply x_t.
         **arguments: given to F at every call.
 
     Returns:
@@ -141,7 +172,7 @@ def from_ddpm(
     kept = kept[kept > 0]
     if len(kept) < 2 or not (kept < 1).all() or not (np.diff(kept) < 0).all():
         raise ValueError("alphas_cumprod must decrease within (0, 1) over two or more steps")
-    return Tabulated(_Asked(network, arguments), np.log((1 - kept) / kept) / 2, kind, whole_steps)
+    return Tabulated(_Asked(network, arguments, broadcast_time), np.log((1 - kept) / kept) / 2, kind, whole_steps)
 
 
 class Tabulated:
@@ -164,7 +195,8 @@ class Tabulated:
         place = np.interp(values.log().cpu().numpy(), self._table, np.arange(len(self._table)))
         step = torch.from_numpy(place).to(x.device)
         scale = beside((1 + values.square()).rsqrt(), x)
-        value = self._ask((scale * x.double()).to(x.dtype), step.round().long() if self._whole else step)
+        x_t = (scale * x.double()).to(torch.promote_types(x.dtype, torch.float32))
+        value = self._ask(x_t, step.round().long() if self._whole else step)
         return to_x0(value.double() * scale if self._kind == "score" else value, x, values, self._kind)
 
 
@@ -218,20 +250,20 @@ def from_edm(
         >>> from_edm(lambda x, sigma: x / (1 + sigma[:, None] ** 2))(torch.ones(1, 2), 1.0)
         tensor([[0.5000, 0.5000]])
     """
-    return _Denoising(_Asked(network, arguments), labels, broadcast_sigma)
+    return _Denoising(_Asked(network, arguments, broadcast_sigma), labels)
 
 
 class _Denoising:
     """What `from_edm` makes."""
 
-    def __init__(self, ask: _Asked, labels: Tensor | None, broadcast_sigma: bool):
-        self._ask, self._labels, self._broadcast = ask, labels, broadcast_sigma
+    def __init__(self, ask: _Asked, labels: Tensor | None):
+        self._ask, self._labels = ask, labels
 
     def __call__(self, x: Tensor, sigma: Levels) -> Tensor:
         require_points(x)
         values, labels = levels(sigma, len(x), x.device), self._labels
         given = {} if labels is None else {"class_labels": labels.expand(len(x), *labels.shape)}
-        return self._ask(x, beside(values, x) if self._broadcast else values, **given)
+        return self._ask(x, values, **given)
 
 
 class _InTime:
@@ -247,15 +279,34 @@ class _InTime:
 class _Asked:
     """The network in evaluation mode, without gradients, on its own device and in its own precision; out like x."""
 
-    def __init__(self, network: Callable[..., Any], arguments: dict[str, Any]):
+    def __init__(self, network: Callable[..., Any], arguments: dict[str, Any], broadcast: bool):
         if not callable(network):
             raise ValueError(f"a network is a function of (x, its noise level), got {type(network).__name__}")
-        self._network, self._arguments = network, arguments
+        self._network, self._arguments, self._broadcast = network, arguments, broadcast
+        self._alone = broadcast
 
     def __call__(self, x: Tensor, level: Tensor, **more: Tensor) -> Tensor:
+        out = self._answer(x, level, **more)
+        if not self._alone and 1 < len(x) == x.shape[-1]:
+            self._check(x, level, out, more)
+        return out
+
+    def _check(self, x: Tensor, level: Tensor, out: Tensor, more: dict[str, Tensor]) -> None:
+        """(B,) multiplies the columns of x where B is its width, without a word: look, once, at one row alone."""
+        alone = self._answer(x[:1], level[:1], **{name: value[:1] for name, value in more.items()})
+        if (alone - out[:1]).norm() > _ALIKE * torch.maximum(alone.norm(), out[:1].norm()):
+            raise ValueError(
+                f"the network answers the first of {len(x)} rows otherwise than alone: if it multiplies x, of that "
+                "width, by its noise level, say broadcast_time=True (broadcast_sigma=True for from_edm)"
+            )
+        self._alone = True
+
+    def _answer(self, x: Tensor, level: Tensor, **more: Tensor) -> Tensor:
         network = self._network
         own = (p for p in network.parameters() if p.is_floating_point()) if isinstance(network, nn.Module) else iter(())
-        like = next(own, x)
+        # In half precision a noise level would be another.
+        like = next(own, x.to(torch.promote_types(x.dtype, torch.float32)))
+        level = beside(level, x) if self._broadcast else level
         given = {k: v.to(like.device) if isinstance(v, Tensor) else v for k, v in (self._arguments | more).items()}
         level = level.to(like.device) if level.dtype == torch.int64 else level.to(like)
         try:

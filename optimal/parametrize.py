@@ -18,7 +18,10 @@ the optimal eps is (x − E[x0 | x])/sigma.
 
 The score is that of x = x_t/scale. The score of x_t, which networks of Song et al. 2021 predict, is score/scale;
 `as_denoiser` accounts for it. velocity and flow are different: x moves with the first along sigma, x_t with the second
-along t of `FlowMatching`.
+along t of `FlowMatching`. What x_t does along t of another process is one more kind, known where the process is
+(`as_denoiser`):
+
+    dx_dt       x_t = scale (x0 + sigma eps):  dx_t/dt = scale'/scale x_t + scale sigma' eps
 """
 
 from __future__ import annotations
@@ -34,10 +37,13 @@ from torch import Tensor
 from .process import VP, Process
 from .query import Levels, beside, levels, require_points
 
-__all__ = ["PARAMETRIZATIONS", "as_denoiser", "convert", "from_x0", "to_x0"]
+__all__ = ["DX_DT", "PARAMETRIZATIONS", "as_denoiser", "convert", "from_x0", "to_x0"]
 
 PARAMETRIZATIONS = ("x0", "eps", "score", "velocity", "v", "flow")
 """The names of what a network may predict."""
+
+DX_DT = "dx_dt"
+"""One more kind, of `as_denoiser` alone: the velocity of x_t along the time of its process."""
 
 _DEFAULT = VP()
 
@@ -104,9 +110,11 @@ def as_denoiser(
     D(x, sigma) = x0 of F(scale·x, t) with t = time(sigma), scale = scale(t).
 
     Args:
-        network: F(x_t, t): x_t (B, *event) and t (B,), both in x's dtype -> (B, *event). One that counts steps
-            0 … 999, as DDPM's do, is given as lambda x_t, t: net(x_t, 999 * t).
-        kind: what F predicts, a name in `PARAMETRIZATIONS`; "score" is the score of x_t, as in Song et al. 2021.
+        network: F(x_t, t): x_t (B, *event) and t (B,), both in x's dtype, in float32 where that is shorter, which
+            would move both -> (B, *event). One that counts steps 0 … 999, as DDPM's do, is given as
+            lambda x_t, t: net(x_t, 999 * t).
+        kind: what F predicts, a name in `PARAMETRIZATIONS`, or "dx_dt", the velocity of x_t along the time of the
+            process; "score" is the score of x_t, as in Song et al. 2021.
         process: what F was trained on; `VP()` unless told otherwise.
 
     Returns:
@@ -121,7 +129,7 @@ def as_denoiser(
         >>> D(torch.ones(1, 2), 3.0).abs() < 1e-6
         tensor([[True, True]])
     """
-    return _Parametrized(network, _known(kind), process)
+    return _Parametrized(network, kind if kind == DX_DT else _known(kind), process)
 
 
 @dataclass(frozen=True)
@@ -134,10 +142,14 @@ class _Parametrized:
 
     def __call__(self, x: Tensor, sigma: Levels) -> Tensor:
         level = _checked(x, x, sigma).flatten()
-        t, scale = self.process.time(level), self.process.scale_at(level)
-        spread = beside(scale, x)
-        value = self.network((spread * x.double()).to(x.dtype), t.to(x.dtype).expand(len(x)))
-        return to_x0(value.double() * spread if self.kind == "score" else value, x, sigma, self.kind)
+        process = self.process
+        t, scale = process.time(level), process.scale_at(level)
+        spread, dtype = beside(scale, x), torch.promote_types(x.dtype, torch.float32)
+        value = self.network((spread * x.double()).to(dtype), t.to(dtype).expand(len(x))).double()
+        if self.kind == DX_DT:
+            drift, rate = beside(process.scale_dot(t), x), beside(scale * process.sigma_dot(t), x)
+            return to_x0(((value - drift * x.double()) / rate), x, sigma, "eps")
+        return to_x0(value * spread if self.kind == "score" else value, x, sigma, self.kind)
 
 
 def _coefficients(kind: str, level: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,16 @@
 
 from .basis import Basis, basis_of
 from .few import FewPoints, are_few, few_points
-from .sample import SpanSample, landed, sample_in_span
+from .sample import SpanSample, landed, sample_in_span, way_of
 
-__all__ = ["Basis", "FewPoints", "SpanSample", "are_few", "basis_of", "few_points", "landed", "sample_in_span"]
+__all__ = [
+    "Basis",
+    "FewPoints",
+    "SpanSample",
+    "are_few",
+    "basis_of",
+    "few_points",
+    "landed",
+    "sample_in_span",
+    "way_of",
+]

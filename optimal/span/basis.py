@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..arithmetic import ours
 from ..datasets import Dataset
 from ..denoiser import OptimalDenoiser
 from ..points import Points
-from ..storage import ArrayWriter, cache_folder, describe, made_once, open_entry
+from ..storage import ArrayWriter, cache_folder, describe, fingerprint_of_blocks, made_once, open_entry
 
-__all__ = ["OVERSAMPLING", "RANK", "SKETCH", "Basis", "basis_of"]
+__all__ = ["OVERSAMPLING", "RANK", "SKETCH", "Basis", "basis_bytes", "basis_of"]
 
 RANK = 768
 """Axes, unless told otherwise; more projections do more for the same time than more axes."""
@@ -53,6 +54,7 @@ class Basis:
         return self.vectors.shape[1]
 
 
+@ours()
 def basis_of(D: OptimalDenoiser, rank: int = RANK, *, progress: bool = False) -> Basis:
     """The basis of D's data, from the cache if it is there; else computed, in two subspace iterations, and kept there.
 
@@ -74,12 +76,30 @@ def basis_of(D: OptimalDenoiser, rank: int = RANK, *, progress: bool = False) ->
     return _compute(points, rank, progress) if folder is None else _kept(folder, points, rank, progress)
 
 
+def basis_bytes(size: int, dim: int, rank: int = RANK) -> int:
+    """Memory that a basis takes, and its making, in bytes."""
+    rank = min(rank, size, dim)
+    return 4 * (size * (rank + SKETCH + 1) + dim * (4 * (rank + OVERSAMPLING) + 2 * SKETCH + _BLOCK))
+
+
+def _seed(points: Points) -> int:
+    """A hash of the data: projections drawn from it are random to data that were made in knowledge of this code."""
+    every = torch.arange(points.size, device=points.device)
+    blocks = (points.take(part).cpu().contiguous() for part in every.split(points.few_rows))
+    raw = (block.view(torch.uint8).numpy().data for block in blocks)
+    return int(fingerprint_of_blocks(np.dtype(np.uint8), (points.size, points.dim), raw), 16) >> 1
+
+
 def _compute(points: Points, rank: int, progress: bool) -> Basis:
-    device, generator = points.device, torch.Generator().manual_seed(0)
-    sketch = torch.randn(points.dim, SKETCH, generator=generator).to(device) / math.sqrt(SKETCH)
+    device, generator = points.device, torch.Generator(device="cpu").manual_seed(_seed(points))
+
+    def normal(count: int) -> Tensor:
+        return torch.randn(points.dim, count, generator=generator, dtype=torch.float32, device="cpu").to(device)
+
+    sketch = normal(SKETCH) / math.sqrt(SKETCH)
     exact = rank == points.dim
     width = min(rank + min(OVERSAMPLING, rank), points.dim, points.size)
-    vectors = torch.randn(points.dim, width, generator=generator).to(device)
+    vectors = normal(width)
     passes = 0 if exact else 2
     with tqdm(
         total=(passes + 1) * points.size, desc="basis", unit="point", unit_scale=True, disable=not progress
@@ -92,10 +112,14 @@ def _compute(points: Points, rank: int, progress: bool) -> Basis:
                 bar.update(len(block))
             vectors = total
         # In the order of their variances, so that the first `rank` are kept.
-        vectors = torch.eye(points.dim, device=device) if exact else torch.linalg.svd(vectors, full_matrices=False)[0]
+        vectors = (
+            torch.eye(points.dim, dtype=torch.float32, device=device)
+            if exact
+            else torch.linalg.svd(vectors, full_matrices=False)[0]
+        )
         vectors = vectors[:, :rank].contiguous()
         both = torch.cat([vectors, sketch - vectors @ (vectors.T @ sketch)], 1)
-        coordinates = torch.empty(points.size, rank + SKETCH, device=device)
+        coordinates = torch.empty(points.size, rank + SKETCH, dtype=torch.float32, device=device)
         for start, block in points.blocks(_BLOCK, device, dtype=torch.float32):
             torch.mm(block, both, out=coordinates[start : start + len(block)])
             bar.update(len(block))
@@ -111,7 +135,7 @@ def _folder(D: OptimalDenoiser, rank: int) -> Path | None:
     """Where a basis is kept; data without a fingerprint have none."""
     if not isinstance(D.data, Dataset):
         return None
-    return cache_folder() / "bases" / f"3-{D.data.fingerprint}-{rank}"
+    return cache_folder() / "bases" / f"4-{D.data.fingerprint}-{rank}"
 
 
 def _kept(folder: Path, points: Points, rank: int, progress: bool) -> Basis:

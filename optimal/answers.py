@@ -21,15 +21,15 @@ from .randomness import RowNoise
 from .regimes import collapse_sigma, speciation_sigma, top_eigenvalue
 from .samplers import sample, solver_of
 from .schedule import karras
-from .span import are_few, landed, sample_in_span
+from .span import are_few, landed, sample_in_span, way_of
 from .span.basis import OVERSAMPLING, RANK
 
 __all__ = ["denoised", "described", "destination", "located", "sampled"]
 
 Say = Callable[[str], object]
 
-_FLOPS = 3e10
-"""Of a thread, about: for estimates only."""
+_FLOPS = 6e10
+"""Of a processor of two cores, about: the same everywhere, so that what is chosen by it depends on sizes only."""
 _BYTES = 4e9
 """Read from the data in a second, about."""
 _LONG = 10.0
@@ -159,7 +159,8 @@ def sampled(
     noises = (sigma_max * rows.draw(shape)).float()
     direct = 2 * steps * _seconds(D, n)
     axes = _span_seconds(D)
-    in_span = not chosen.draws(steps) and direct > (axes if are_few(D) else max(axes / 2, _LONG))
+    way = "full" if chosen.draws(steps) else way_of(D)
+    in_span = way != "full" and direct > (axes if way == "few" else max(axes / 2, _LONG))
     if in_span:
         _announce(axes + direct / 10, say)
         ends = sample_in_span(D, noises, sigmas, solver=chosen, progress=True)
@@ -198,13 +199,13 @@ def _span_seconds(D: OptimalDenoiser) -> float:
     """What the axes of the data take, about; those of many points are kept in the cache."""
     size, dim = len(D), D.points.dim
     axes = min(RANK + OVERSAMPLING, dim)
-    return (5 * size**2 * dim if are_few(D) else 10 * size * dim * axes) / (_FLOPS * torch.get_num_threads())
+    return (5 * size**2 * dim if are_few(D) else 10 * size * dim * axes) / _FLOPS
 
 
 def _seconds(D: OptimalDenoiser, rows: int) -> float:
     """What a call of so many rows takes, about."""
     values = len(D) * D.points.dim
-    return rows * (4 * values + 400 * len(D)) / (_FLOPS * torch.get_num_threads()) + values / _BYTES
+    return rows * (4 * values + 400 * len(D)) / _FLOPS + values / _BYTES
 
 
 def _announce(seconds: float, say: Say) -> None:

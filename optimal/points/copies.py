@@ -11,7 +11,7 @@ from .rows import Rows
 __all__ = ["first_copies"]
 
 _BLOCK_BYTES = 8 * 2**20
-_SOME = 32
+_SOME = 16
 """Words of a row that are hashed first."""
 _SEED = 20252
 """Of the multipliers and of those words. They only decide how many rows are compared in vain."""
@@ -40,7 +40,8 @@ def _alike(index: Tensor, hashes: Tensor) -> list[Tensor]:
     """The rows `index` in groups of two and more of one hash, each in the order of the data."""
     order = torch.argsort(hashes, stable=True)
     _, counts = hashes[order].unique_consecutive(return_counts=True)
-    return [group for group in index[order].split(counts.tolist()) if len(group) > 1]
+    several = counts > 1
+    return list(index[order[several.repeat_interleave(counts)]].split(counts[several].tolist()))
 
 
 def _settle(rows: Rows, group: Tensor, first: Tensor) -> None:
@@ -72,18 +73,19 @@ def _hashes(rows: Rows, index: Tensor, words: Tensor) -> Tensor:
         part = index[start : start + step]
         where = slice(start, start + len(part)) if every else part.to(rows.device)
         with rows.opened(where) as block:
-            values = _as_words(block.cpu())
             # The high bits of a product depend on all bits below: they are brought down before the sum.
-            products = (values if whole else values.index_select(1, words)) * multipliers
+            products = _as_words(block.cpu(), None if whole else words) * multipliers
             out[start : start + len(part)] = products.bitwise_xor_(products >> 29).sum(1)
     return out
 
 
-def _as_words(block: Tensor) -> Tensor:
-    """(n, words) int64."""
+def _as_words(block: Tensor, words: Tensor | None) -> Tensor:
+    """(n, words) int64, some or all of the words."""
     if block.dtype != torch.uint8:
+        chosen = block if words is None else block.index_select(1, words)
         # Adding 0 makes one zero of both.
-        return (block.double() + 0.0).view(torch.int64)
+        return (chosen.double() + 0.0).view(torch.int64)
     short = -block.shape[1] % 8
     padded = torch.nn.functional.pad(block, (0, short)) if short else block
-    return padded.contiguous().view(torch.int64)
+    values = padded.contiguous().view(torch.int64)
+    return values if words is None else values.index_select(1, words)

@@ -52,7 +52,7 @@ from .proof import CHANCE, EXP, GRAIN, MOST_DIGITS, bytes_as_floats, moved, rela
 from .protocol import Accuracy
 from .sharp import leaders, sharp
 
-__all__ = ["moments", "tilt"]
+__all__ = ["LABELS", "moments", "tilt"]
 
 _ENOUGH = 5e-4
 """Digits are added until the bound on the logits is below so many nats, or below half of the tolerance."""
@@ -67,7 +67,7 @@ _BLURRED = 6.0
 """Bound on the logits, nats, above which the next digit may leave many points."""
 _GATHER = 0.8
 """Above this share of the data, all of it is read rather than the points in question."""
-_QUERY, _WEIGHTS = b"screened query", b"screened weights"
+LABELS = b"screened query", b"screened weights"
 """Labels of the two streams of random numbers."""
 
 
@@ -94,7 +94,7 @@ def _size(points: Points, sums: Moments) -> Tensor:
 
 def _group(points: Points, z: Tensor, sigma: Tensor, accuracy: Accuracy) -> Moments:
     out = Moments(len(z), points.dim, z.device)
-    logits = ByteLogits.of(points, z, sigma, streams=Streams(z, sigma, _QUERY))
+    logits = ByteLogits.of(points, z, sigma, streams=Streams(z, sigma, LABELS[0]))
     logits.add(1)
     near = logits.near()
     # Queries of few points, of more, and of most, each among their own.
@@ -178,7 +178,7 @@ def _by_bytes(logits: ByteLogits, accuracy: Accuracy) -> Moments:
         energy.copy_(row @ relative_row)
     out.total, square = weights.sum(1), weights @ squares
     size = 0.5 * (square / out.total + points.centre.square().sum().to(square)).sqrt()
-    rest = _Rest(weights, norms, out.total, Streams(z, sigma, _WEIGHTS))
+    rest = _Rest(weights, norms, out.total, Streams(z, sigma, LABELS[1]))
     likely, enough = _LIKELY[accuracy.certified], 0.25 * accuracy.tolerance if accuracy.certified else math.inf
     while True:
         parts = rest.digits_until(likely * size, enough * size)

@@ -75,7 +75,7 @@ def sharp(
         if len(places) <= _most(points):
             beyond = left_out[row : row + 1] + count * math.exp(-_WINDOW)
             one = _by_differences(points, z, precision, row, _global(index, places), out.index, beyond)
-            one.top, one.doubt = out.top[row : row + 1], one.doubt + error[row] * precision[row]
+            one.top, one.doubt = out.top[row : row + 1].clone(), one.doubt + error[row] * precision[row]
             if bool(one.bound < out.bound[row]):
                 out.put(torch.tensor([row], device=z.device), one)
     out.estimate = out.bound.clone()
@@ -123,7 +123,7 @@ def _by_differences(
     half_norms = points.half_norms.to(z.device)[places]
     largest = upper((2 * half_norms.max()).sqrt(), points.dim)
     out.total, out.energy, out.square = weights.sum(1), weights @ logits, 2 * (weights @ half_norms)
-    out.index, out.mean = leader[row : row + 1], _mean(points, weights, places)
+    out.index, out.mean = leader[row : row + 1].clone(), _mean(points, weights, places)
     square = upper(2 * (weights @ half_square) / out.total, points.dim + len(places))
     rounding = _rounding(points, len(places), largest)
     out.bound = moved(error + EXP, square) + rounding + 2 * upper(points.radius, points.dim) * left_out

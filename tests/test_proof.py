@@ -84,11 +84,11 @@ def test_a_query_made_from_the_dither(line: Tensor) -> None:
     x = points.centre.float()
     for attempt in range(2):
         # The numbers of the last attempt; in the old source they were those of every query.
-        streams = Streams(points.reduced(x[None]), sigma, screened.LABELS[0])
+        streams = screened.streams_of(points, points.reduced(x[None]), sigma)
         dither = streams.draw(0, 0, points.dim)
         x = crafted(points.centre, dither, direction.sign(), random)
         z = points.reduced(x[None])
-        for known, source in ((True, streams), (False, Streams(z, sigma, screened.LABELS[0]))):
+        for known, source in ((True, streams), (False, screened.streams_of(points, z, sigma))):
             digits = Digits(z.clone(), 100, source)
             digits.next()
             left = float((digits.rest[0] @ direction).abs() / direction.norm())
@@ -98,16 +98,36 @@ def test_a_query_made_from_the_dither(line: Tensor) -> None:
         assert bound <= 1e-3
 
 
+def test_data_made_from_the_dither() -> None:
+    """With x and the centre held, data are made to lie along what the first digit leaves; its numbers then change."""
+    dim, random = 4096, np.random.default_rng(0)
+    signs = random.choice([-1, 1], (20, dim))
+    x = torch.from_numpy(90 * random.standard_normal(dim)).float()[None]
+    for attempt in range(2):
+        # Every image and its negative: c = 0 and all norms are the same, whatever the signs.
+        images = torch.from_numpy(np.where(np.concatenate([signs, -signs]) > 0, 255, 0).astype(np.uint8))
+        points = Points(images)
+        assert not points.centre.any()
+        z = points.reduced(x)
+        digits = Digits(z.clone(), points.size, screened.streams_of(points, z, 90 * ONE))
+        digits.next()
+        left = float(digits.rest[0].abs().sum()) / dim**0.5
+        found = float((digits.rest @ torch.from_numpy(signs.T).double()).abs().max()) / dim**0.5
+        assert found <= float(digits.error) < 0.5 * left, attempt
+        signs[:10] = np.sign(digits.rest[0].numpy())
+
+
 def test_rows_have_streams_of_their_own() -> None:
     z = torch.randn(4, 3000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     sigma = torch.full((4,), 2.0, dtype=torch.float64)
     z[3] = z[0]
-    streams, alone = Streams(z, sigma, b"a"), Streams(z[2:3], sigma[2:3], b"a")
+    streams, alone = Streams(z, sigma, lambda: b"a"), Streams(z[2:3], sigma[2:3], lambda: b"a")
     draws = [streams.draw(row, 0, 3000) for row in range(4)]
     assert torch.equal(draws[2], alone.draw(0, 0, 3000))
     assert torch.equal(draws[0], draws[3])
     assert torch.equal(streams.of([2]).draw(0, 5, 7), streams.draw(2, 5, 7))
-    others = [Streams(z, sigma, b"b").draw(0, 0, 3000), Streams(z, sigma + 1, b"a").draw(0, 0, 3000)]
+    others = [Streams(z, sigma, lambda: b"b").draw(0, 0, 3000), Streams(z, sigma + 1, lambda: b"a").draw(0, 0, 3000)]
+    others += [streams.other().draw(0, 0, 3000)]
     others += [streams.draw(0, 1, 3000), draws[1], draws[2]]
     for other in others:
         # Correlations of independent numbers are below 5/√3000.
@@ -122,7 +142,7 @@ def test_digits_are_never_clamped(dim: int) -> None:
     """With values at the ends of the range, at half units and at whole ones, at every digit."""
     whole = torch.arange(-254, 255, dtype=torch.float64) / 254
     values = torch.stack([whole.roll(i).repeat(-(-dim // 509))[:dim] * 3.7**i for i in range(8)])
-    for streams in (None, Streams(values, torch.ones(8, dtype=torch.float64), b"test")):
+    for streams in (None, Streams(values, torch.ones(8, dtype=torch.float64), lambda: b"test")):
         digits, total = Digits(values.clone(), 10, streams), torch.zeros_like(values)
         for count in range(6):
             digit, step = digits.next()

@@ -136,7 +136,7 @@ def test_digits_add_up_and_leave_what_they_say(dim: int, normal: Normal) -> None
     """Against vectors of all kinds; at 20,000 values the digits are rounded at random."""
     values, others = normal(6, dim) * torch.logspace(-3, 3, 6).double()[:, None], normal(50, dim)
     others[0], others[1] = 1.0, values[3]
-    streams = Streams(values, torch.ones(6, dtype=torch.float64), b"test")
+    streams = Streams(values, torch.ones(6, dtype=torch.float64), lambda: b"test")
     digits, total = Digits(values.clone(), len(others), streams), torch.zeros_like(values)
     last = values.norm(dim=1)
     for _ in range(4):

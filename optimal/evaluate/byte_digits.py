@@ -12,6 +12,7 @@ import copy
 import functools
 import hashlib
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -86,26 +87,36 @@ class Streams:
 
     Args:
         z: (B, D) float64 and sigma (B,) float64, the rows.
-        label: what the numbers are for; other labels give other numbers.
+        data: digest of all that else enters, so that neither can be made to suit the other; asked for once, if at all.
     """
 
-    def __init__(self, z: Tensor, sigma: Tensor, label: bytes):
-        rows, levels = z.detach().cpu().contiguous().numpy(), sigma.detach().cpu().numpy()
-        self._keys: list[int] = []
-        for row, level in zip(rows, levels, strict=True):
-            digest = hashlib.blake2b(row.data, digest_size=16, person=label)
-            digest.update(level.tobytes())
-            self._keys.append(int.from_bytes(digest.digest(), "little"))
+    def __init__(self, z: Tensor, sigma: Tensor, data: Callable[[], bytes]):
+        self._z, self._sigma, self._data = z.detach(), sigma.detach(), data
+        self._keys: dict[int, int] = {}
+        self._rows, self._purpose = list(range(len(z))), 0
 
     def of(self, rows: list[int]) -> Streams:
         """Those of some rows."""
         out = copy.copy(self)
-        out._keys = [self._keys[row] for row in rows]
+        out._rows = [self._rows[row] for row in rows]
+        return out
+
+    def other(self) -> Streams:
+        """Numbers of the same rows for another purpose."""
+        out = copy.copy(self)
+        out._purpose = self._purpose + 1
         return out
 
     def draw(self, row: int, part: int, count: int) -> Tensor:
         """(count,) float64, uniform over (k + ½) 2⁻¹⁶, k = 0 … 2¹⁶ − 1; each `part` has its own."""
-        words = np.random.Philox(key=self._keys[row], counter=part << 192).random_raw(-(-count // 4))
+        place = self._rows[row]
+        if place not in self._keys:
+            digest = hashlib.blake2b(self._data(), digest_size=16)
+            digest.update(self._sigma[place].cpu().numpy().tobytes())
+            digest.update(self._z[place].cpu().contiguous().numpy().data)
+            self._keys[place] = int.from_bytes(digest.digest(), "little")
+        counter = (self._purpose << 224) + (part << 192)
+        words = np.random.Philox(key=self._keys[place], counter=counter).random_raw(-(-count // 4))
         numbers = words.view(np.uint16)[:count].astype(np.float64)
         return torch.from_numpy(numbers).add_(0.5).mul_(GRAIN)
 

@@ -9,8 +9,9 @@ most 2⁻²⁴ for float32, 2⁻¹¹ for float16 and 2⁻⁸ for bfloat16, where
 Assumptions. Arithmetic is IEEE 754's, rounded to nearest, with u = 2⁻⁵³ and γ_n = n u/(1 − n u)
 (`optimal.points.rounding`): sums may be taken in any order, products may be fused, matrix products are sums of products
 (no Strassen). The exponential is within 2⁻⁴⁴ relative in float64, 2⁻¹² in float32. The random numbers are those of
-Philox under a key that is BLAKE2b of the row's own bytes, σ and a label; what is assumed of both is that these numbers
-are as good as independent of x and of the data. Who has the source can find such an x by trying, 10¹² times or so.
+Philox under a key that is BLAKE2b of the row's own bytes, of σ and of all data; what is assumed of both is that these
+numbers are as good as independent of x, σ and the data. Who makes x, or data, from the source to break the bound finds
+them by trying, some 10¹² times.
 
 Notation. v_j = y_j − c, h_j = ½‖v_j‖², λ_j = z·v_j − h_j = σ² l_j, R >= max ‖v_j‖. Norms are computed to within 1 ±
 γ_{D+6} and are taken with that factor (`upper`); a bound is itself computed, by fewer than 2⁸ operations, and

@@ -12,8 +12,8 @@ What is not known yet is r·(y_j − c). Two bounds hold for it, and the smaller
     |r·v| <= ‖r‖ ‖v‖                  always;
     |r·v| <= 4.6 s ‖v‖                with probability 1 − 10⁻¹²/16 for all of N = 70,000 points,
 
-the second because digits are rounded at random (q = ⌊z/s + d⌋), by numbers that come from a hash of the query itself:
-the same for a query in any batch. At D = 12,288 it is 7 times the tighter one.
+the second because digits are rounded at random (q = ⌊z/s + d⌋), by numbers that come from a hash of the query and
+the data: the same for a query in any batch. At D = 12,288 it is 7 times the tighter one.
 
 One digit of all queries in one pass; then queries go on in groups, by how many points can still have weight, each group
 among its own points. Points are left out as soon as what all of them can weigh together, by the upper bounds on their
@@ -36,7 +36,9 @@ no fast product of bytes exists, the same digits go through float32 products (`b
 
 from __future__ import annotations
 
+import hashlib
 import math
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -52,7 +54,7 @@ from .proof import CHANCE, EXP, GRAIN, MOST_DIGITS, bytes_as_floats, moved, rela
 from .protocol import Accuracy
 from .sharp import leaders, sharp
 
-__all__ = ["LABELS", "moments", "tilt"]
+__all__ = ["moments", "streams_of", "tilt"]
 
 _ENOUGH = 5e-4
 """Digits are added until the bound on the logits is below so many nats, or below half of the tolerance."""
@@ -67,8 +69,8 @@ _BLURRED = 6.0
 """Bound on the logits, nats, above which the next digit may leave many points."""
 _GATHER = 0.8
 """Above this share of the data, all of it is read rather than the points in question."""
-LABELS = b"screened query", b"screened weights"
-"""Labels of the two streams of random numbers."""
+_DIGESTS: WeakKeyDictionary[Points, bytes] = WeakKeyDictionary()
+"""Of all data, by which random numbers are drawn: it takes a second for a gigabyte, once."""
 
 
 def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy: Accuracy) -> Moments:
@@ -87,6 +89,20 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
     return out
 
 
+def streams_of(points: Points, z: Tensor, sigma: Tensor) -> Streams:
+    """The random numbers of queries: from the query's own bytes, its level and all data."""
+    return Streams(z, sigma, lambda: _digest(points))
+
+
+def _digest(points: Points) -> bytes:
+    if points not in _DIGESTS:
+        digest = hashlib.blake2b(points.centre.cpu().numpy().data)
+        for _, block in points.signed(2**22, torch.device("cpu")):
+            digest.update(block.numpy().data)
+        _DIGESTS[points] = digest.digest()
+    return _DIGESTS[points]
+
+
 def _size(points: Points, sums: Moments) -> Tensor:
     """‖mean‖, (B,)."""
     return (sums.average + points.centre.to(sums.mean)).norm(dim=1)
@@ -94,7 +110,7 @@ def _size(points: Points, sums: Moments) -> Tensor:
 
 def _group(points: Points, z: Tensor, sigma: Tensor, accuracy: Accuracy) -> Moments:
     out = Moments(len(z), points.dim, z.device)
-    logits = ByteLogits.of(points, z, sigma, streams=Streams(z, sigma, LABELS[0]))
+    logits = ByteLogits.of(points, z, sigma, streams=streams_of(points, z, sigma))
     logits.add(1)
     near = logits.near()
     # Queries of few points, of more, and of most, each among their own.
@@ -178,7 +194,7 @@ def _by_bytes(logits: ByteLogits, accuracy: Accuracy) -> Moments:
         energy.copy_(row @ relative_row)
     out.total, square = weights.sum(1), weights @ squares
     size = 0.5 * (square / out.total + points.centre.square().sum().to(square)).sqrt()
-    rest = _Rest(weights, norms, out.total, Streams(z, sigma, LABELS[1]))
+    rest = _Rest(weights, norms, out.total, streams_of(points, z, sigma).other())
     likely, enough = _LIKELY[accuracy.certified], 0.25 * accuracy.tolerance if accuracy.certified else math.inf
     while True:
         parts = rest.digits_until(likely * size, enough * size)

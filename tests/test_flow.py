@@ -512,3 +512,65 @@ def test_calls_are_counted_on_stderr(capsys: pytest.CaptureFixture[str], monkeyp
     assert capsys.readouterr().err == ""
     slow.land(column(0.3), 8.0, progress=True)
     assert "flow: 4call" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_landings_do_not_depend_on_the_batch(dtype: torch.dtype, normal: Normal) -> None:
+    """40 images, two of them 1e-5 deviations apart: in coordinates of their span from 32 rows on, and in all below."""
+    data = normal(40, 768)
+    data[1] = data[0] + 1e-5 * normal(768)
+    x = (data[0] + 0.05 * normal(66, 768)).to(dtype)
+    jump = FlowMap(OptimalDenoiser(data))
+    whole = jump.land(x, 0.05)
+    assert set(whole.index.tolist()) == {0, 1}
+    assert (whole.captured > 0).all()
+    for sizes in ([65, 1], [26, 40], [20, 20, 20, 6], [1, 1, 1, 31, 32]):
+        parts = [jump.land(part, 0.05) for part in x.split(sizes)]
+        assert torch.equal(torch.cat([part.index for part in parts]), whole.index)
+        assert torch.equal(torch.cat([part.x for part in parts]), whole.x)
+        assert all((part.captured > 0).all() for part in parts)
+    order = torch.arange(66).flip(0)
+    assert torch.equal(jump.index(x[order], 0.05), whole.index[order])
+
+
+@pytest.mark.parametrize(("tolerance", "distance"), [(1e-4, 1e-3), (1e-6, 5e-5)])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_landing_is_wrong_at_a_distance_from_borders(tolerance: float, distance: float, seed: int) -> None:
+    """Points on the line of all spacings, from 12 levels, next to every border, against the mass that is conserved."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.randn(9, 1, generator=generator, dtype=torch.float64)
+    points *= torch.exp((seed % 2) * 2 * torch.randn(9, 1, generator=generator, dtype=torch.float64))
+    D, exact = OptimalDenoiser(points), GaussianMixture(points, 0.0)
+    levels = D.standard_deviation * torch.logspace(-1.5, 1.5, 12, dtype=torch.float64)
+    x = exact.separatrices(levels)[:, :, None] + levels[:, None, None] * column(-distance, distance).T
+    sigma, x = levels[:, None, None].expand(x.shape).flatten(), x.reshape(-1, 1)
+    landing = FlowMap(D, tolerance=tolerance).land(x, sigma)
+    assert torch.equal(landing.x, exact.flow(x, sigma, 0.0))
+
+
+def test_the_side_of_a_border_that_was_wrong() -> None:
+    """2e-4 σ from it, where 1e-5 was promised: a finer tolerance decides it."""
+    D = OptimalDenoiser(column(2.0, 6, 14, 14.125, 22.125, 30.125, 32.125, 32.625, 36.625))
+    assert FlowMap(D, tolerance=1e-6).index(column(9.414165313321979), 3.4201067962607237).tolist() == [2]
+
+
+def test_a_far_point_moves_no_landing(normal: Normal) -> None:
+    """0, 0.05 and 3e5: the deviation of the data is no measure of what float64 tells apart near 0."""
+    near = column(0.0, 0.05, -0.03)
+    x = column(*torch.linspace(-0.2, 0.2, 81).tolist())
+    expected = FlowMap(OptimalDenoiser(near)).land(x, 0.1)
+    for far in (3e5, 1e8):
+        found = FlowMap(OptimalDenoiser(torch.cat([near, column(far)]))).land(x, 0.1)
+        assert torch.equal(found.index, expected.index)
+        assert torch.equal(found.captured > 0, expected.captured > 0)
+
+
+def test_rows_that_take_too_many_calls_are_said_to_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optimal.flow.exact._MOST", 20)
+    D, x = OptimalDenoiser(load("five-deltas")), column(0.3, 40.0, 1e6)
+    with pytest.warns(RuntimeWarning, match="2 of 3 rows were not decided within 20 denoiser calls"):
+        landing = FlowMap(D).land(x, 80.0)
+    assert (landing.captured > 0).tolist() == [False, False, True]
+    assert torch.equal(landing.x, D.take(landing.index).double())
+    with pytest.warns(RuntimeWarning, match="3 of 3 rows .* the rest of their way was taken in steps of any error"):
+        FlowMap(D).flow(x, 80.0, 0.01)

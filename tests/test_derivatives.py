@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 
 from optimal import OptimalDenoiser, ShardedDenoiser
 
@@ -230,6 +231,36 @@ def test_half_precision(normal: Normal) -> None:
     assert by_x.dtype == by_sigma.dtype == torch.float16
     torch.testing.assert_close(by_x.double(), expected[0], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(by_sigma.double(), expected[1], rtol=1e-3, atol=1e-3)
+
+
+def test_checkpointed(case: Any) -> None:
+    """A checkpoint unpacks what was saved once."""
+    D, x, _ = case
+    leaf, sigma = x.clone().requires_grad_(), torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    for name in QUANTITIES:
+
+        def value(x: Tensor, sigma: Tensor, name: str = name) -> Tensor:
+            return getattr(D.posterior(x, sigma), name).sum()
+
+        plain = torch.autograd.grad(value(leaf, sigma), (leaf, sigma))
+        kept = torch.autograd.grad(checkpoint(value, leaf, sigma, use_reentrant=False), (leaf, sigma))
+        assert all(torch.equal(a, b) for a, b in zip(plain, kept, strict=True))
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e20])
+def test_derivatives_in_other_units(unit: float, normal: Normal) -> None:
+    """D(k x; k σ, k Y) = k D(x; σ, Y), and log p changes by dim log k: so do their slopes."""
+    data, x = normal(9, 3), normal(4, 3)
+    powers = {"mean": 1, "log_density": 0, "entropy": 0, "top_weight": 0, "variance": 2}
+    for name, power in powers.items():
+        found = []
+        for scale in (1.0, unit):
+            leaf = (scale * x).requires_grad_()
+            sigma = torch.tensor(0.7 * scale, dtype=torch.float64, requires_grad=True)
+            value = getattr(OptimalDenoiser(scale * data).posterior(leaf, sigma), name)
+            found.append(torch.autograd.grad(value.sum(), (leaf, sigma)))
+        for plain, scaled in zip(*found, strict=True):
+            close(scaled * unit ** (1 - power), plain, 1e-11)
 
 
 def test_one_rank_of_a_sharded_denoiser(case: Any) -> None:

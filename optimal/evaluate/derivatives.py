@@ -105,7 +105,8 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        z, sigma, mean, _, entropy, top_weight, variance, leader = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        z, sigma, mean, _, entropy, top_weight, variance, leader = saved
         by_mean, by_log_density, by_entropy, by_top_weight, by_variance, *_ = grads
         none, back = torch.zeros_like(sigma), mean - z
         out, slope = torch.zeros_like(z), none
@@ -115,11 +116,11 @@ class _Sums(torch.autograd.Function):
                 none if by_entropy is None else -by_entropy,
                 none if by_variance is None else by_variance,
             )
-            tilted = _tilted(ctx, coefficients, square=False)
+            tilted = _tilted(ctx, saved, coefficients, square=False)
             out = out + tilted
             if ctx.needs_input_grad[1]:
                 share = -coefficients[1] * entropy + coefficients[2] * variance
-                slope = 2 * (back * tilted).sum(1) + _tilted(ctx, coefficients, square=True) - variance * share
+                slope = 2 * (back * tilted).sum(1) + _tilted(ctx, saved, coefficients, square=True) - variance * share
         if by_log_density is not None:
             out = out + by_log_density[:, None] * back
             pull = variance + back.square().sum(1) - z.shape[1] * sigma.square()
@@ -134,23 +135,24 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, dz: Tensor | None, dsigma: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        z, sigma, mean, _, entropy, top_weight, variance, leader = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        z, sigma, mean, _, entropy, top_weight, variance, leader = saved
         none, back = torch.zeros_like(sigma), mean - z
         dz = torch.zeros_like(z) if dz is None else dz
         dsigma = none if dsigma is None else dsigma
         q = dsigma / sigma**3
         p = dz / sigma.square()[:, None] + (2 * q)[:, None] * back
-        by_mean = _tilted(ctx, (p, none, q), square=False)
+        by_mean = _tilted(ctx, saved, (p, none, q), square=False)
         if ctx.mean_only:
             return by_mean, *[None] * 8
         pull = (variance + back.square().sum(1)) / sigma**3 - z.shape[1] / sigma
         by_log_density = (back * dz).sum(1) / sigma.square() + dsigma * pull
         logs = torch.zeros_like(z), torch.ones_like(none), none
-        turn = (p * _tilted(ctx, logs, square=False)).sum(1)
-        by_entropy = -turn - q * (_tilted(ctx, logs, square=True) + variance * entropy)
+        turn = (p * _tilted(ctx, saved, logs, square=False)).sum(1)
+        by_entropy = -turn - q * (_tilted(ctx, saved, logs, square=True) + variance * entropy)
         ahead = _Rows.apply(leader, ctx.evaluator, z) - mean
         by_top_weight = top_weight * ((p * ahead).sum(1) + q * (ahead.square().sum(1) - variance))
-        by_variance = _tilted(ctx, (p, none, q), square=True) - q * variance.square()
+        by_variance = _tilted(ctx, saved, (p, none, q), square=True) - q * variance.square()
         return by_mean, by_log_density, by_entropy, by_top_weight, by_variance, None, None, None, None
 
     @staticmethod
@@ -214,8 +216,9 @@ class _Rows(torch.autograd.Function):
         return _Rows.apply(rows, evaluator, like).unflatten(0, shape), 0
 
 
-def _tilted(ctx: Any, coefficients: tuple[Tensor, Tensor, Tensor], *, square: bool) -> Tensor:
-    z, sigma, mean, log_total, *_ = ctx.saved_tensors
+def _tilted(ctx: Any, saved: tuple[Tensor, ...], coefficients: tuple[Tensor, ...], *, square: bool) -> Tensor:
+    # A checkpoint lets them be unpacked once: they are handed on.
+    z, sigma, mean, log_total, *_ = saved
     return _Tilted.apply(z, sigma, log_total, mean, *coefficients, ctx.evaluator, ctx.single, square)
 
 

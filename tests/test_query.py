@@ -20,6 +20,7 @@ from optimal import (
     forward_statistics,
     karras,
     knowledge_optimum,
+    landing_statistics,
     multistep_knowledge_optimum,
     progressive_optimum,
 )
@@ -116,6 +117,7 @@ def test_lists_of_levels(sigmas: Any) -> None:
     assert torch.equal(along.sigmas, expected)
     assert torch.equal(effective_counts(D, sigmas, draws=3), along.effective_count)
     assert torch.equal(agreement(D, D, sigmas, draws=3).sigmas, expected)
+    assert torch.equal(landing_statistics(D, sigmas, draws=3).sigmas, expected)
     assert GaussianMixture(torch.tensor([[-1.0], [1.0]]), 0.0).separatrices(sigmas).shape == (len(expected), 1)
 
 
@@ -137,7 +139,7 @@ def test_wrong_lists_of_levels(sigmas: Any, sentence: str) -> None:
             raise AssertionError("a pass was made")
 
     asked = Asked(DATA)
-    for measure in (forward_statistics, effective_counts, lambda d, s: agreement(d, d, s, draws=3)):
+    for measure in (forward_statistics, effective_counts, landing_statistics, lambda d, s: agreement(d, d, s, draws=3)):
         with pytest.raises(ValueError, match=sentence):
             measure(asked, sigmas)
 

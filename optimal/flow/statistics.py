@@ -17,7 +17,6 @@ guess of the source, so P(landing = source) <= P(leader = source).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +26,7 @@ from tqdm import tqdm
 
 from ..denoiser import OptimalDenoiser
 from ..draws import Data, draw_pairs, fixed_generator
+from ..query import Levels, level_list
 from ..reference.transport import log_normal
 from .flow_map import FlowMap
 from .landing import Landing
@@ -176,7 +176,7 @@ def basins(
 
 def landing_statistics(
     D: OptimalDenoiser,
-    sigmas: Tensor | Sequence[float],
+    sigmas: Levels,
     data: Data | None = None,
     *,
     draws: int = 256,
@@ -208,9 +208,9 @@ def landing_statistics(
         tensor([1.0000, 0.5000], dtype=torch.float64)
     """
     flow = flow or FlowMap(D)
+    levels = level_list(sigmas)
     x0, eps = draw_pairs(D, data, draws, generator)
     rows: list[tuple[Tensor, ...]] = []
-    levels = torch.as_tensor(sigmas, dtype=torch.float64)
     for sigma in tqdm(levels.tolist(), desc="landings", unit="level", leave=False, disable=not progress):
         x = x0 + sigma * eps
         post, landing = D.posterior(x, sigma), flow.land(x, sigma)

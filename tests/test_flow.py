@@ -455,7 +455,9 @@ def test_rows_step_for_themselves(normal: Normal) -> None:
     together = FlowMap(D).land(x, torch.tensor([80.0, 1.0]))
     assert alone.nfe[0] == together.nfe[0]
     assert alone.captured[0] == together.captured[0]
-    flow = AdaptiveFlow(D.posterior, x, torch.tensor([80.0, 1.0], dtype=torch.float64), torch.zeros(2), 1e-4, 1000)
+    flow = AdaptiveFlow(
+        D.posterior, x, torch.tensor([80.0, 1.0], dtype=torch.float64), torch.zeros(2), 1e-4, torch.full((2,), 1000)
+    )
     flow.advance()
     flow.keep(torch.tensor([False, True]))
     assert len(flow) == 1
@@ -567,6 +569,7 @@ def test_a_far_point_moves_no_landing(normal: Normal) -> None:
 
 def test_rows_that_take_too_many_calls_are_said_to_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("optimal.flow.exact._MOST", 20)
+    monkeypatch.setattr("optimal.flow.exact._HALVING", 0)
     D, x = OptimalDenoiser(load("five-deltas")), column(0.3, 40.0, 1e6)
     with pytest.warns(RuntimeWarning, match="2 of 3 rows were not decided within 20 denoiser calls"):
         landing = FlowMap(D).land(x, 80.0)
@@ -574,3 +577,30 @@ def test_rows_that_take_too_many_calls_are_said_to_have(monkeypatch: pytest.Monk
     assert torch.equal(landing.x, D.take(landing.index).double())
     with pytest.warns(RuntimeWarning, match="3 of 3 rows .* the rest of their way was taken in steps of any error"):
         FlowMap(D).flow(x, 80.0, 0.01)
+
+
+def test_from_far_above_the_data_rows_are_given_more_calls(normal: Normal) -> None:
+    D = OptimalDenoiser(normal(10, 2))
+    landing = FlowMap(D).land(1e60 * normal(4, 2), 1e60)
+    assert (landing.captured > 0).all()
+    assert landing.nfe.min() > 400
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1e12, 1e30])
+def test_units_change_nothing(size: float, normal: Normal) -> None:
+    data, x = normal(30, 3), 20 * normal(30, 3)
+    plain, other = FlowMap(OptimalDenoiser(data)).land(x, 20.0), FlowMap(OptimalDenoiser(size * data))
+    landing = other.land(size * x, size * 20.0)
+    assert torch.equal(landing.index, plain.index)
+    torch.testing.assert_close(landing.captured / size, plain.captured, rtol=1e-3, atol=0)
+
+
+def test_the_centre_of_many_points_is_a_border_and_beside_it_is_none(normal: Normal) -> None:
+    """200 points at equal distances: the tie is told from a row that is slow to decide, however far apart they are."""
+    D = OptimalDenoiser(torch.eye(200, dtype=torch.float64))
+    centre = torch.full((1, 200), 1 / 200, dtype=torch.float64)
+    assert FlowMap(D).land(centre, 1.0).captured.tolist() == [0.0]
+    beside = 1e-9 * normal(8, 200)
+    landing = FlowMap(D).land(centre + beside, 1.0)
+    assert torch.equal(landing.index, beside.argmax(1))
+    assert (landing.captured > 0).all()

@@ -54,7 +54,7 @@ class AdaptiveFlow:
         sigma: (B,) float64, > 0.
         end: (B,) float64, where to stop, 0 <= end <= sigma; 0 is approached, never reached.
         tolerance: local error of a step, in units of σ.
-        most: denoiser calls of a row after which its steps are taken whatever their error.
+        most: (B,) denoiser calls of a row after which its steps are taken whatever their error.
 
     Attributes:
         x, sigma: where the rows are, float64.
@@ -72,7 +72,7 @@ class AdaptiveFlow:
         sigma: Tensor,
         end: Tensor,
         tolerance: float,
-        most: int,
+        most: Tensor,
     ):
         self._evaluate, self._tolerance, self._most = evaluate, tolerance, most
         self.x, self.sigma, self._end = x.double(), sigma, end
@@ -97,7 +97,19 @@ class AdaptiveFlow:
 
     def keep(self, mask: Tensor) -> None:
         """Go on with the rows where mask, (B,) bool, is True."""
-        for name in ("x", "sigma", "_end", "rows", "nfe", "accepted", "_step", "_error", "_slope", "_rounding"):
+        for name in (
+            "x",
+            "sigma",
+            "_end",
+            "rows",
+            "nfe",
+            "accepted",
+            "_step",
+            "_error",
+            "_slope",
+            "_rounding",
+            "_most",
+        ):
             setattr(self, name, getattr(self, name)[mask])
 
     def advance(self) -> None:

@@ -52,6 +52,8 @@ _CANCELLED = 2.0**-48
 """Of the square of the mean's size, the rounding of the variance, a difference of squares."""
 _MOST = 400
 """Denoiser calls of a row at the default tolerance; 60 are usual, and 200 close to a border or between near copies."""
+_HALVING = 8
+"""More calls for each halving of σ above the size of the data: at 80 deviations it is none, at 1e40 over 1,000."""
 _SINGLE = 1e-5
 """Relative error of a mean in float32."""
 _MANY = 32
@@ -141,7 +143,9 @@ class ExactFlow:
         spent = 0
         for rows in self._parts(moving.nonzero().squeeze(1)):
             posterior = self._posterior(self.D, x.dtype != torch.float64, lambda: None)
-            flow = AdaptiveFlow(posterior, x[rows].detach(), levels[rows], ends[rows], self.tolerance, self._most)
+            flow = AdaptiveFlow(
+                posterior, x[rows].detach(), levels[rows], ends[rows], self.tolerance, self._limit(levels[rows])
+            )
             while len(flow):
                 flow.advance()
                 done = flow.sigma == ends[rows[flow.rows]]
@@ -153,9 +157,8 @@ class ExactFlow:
 
     def _followed(self, D: OptimalDenoiser, x: Tensor, levels: Tensor, single: bool, called: Called) -> _Ends:
         """The rows of x, (B, *D.event) float64, followed from `levels`, each to one of the ends listed above."""
-        flow = AdaptiveFlow(
-            self._posterior(D, single, called), x, levels, torch.zeros_like(levels), self.tolerance, self._most
-        )
+        posterior, ends = self._posterior(D, single, called), torch.zeros_like(levels)
+        flow = AdaptiveFlow(posterior, x, levels, ends, self.tolerance, self._limit(levels))
         out = _Ends(
             x=x.clone(),
             sigma=levels.clone(),
@@ -199,6 +202,10 @@ class ExactFlow:
 
         return posterior
 
+    def _limit(self, levels: Tensor) -> Tensor:
+        """Denoiser calls of rows from `levels`, (B,)."""
+        return self._most + _HALVING * (levels / (self.D.points.largest_norm or 1.0)).log2().clamp_min(0)
+
     def _parts(self, rows: Tensor) -> Sequence[Tensor]:
         """Rows in groups whose states fit D's budget."""
         size = max(1, self.D.evaluator.accuracy.memory // (8 * _ROWS_IN_FLIGHT * self.D.points.dim))
@@ -207,7 +214,8 @@ class ExactFlow:
     def _tell(self, spent: int, batch: int, consequence: str) -> None:
         if spent:
             warnings.warn(
-                f"{spent} of {batch} rows were not decided within {self._most} denoiser calls; {consequence}",
+                f"{spent} of {batch} rows were not decided within {self._most} denoiser calls (more from far above); "
+                f"{consequence}",
                 RuntimeWarning,
                 stacklevel=4,
             )

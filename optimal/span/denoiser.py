@@ -201,46 +201,61 @@ class SpanDenoiser:
         A score is off by about 2u (‖x‖ + ‖y‖)‖y‖ (estimated), so for a far point it may be off by more than all others
         differ by: a point is in question where its own error, and the leader's, may put it in front.
         """
-        limit, radius = self.tolerance / 4, float(self._norms.max())
+        limit, radius = self.tolerance, float(self._norms.max())
         rough = 2 * _UNIT * radius * (size + radius) / sigma**2
         if not (rough > limit).any():
             self.error[rows] = torch.maximum(self.error[rows], rough)
             return
-        norms = self._norms.float()
+        norms, asked = self._norms.float(), dict[int, Tensor]()
         for i, row in enumerate(rows.tolist()):
             errors = (2 * _UNIT) * norms * (norms + float(size[i]))
             floor = float((scores[i] - errors).max()) - _WINDOW * sigma**2
             index = (scores[i] + errors >= floor).nonzero().squeeze(1)
             off = float(errors[index].max()) / sigma**2
-            if off > limit and len(index) <= _NEAR:
-                leads, off = self._by_differences(rows[i : i + 1], u[i : i + 1], index, left[i : i + 1], sigma)
-                scores[i] = -torch.inf
-                scores[i, index] = leads.float()
+            # One point in question has all the weight, whatever its score.
+            if len(index) > 1 and off > limit:
+                if len(index) > _NEAR:
+                    self.lost[row] = True
+                else:
+                    asked[i] = index
+            elif len(index) > 1:
+                self.error[row] = max(float(self.error[row]), off)
+        if asked:
+            self._by_differences(rows, u, asked, scores, left, sigma)
+
+    def _by_differences(
+        self, rows: Tensor, u: Tensor, asked: dict[int, Tensor], scores: Tensor, left: Tensor, sigma: float
+    ) -> None:
+        """Put −½‖x − y_k‖² for the scores of the points asked for, by place of their row; none for the others."""
+        short = [
+            i
+            for i, index in asked.items()
+            if 2 * float(left[i].norm()) * float(self.basis.rest[index].max()) / sigma**2 > self.tolerance / 10
+        ]
+        if short:
+            mask = torch.zeros(self.D.points.size, dtype=torch.bool, device=u.device)
+            mask[torch.cat([asked[i] for i in short])] = True
+            self._compute(rows[short], u[short], sigma, mask)
+            left[short] = 0.0
+        points, places = self.D.points, list(asked)
+        for i, x in zip(places, self.states(rows[places], u[places]), strict=True):
+            index, row = asked[i], int(rows[i])
+            half = torch.empty(len(index), dtype=torch.float64, device=u.device)
+            for start, block in points.blocks(points.few_rows, u.device, index):
+                half[start : start + len(block)] = (block - x).square_().sum(1) / 2
+            leads = half.min() - half
+            close = index[leads >= -_WINDOW * sigma**2]
+            one = torch.empty(1, points.dim, dtype=torch.float64, device=u.device)
+            nearest = points.read(index[half.argmin()][None], one)
+            blocks = points.blocks(points.few_rows, u.device, close)
+            apart = max(float((block - nearest).norm(dim=1).max()) for _, block in blocks)
+            off = _UNIT * float(x.norm()) * apart / sigma**2
+            scores[i] = -torch.inf
+            scores[i, index] = leads.float()
             if off > self.tolerance:
                 self.lost[row] = True
             else:
                 self.error[row] = max(float(self.error[row]), off)
-
-    def _by_differences(
-        self, row: Tensor, u: Tensor, index: Tensor, left: Tensor, sigma: float
-    ) -> tuple[Tensor, float]:
-        """½‖x − y_k‖² below the nearest, (n,) float64 and negative, and about what they are off by, in nats."""
-        rest = float(self.basis.rest[index].max())
-        if 2 * float(left.norm()) * rest / sigma**2 > self.tolerance / 10:
-            mask = torch.zeros(self.D.points.size, dtype=torch.bool, device=u.device)
-            mask[index] = True
-            self._compute(row, u, sigma, mask)
-            left.zero_()
-        points, x = self.D.points, self.states(row, u)[0]
-        half = torch.empty(len(index), dtype=torch.float64, device=u.device)
-        for start, block in points.blocks(points.few_rows, u.device, index):
-            half[start : start + len(block)] = (block - x).square_().sum(1) / 2
-        leads = half.min() - half
-        close = index[leads >= -_WINDOW * sigma**2]
-        blocks = points.blocks(points.few_rows, u.device, close)
-        nearest = points.read(index[half.argmin()][None], torch.empty(1, points.dim, dtype=torch.float64))
-        apart = max(float((block - nearest).norm(dim=1).max()) for _, block in blocks)
-        return leads, _UNIT * float(x.norm()) * apart / sigma**2
 
     def _summed(self, rows: Tensor, left: Tensor, weights: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """The means of the points' coordinates, (b, r + S) float64, and how far log-weights may be off.

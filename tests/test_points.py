@@ -16,6 +16,7 @@ from torch import Tensor
 
 from optimal import OptimalDenoiser, load
 from optimal.arithmetic import ours
+from optimal.evaluate.byte_nearest import screen
 from optimal.points import Points, leads
 from optimal.points.rounding import UNIT, gamma, halvings, pairwise_sum
 
@@ -344,3 +345,25 @@ def test_our_own_arithmetic() -> None:
     with pytest.raises(ZeroDivisionError), ours():
         raise ZeroDivisionError
     assert [backend.fp32_precision for backend in backends] == before
+
+
+@pytest.mark.parametrize("sigma", [0.01, 1.0, 30.0])
+def test_nearest_by_bytes_is_that_by_products(sigma: float, normal: Normal) -> None:
+    """The screen leaves the right ones in: on images of which some differ by one grey level, and on constant ones."""
+    images = torch.randint(0, 256, (400, 3, 16, 16), dtype=torch.uint8, generator=seeded())
+    images[100:200] = images[:100]
+    images[150:200, 0, 0, 0] ^= 1
+    images[300:] = 77
+    D = OptimalDenoiser(images)
+    x = (D.take(torch.arange(0, 400, 9)) + sigma * normal(45, 3, 16, 16)).float()
+    z, _ = D.query(x, 1.0)
+    found = D.nearest(x)
+    assert torch.equal(found, D.points.nearest(z))
+    squares = (z[:, None] - D.points.reduced(D.take(torch.arange(400)))).square().sum(2)
+    assert torch.equal(found, squares.argmin(1))
+    pairs = screen(D.points, z)
+    if pairs is not None:
+        assert len(pairs[0]) < 0.8 * squares.numel()
+        small = Points(images, memory=400 * 8 * 4 * 7)
+        for one, other in zip(pairs, screen(small, z) or (), strict=True):
+            assert torch.equal(one, other)

@@ -9,6 +9,7 @@ from ..arithmetic import ours
 from ..points import Points
 from . import dense, keops, screened
 from .byte_digits import fast_bytes
+from .byte_nearest import screen
 from .drift import drift_bounds
 from .moments import Moments
 from .protocol import Accuracy, Method, Tilt
@@ -126,7 +127,7 @@ class Evaluator:
 
     def nearest(self, z: Tensor) -> Tensor:
         """The data point nearest to each query, (B,); the first in the data among equals."""
-        return self.points.nearest(z)
+        return self.points.nearest(z, screen)
 
     @ours()
     def drift_bounds(self, z: Tensor, sigma: Tensor, index: Tensor, trials: tuple[float, ...]) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..arithmetic import ours
 from ..query import require_finite, require_levels
 from .copies import first_copies
-from .nearest import nearest, two_nearest
+from .nearest import Screen, nearest, two_nearest
 from .rows import Rows, evenly
 
 __all__ = ["Points", "Summary", "centre_of", "unit_of"]
@@ -291,9 +291,9 @@ class Points:
         return second * self.unit**2
 
     @ours()
-    def nearest(self, z: Tensor) -> Tensor:
+    def nearest(self, z: Tensor, screen: Screen | None = None) -> Tensor:
         """The point nearest to each query z, (B, D): (B,) int64; the first in the data among equals."""
-        return nearest(self, z)
+        return nearest(self, z, screen)
 
     @ours()
     def two_nearest(self, z: Tensor) -> tuple[Tensor, Tensor]:

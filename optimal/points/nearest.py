@@ -17,6 +17,7 @@ differences likewise.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,11 @@ from .rows import evenly
 if TYPE_CHECKING:
     from .empirical import Points
 
-__all__ = ["nearest", "two_nearest"]
+__all__ = ["Screen", "nearest", "two_nearest"]
+
+Screen = Callable[["Points", Tensor], tuple[Tensor, Tensor] | None]
+"""(points, z) -> pairs (query, point), row by row, among which the nearest points are; or None."""
+
 
 _SINGLE_RANGE = 1e15
 _TREE_DIM = 3
@@ -47,20 +52,21 @@ _QUERIES = 1024
 """Queries that pass over the data together."""
 
 
-def nearest(points: Points, z: Tensor) -> Tensor:
+def nearest(points: Points, z: Tensor, screen: Screen | None = None) -> Tensor:
     """The data point nearest to each query, (B,) int64; the first in the data among equals.
 
     Args:
         points: the points.
         z: (B, D) float64, as the points reduce them.
+        screen: a faster way than products of float32 to find the points in question, where it has one.
     """
     points.whole()
-    parts = [_nearest(points, part) for part in z.split(_QUERIES)]
+    parts = [_nearest(points, part, screen) for part in z.split(_QUERIES)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64, device=z.device)
 
 
-def _nearest(points: Points, z: Tensor) -> Tensor:
-    rows, columns = _candidates(points, z, 1)
+def _nearest(points: Points, z: Tensor, screen: Screen | None) -> Tensor:
+    rows, columns = _candidates(points, z, 1, screen)
     first = torch.full((len(z),), points.size, dtype=torch.int64, device=z.device)
     reference = first.scatter_reduce(0, rows, columns, "amin")
     while True:
@@ -81,7 +87,7 @@ def two_nearest(points: Points, z: Tensor) -> tuple[Tensor, Tensor]:
     out = torch.full((len(z), 2), torch.inf, dtype=torch.float64, device=z.device)
     for start in range(0, len(z), _QUERIES):
         part = z[start : start + _QUERIES]
-        rows, columns = _candidates(points, part, 2)
+        rows, columns = _candidates(points, part, 2, None)
         squares = _squares(points, part, rows, columns)
         order = torch.argsort(squares, stable=True)
         order = order[torch.argsort(rows[order], stable=True)]
@@ -106,7 +112,7 @@ def _squares(points: Points, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor
     return out
 
 
-def _candidates(points: Points, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _candidates(points: Points, z: Tensor, count: int, screen: Screen | None) -> tuple[Tensor, Tensor]:
     """Pairs (query, point), row by row, among which the `count` nearest distinct points of every query are.
 
     For one nearest, its first copy is among them.
@@ -116,17 +122,26 @@ def _candidates(points: Points, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
     distinct = _distinct(points).to(z.device) if count > 1 else None
     # Beyond the range of float32 its products say nothing.
     dtype = torch.float32 if len(z) and float(z.abs().max()) < _SINGLE_RANGE else torch.float64
-    rows, columns = _by_products(points, z, count, distinct, dtype, None)
+    found = screen(points, z) if screen is not None and len(z) else None
+    if found is None:
+        found, finer = _by_products(points, z, count, distinct, dtype, None), (torch.float64,)
+    else:
+        finer = dtype, torch.float64
+    rows, columns = found
     if len(rows) <= _PAIRS * len(z):
         return rows, columns
     if distinct is None:
         first = _distinct(points).to(z.device)[columns]
         rows, columns = rows[first], columns[first]
-    index, places = columns.unique(return_inverse=True)
-    known = torch.zeros(len(z), len(index), dtype=torch.bool, device=z.device)
-    known[rows, places] = True
-    rows, columns = _by_products(points, z, count, known, torch.float64, index)
-    return rows, index[columns]
+    for dtype in finer:
+        index, places = columns.unique(return_inverse=True)
+        known = torch.zeros(len(z), len(index), dtype=torch.bool, device=z.device)
+        known[rows, places] = True
+        rows, places = _by_products(points, z, count, known, dtype, index)
+        columns = index[places]
+        if len(rows) <= _PAIRS * len(z):
+            break
+    return rows, columns
 
 
 def _distinct(points: Points) -> Tensor:

@@ -14,7 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from optimal import FlowMap, OptimalDenoiser, capture, karras, load, log_linear, sample, trajectory
+from optimal.denoiser import Posterior
 from optimal.flow.adaptive import AdaptiveFlow
+from optimal.query import Levels
 from optimal.reference import Gaussian, GaussianMixture, TwoPoint
 from optimal.samplers import SOLVERS, Solver, Step
 from optimal.span import few_points
@@ -604,3 +606,55 @@ def test_the_centre_of_many_points_is_a_border_and_beside_it_is_none(normal: Nor
     landing = FlowMap(D).land(centre + beside, 1.0)
     assert torch.equal(landing.index, beside.argmax(1))
     assert (landing.captured > 0).all()
+
+
+class ByDifferences(OptimalDenoiser):
+    """The posterior of few points with every logit taken by differences of points: right however close they are."""
+
+    def posterior(self, x: Tensor, sigma: Levels) -> Posterior:
+        y = self.take(torch.arange(len(self))).double().flatten(1)
+        z, levels = x.double().flatten(1), torch.as_tensor(sigma, dtype=torch.float64).expand(len(x))
+        means, rows = [], []
+        for query, level in zip(z, levels.tolist(), strict=True):
+            first = y[(y - query).square().sum(1).argmin()]
+            weights = (((y - first) * (query - (y + first) / 2)).sum(1) / level**2).softmax(0)
+            means.append(first + weights @ (y - first))
+            variance = weights @ (y - means[-1]).square().sum(1)
+            entropy = -torch.special.xlogy(weights, weights).sum()
+            rows.append([variance, entropy, weights.argmax(), weights.amax()])
+        variance, entropy, index, top = torch.tensor(rows, dtype=torch.float64).view(-1, 4).unbind(1)
+        nan = torch.full_like(variance, torch.nan)
+        mean = torch.stack(means).view(x.shape)
+        return Posterior(mean, nan, entropy, index.long(), top, variance, nan, nan, "differences")
+
+
+@pytest.mark.parametrize("dim", [768, 3072])
+@pytest.mark.parametrize("values", [1, None])
+def test_one_image_twice_up_to_one_rounding(dim: int, values: int | None, normal: Normal) -> None:
+    """At most 200 calls, from σ = 80 too, and every row is told on which of the two it lands."""
+    data = normal(20, dim).float()
+    data[19] = data[0]
+    data[19, :values] = torch.nextafter(data[0, :values], data[0, :values] + 1)
+    jump = FlowMap(ByDifferences(data))
+    for x, sigma in ((data[0] + 0.3 * normal(8, dim), 0.3), (data[0] + 80 * normal(8, dim), 80.0)):
+        landing = jump.land(x, sigma)
+        assert landing.nfe.max() <= 200
+        assert (landing.captured > 0).all()
+        if sigma < 1:
+            assert set(landing.index.tolist()) == {0, 19}
+
+
+def test_no_step_is_rejected_for_what_rounding_does(normal: Normal) -> None:
+    """A mean that is off by rounding, at random, as σ falls far below what it is off by: half of σ at each step."""
+    y = 100 * normal(1, 50)
+    nothing = torch.zeros(4, dtype=torch.float64)
+
+    def noisy(x: Tensor, sigma: Tensor) -> Posterior:
+        mean = y + 2.0**-53 * y.norm() * torch.nn.functional.normalize(normal(*x.shape), dim=1)
+        return Posterior(mean, *[nothing] * 2, nothing.long(), nothing + 1, *[nothing] * 3, "noisy")
+
+    flow = AdaptiveFlow(noisy, y + normal(4, 50), nothing + 1, nothing + 1e-20, 1e-4, nothing + 1e6)
+    for _ in range(80):
+        flow.advance()
+        assert flow.accepted.all()
+    assert (flow.sigma == 1e-20).all()

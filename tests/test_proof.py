@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 from pathlib import Path
 
@@ -267,3 +268,19 @@ def test_surroundings_change_nothing() -> None:
         for other in found:
             for a, b in zip(right, other, strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_the_benchmark_of_the_proof(tmp_path: Path) -> None:
+    out = tmp_path / "proof.json"
+    assert cases.main(cases.Config(cases=25, seed=7, out=out)) == 0
+    found = json.loads(out.read_text())
+    assert found["cases"] == 25
+    assert found["beyond"] == []
+    assert 0 < found["error over bound, quantiles"]["1.0"] <= 1
+
+
+def test_the_benchmark_notices_a_bound_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = cases.error_over_bound
+    monkeypatch.setattr(cases, "error_over_bound", lambda *case: (exact(*case)[0] + 1e-3, 1e-3))
+    assert cases.main(cases.Config(cases=5, out=tmp_path / "proof.json")) == 1
+    assert json.loads((tmp_path / "proof.json").read_text())["beyond"]

@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from ..points import Points, Summary
-from ..points.empirical import centre_of, unit_of
 from ..points.rows import Rows
+from ..points.summary import centre_of, unit_of
 from .evaluator import Evaluator
 from .moments import Moments
 from .protocol import Accuracy, Tilt

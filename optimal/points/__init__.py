@@ -1,7 +1,8 @@
 """The empirical distribution: N data points, each with probability 1/N, and what may be asked of them (`D.points`)."""
 
 from .differences import Leads, leads
-from .empirical import Points, Summary
+from .empirical import Points
 from .rows import evenly
+from .summary import Summary
 
 __all__ = ["Leads", "Points", "Summary", "evenly", "leads"]

@@ -50,7 +50,7 @@ def described(data: Dataset, *, say: Say) -> dict[str, Any]:
         bar.update()
         eigenvalue = top_eigenvalue(D)
         bar.update()
-    distinct = int((first == torch.arange(len(first))).sum())
+    distinct = int((first == torch.arange(len(first), device="cpu")).sum())
     return {
         "n": len(data),
         "shape": list(data.event),

@@ -180,14 +180,17 @@ class _Guess:
 
     def __init__(self, D: OptimalDenoiser, sigma_max: float):
         self._points = points = D.points
-        self._later = points.first_copies != torch.arange(points.size)
+        self._later = points.first_copies != torch.arange(points.size, device="cpu")
         covariance = points.covariance()
         if covariance is not None:
             variances, self._basis = torch.linalg.eigh(covariance)
             variances = variances.clamp_min(0)
         else:
             # A multiple of the identity.
-            variances, self._basis = torch.tensor([D.standard_deviation**2], dtype=torch.float64), None
+            variances, self._basis = (
+                torch.tensor([D.standard_deviation**2], dtype=torch.float64, device=points.device),
+                None,
+            )
         self._slope = (variances / (variances + sigma_max**2)).sqrt()
 
     def newton(self, x: Tensor, r: Tensor, start: Tensor, index: Tensor) -> Tensor:

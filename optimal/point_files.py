@@ -49,7 +49,7 @@ def read_point(text: str, data: Dataset) -> tuple[Tensor, list[str]]:
             raise ValueError(f"{data.name} has points @0 to @{len(data) - 1}, got {text}")
         return data[place], []
     if math.prod(data.event) <= _FEW and NUMBERS.fullmatch(text):
-        values = torch.tensor([float(part) for part in text.split(",")])
+        values = torch.tensor([float(part) for part in text.split(",")], device="cpu")
         if values.numel() != math.prod(data.event):
             raise ValueError(
                 f"a point of {data.name} has {math.prod(data.event)} value(s), got {values.numel()}: {text}"

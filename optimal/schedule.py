@@ -72,7 +72,7 @@ def log_linear(n: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0) -> 
         tensor([1.0000e+02, 1.0000e+00, 1.0000e-02, 0.0000e+00], dtype=torch.float64)
     """
     _check(n, sigma_min, sigma_max)
-    high, low = torch.tensor([sigma_max, sigma_min], dtype=torch.float64).log().tolist()
+    high, low = torch.tensor([sigma_max, sigma_min], dtype=torch.float64, device="cpu").log().tolist()
     return grid(_evenly(n, high, low, torch.exp, sigma_max, sigma_min))
 
 
@@ -154,7 +154,7 @@ def grid(sigmas: Tensor | np.ndarray | Sequence[float]) -> Tensor:
         tensor([10.,  1.,  0.], dtype=torch.float64)
     """
     try:
-        levels = torch.as_tensor(sigmas, dtype=torch.float64).detach().clone()
+        levels = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu").detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"a grid must be a list, array or tensor of numbers, got {type(sigmas).__name__}") from error
     if levels.ndim != 1 or len(levels) < 2:
@@ -223,8 +223,8 @@ def _evenly(
     n: int, high: float, low: float, level: Callable[[Tensor], Tensor], sigma_max: float, sigma_min: float
 ) -> Tensor:
     """level(u) at n even steps of u from high to low, then 0; the ends are what was asked for, to the last digit."""
-    fraction = torch.arange(n, dtype=torch.float64) / max(n - 1, 1)
-    sigmas = torch.cat([level(high + fraction * (low - high)), torch.zeros(1, dtype=torch.float64)])
+    fraction = torch.arange(n, dtype=torch.float64, device="cpu") / max(n - 1, 1)
+    sigmas = torch.cat([level(high + fraction * (low - high)), torch.zeros(1, dtype=torch.float64, device="cpu")])
     sigmas[0] = sigma_max
     if n > 1:
         sigmas[-2] = sigma_min

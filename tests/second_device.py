@@ -13,18 +13,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _disabled_torch_function_impl, _only_lift_cpu_tensors, _set_only_lift_cpu_tensors
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 __all__ = ["DEVICE", "second_device"]
 
 
-_setup_privateuseone_for_python_backend("elsewhere")
+class _Module(_DummyBackendModule):
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
+
+_setup_privateuseone_for_python_backend("elsewhere", _Module())
 DEVICE = torch.device("elsewhere", 0)
 aten: Any = torch.ops.aten
-_COPIES = {aten._to_copy.default, aten.copy_.default, aten.to.dtype_layout}
-_INDEXED = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
+_COPIES = {"aten._to_copy.default", "aten.copy_.default"}
+_INDEXED = {"aten.index.Tensor", "aten.index_put_.default", "aten._index_put_impl_.default"}
 
 
 class _There(Tensor):
@@ -34,7 +40,7 @@ class _There(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> _There:
-        out = Tensor._make_wrapper_subclass(
+        out = cls._make_wrapper_subclass(
             cls,
             held.shape,
             strides=held.stride(),
@@ -52,7 +58,7 @@ class _There(Tensor):
     def tolist(self) -> Any:
         return self.held.tolist()
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = _disabled_torch_function_impl
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -70,7 +76,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if there:
         _require_one_place(func, args, kwargs, tensors)
     # The zeros of forward differentiation have no numbers, which a shell would hide.
-    func = aten.zeros.default if func is aten._efficientzerotensor.default else func
+    func = aten.zeros.default if str(func) == "aten._efficientzerotensor.default" else func
     inner = dict(kwargs)
     if "device" in kwargs and kwargs["device"] is not None:
         there = torch.device(kwargs["device"]).type == DEVICE.type
@@ -91,11 +97,11 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _require_one_place(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
-    if func in _COPIES:
+    if str(func) in _COPIES:
         return
-    if func in _INDEXED and isinstance(args[0], _There):
+    if str(func) in _INDEXED and isinstance(args[0], _There):
         tensors = [args[0], *(each for each in args[2:3] if isinstance(each, Tensor))]
-    if func is aten._int_mm.default:
+    if str(func) == "aten._int_mm.default":
         _require_cublas_shapes(*args)
     for each in tensors:
         if not isinstance(each, _There) and each.ndim:
@@ -119,10 +125,10 @@ def _require_cublas_shapes(a: Tensor, b: Tensor) -> None:
 def second_device() -> Iterator[torch.device]:
     """While it is open, `DEVICE` can be computed on."""
     # torch.tensor(…, device=DEVICE) then copies as others do, where we see it.
-    before = torch._C._only_lift_cpu_tensors()
-    torch._C._set_only_lift_cpu_tensors(True)
+    before = _only_lift_cpu_tensors()
+    _set_only_lift_cpu_tensors(True)
     try:
         with _Mode():
             yield DEVICE
     finally:
-        torch._C._set_only_lift_cpu_tensors(before)
+        _set_only_lift_cpu_tensors(before)

@@ -185,3 +185,11 @@ def test_two_places_at_once_are_refused() -> None:
         with pytest.raises((RuntimeError, TypeError), match="numpy"):
             there.numpy()
         assert_same([there[torch.tensor([0])], there + torch.tensor(1.0)], [here[:1], here + 1])
+
+
+@pytest.mark.parametrize(("name", "asked"), CASES)
+def test_the_default_device_changes_nothing(name: str, asked: str) -> None:
+    """A device on which nothing can be read: what forgets to name its own is noticed at once."""
+    problem, expected = PROBLEMS[name], on_the_cpu(name, asked)
+    with torch.device("meta"):
+        assert_same(ASKED[asked](problem.denoiser(), problem.x), expected)

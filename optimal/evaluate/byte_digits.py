@@ -45,7 +45,8 @@ def fast_bytes() -> bool:
 
 def _exact_bytes() -> bool:
     """That the largest products there are do not saturate, as they would with an instruction set held back by hand."""
-    a, b = torch.full((32, 256), 127, dtype=torch.int8), torch.full((256, 32), -128, dtype=torch.int8)
+    a = torch.full((32, 256), 127, dtype=torch.int8, device="cpu")
+    b = torch.full((256, 32), -128, dtype=torch.int8, device="cpu")
     try:
         return bool((_bytes(a, b) == -127 * 128 * 256).all() and (_bytes(b.T, b) == 128 * 128 * 256).all())
     except (RuntimeError, AttributeError):

@@ -157,7 +157,7 @@ def capture(D: OptimalDenoiser, states: Iterable[_State]) -> Capture:
         tensor([1., nan], dtype=torch.float64)
     """
     above, shape = math.inf, None
-    sigma = last_change = index = leader = pending = torch.empty(0)
+    sigma = last_change = index = leader = pending = torch.empty(0, device="cpu")
     for state in states:
         x, level = state.x / getattr(state, "scale", 1.0), float(state.sigma)
         if not level < above:

@@ -54,7 +54,7 @@ class GridFlow:
         return on_grid(self.sigmas, per_row("sigma", sigma, len(x), x.device), len(x))
 
     def ends(self, sigma_end: Levels, x: Tensor) -> Tensor:
-        if torch.as_tensor(sigma_end).ndim:
+        if torch.as_tensor(sigma_end, device="cpu").ndim:
             raise ValueError("with a grid, sigma_end is one level for all rows")
         ends = on_grid(self.sigmas, per_row("sigma_end", sigma_end, len(x), x.device), len(x))
         if not torch.isin(ends, self.sigmas.to(ends)).all():

@@ -148,8 +148,8 @@ def basins(
         raise ValueError(f'start must be "prior" or "data", got {start!r}')
     flow = flow or FlowMap(D)
     first = D.first_copies()
-    counts = torch.zeros(len(D), dtype=torch.int64)
-    weighted = torch.zeros(len(D), dtype=torch.float64)
+    counts = torch.zeros(len(D), dtype=torch.int64, device="cpu")
+    weighted = torch.zeros(len(D), dtype=torch.float64, device="cpu")
     undecided, deviation, square, source = 0, 0.0, 0.0, generator.device
     with tqdm(total=n, desc="basins", unit="draw", leave=False, disable=not progress) as bar:
         for begin in range(0, n, _BATCH):

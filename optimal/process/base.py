@@ -65,7 +65,7 @@ class Process(ABC):
         Raises:
             ValueError: scale outside its range, or a process whose scale is 1 throughout.
         """
-        scales = torch.as_tensor(scale, dtype=torch.float64)
+        scales = _float64(scale)
         low, high = sorted((1.0, float(self.scale(self.t_max))))
         if low == high:
             raise ValueError(f"the scale of {type(self).__name__} is 1 throughout, so no time follows from it")
@@ -109,14 +109,14 @@ class Process(ABC):
         return (self._g(t) / self._scale(t)).square() / (2 * self._sigma(t))
 
     def _checked(self, t: float | Tensor) -> Tensor:
-        times = torch.as_tensor(t, dtype=torch.float64)
+        times = _float64(t)
         outside = ~((times >= 0) & (times <= self.t_max))
         if outside.any():
             raise ValueError(f"t must lie in [0, {self.t_max:g}], got {_first(times, outside)}")
         return times
 
     def _checked_level(self, sigma: float | Tensor) -> Tensor:
-        levels = torch.as_tensor(sigma, dtype=torch.float64)
+        levels = _float64(sigma)
         largest = float(self.sigma(self.t_max))
         outside = ~((levels >= 0) & (levels <= largest))
         if outside.any():
@@ -124,6 +124,11 @@ class Process(ABC):
                 f"sigma must lie between 0 and sigma(t_max) = {largest:.10g}, got {_first(levels, outside)}"
             )
         return levels
+
+
+def _float64(values: float | Tensor) -> Tensor:
+    """A tensor where it is, numbers on the CPU."""
+    return values.double() if isinstance(values, Tensor) else torch.as_tensor(values, dtype=torch.float64, device="cpu")
 
 
 def _first(values: Tensor, where: Tensor) -> str:

@@ -78,7 +78,7 @@ class Exact(ABC):
 
 def parameter(name: str, value: Any) -> Tensor:
     """A float64 copy on the CPU that no later change of `value` reaches."""
-    copy = torch.as_tensor(value, dtype=torch.float64).detach().cpu().clone()
+    copy = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach().clone()
     finite = torch.isfinite(copy)
     if not finite.all():
         raise ValueError(f"{name} must be finite, got {float(copy[~finite][0])}")

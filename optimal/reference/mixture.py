@@ -49,7 +49,7 @@ class GaussianMixture(Exact):
         if means.ndim < 2 or means.numel() == 0:
             raise ValueError(f"means must have shape (K, *event) and not be empty, got {tuple(means.shape)}")
         count, self.event = len(means), tuple(means.shape[1:])
-        weights = parameter("weights", torch.ones(count) if weights is None else weights)
+        weights = parameter("weights", torch.ones(count, device="cpu") if weights is None else weights)
         for name, value, shapes in (("std", std, "() or (K,)"), ("weights", weights, "(K,)")):
             if value.shape != (count,) and not (name == "std" and value.ndim == 0):
                 raise ValueError(f"{name} must have shape {shapes}, got {tuple(value.shape)} with K = {count}")

@@ -50,17 +50,19 @@ class FewPoints:
 
     def reduced(self, x: Tensor) -> Tensor:
         """The coordinates of x, (B, *event): (B, N) float64, whatever the dtype of x."""
-        return self.points.reduced(x) @ self.axes * self.points.unit
+        return self.points.reduced(x) @ self.axes.to(x.device) * self.points.unit
 
     def expanded(self, coordinates: Tensor) -> Tensor:
         """The points of the span, (B, D) float64, that have these coordinates."""
-        return self.points.restored(coordinates.double() @ self.axes.T / self.points.unit).flatten(1)
+        return self.points.restored(
+            coordinates.double() @ self.axes.T.to(coordinates.device) / self.points.unit
+        ).flatten(1)
 
     def denoise(self, coordinates: Tensor, sigma: float | Tensor) -> Tensor:
         """D in coordinates, (B, N) float64: from float32 products where their rounding is far below a nat."""
         largest = self.denoiser.points.largest_norm
         size = largest + float(coordinates.norm(dim=1).max()) if len(coordinates) else largest
-        single = 2.0**-23 * size * largest <= _SINGLE * float(torch.as_tensor(sigma).min()) ** 2
+        single = 2.0**-23 * size * largest <= _SINGLE * float(torch.as_tensor(sigma, device="cpu").min()) ** 2
         return self.denoiser(coordinates.float() if single else coordinates, sigma).double()
 
     def rounding(self, coordinates: Tensor, sigma: float) -> Tensor:

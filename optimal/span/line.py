@@ -104,7 +104,7 @@ class _Probe:
         """
         known = 2 + len(self.past)
         size = known + _MOST
-        states = self._run(list(torch.eye(size, dtype=torch.float64)[:, None]))
+        states = self._run(list(torch.eye(size, dtype=torch.float64, device="cpu")[:, None]))
         generator = torch.Generator(device="cpu").manual_seed(0)
         draws = torch.randn(size, 1, 8, generator=generator, dtype=torch.float64, device="cpu")
         draws *= torch.logspace(-3, 3, 8, dtype=torch.float64, device="cpu")

@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 TOOLS  := $(VENV)/.installed-tools
 
-.PHONY: figures gallery docs bench test lint clean
+.PHONY: figures gallery docs bench gpu gpu-wheels test lint clean
 
 figures: $(STAMP)
 	$(PY) -m figures all
@@ -21,6 +21,15 @@ docs: $(TOOLS)
 # Every method beside the plain products; bench/table.py then writes the README's table.
 bench: $(STAMP)
 	$(PY) bench/run.py
+
+# Checks and timings on a machine with CUDA, by its own Python: no environment is made, nothing is fetched.
+gpu:
+	$(PYTHON) bench/gpu.py
+
+# What that Python may lack, to be taken along: pure Python, and KeOps.
+gpu-wheels: $(STAMP)
+	$(PY) -m pip wheel --quiet --no-deps --constraint constraints.txt --wheel-dir build/gpu-wheels \
+		tqdm filelock jaxtyping wadler-lindig platformdirs pykeops keopscore pybind11
 
 test: lint
 	OMP_NUM_THREADS=2 $(PY) -m pytest

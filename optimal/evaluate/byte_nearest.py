@@ -63,11 +63,12 @@ def _among(points: Points, z: Tensor) -> tuple[Tensor, Tensor]:
     # What the digits leave is itself off by a rounding of z.
     left = rest.norm(dim=1) * _NORMS + gamma(4) * z.norm(dim=1)
     queries = torch.cat(digits).T.contiguous()
-    norms = (2 * points.half_norms).sqrt() * _NORMS
+    half_norms = points.half_norms.to(z.device)
+    norms = (2 * half_norms).sqrt() * _NORMS
     low = torch.empty(points.size, len(z), dtype=torch.float64, device=z.device)
     best = torch.full((len(z),), torch.inf, dtype=torch.float64, device=z.device)
     for part, block in points.signed(_BLOCK_BYTES, z.device):
-        half = points.half_norms[part, None]
+        half = half_norms[part, None]
         sums = product(block, queries).view(len(block), len(units), len(z))
         scores = half.expand(-1, len(z)).clone()
         for place, unit in enumerate(units):

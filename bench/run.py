@@ -210,13 +210,14 @@ def of_size(config: Config, n: int, dim: int, border: float, calls: dict[str, fl
     data = data_of(n, dim, config.out)
     running = {name: METHODS[name](data) for name in calls if name == PLAIN or calls[name] <= config.limit}
     D = OptimalDenoiser(data.array, method="dense")
-    z = torch.empty(config.batch, dim, dtype=torch.float64)
-    auto = Evaluator(Points(data.array), Accuracy()).choose(z, single=True).__name__.split(".")[-1]
+    evaluator = Evaluator(Points(data.array), Accuracy())
     rows = []
     for level, factor in LEVELS.items():
         sigma = factor * border
         x = noisy(data, config.batch, sigma)
         exact = D.posterior(x.double(), sigma).mean.flatten(1)
+        levels = torch.full((config.batch,), sigma, dtype=torch.float64)
+        auto = {method.__name__.split(".")[-1] for method, _ in evaluator.choose(levels, single=True)}
         if not rows:
             for run in running.values():
                 run(x, sigma)  # The first call computes norms and loads what is compiled.
@@ -225,7 +226,7 @@ def of_size(config: Config, n: int, dim: int, border: float, calls: dict[str, fl
         )
         for name in calls:
             row: dict[str, Any] = {"n": n, "dim": dim, "level": level, "sigma": sigma, "method": name}
-            row |= {"auto": name == auto, "bound": BOUNDS.get(name), "proven": None}
+            row |= {"auto": name in auto, "bound": BOUNDS.get(name), "proven": None}
             head = f"{n:<7} {dim:<6} {sigma:<9.3g} {name:20} "
             if name in running:
                 row |= {"seconds": seconds[name], **over(seconds[name], seconds[PLAIN])}

@@ -121,8 +121,8 @@ def _ratios(cells: dict[tuple[str, int, str], dict[str, Any]], name: str, dim: i
     rows = [cells[name, dim, level] for level in _LEVELS]
     if rows[0]["seconds"] is None:
         return f"≈ {_number(rows[0]['ratio'])}"
-    text = " / ".join(_number(row["ratio"]) for row in rows)
-    return f"**{text}**" if rows[0]["auto"] else text
+    shown = ((row["auto"], _number(row["ratio"])) for row in rows)
+    return " / ".join(f"**{number}**" if auto else number for auto, number in shown)
 
 
 def _median(row: dict[str, Any]) -> float:

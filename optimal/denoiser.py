@@ -63,7 +63,7 @@ class Posterior:
             probability 1 − 10⁻¹² (see `optimal.evaluate.screened`); nan where none was proven.
         error_estimate: (B,), the expected size of that error; nan where the method has no estimate of it.
         method: name of the way that summed over the data: dense, screened or keops, after "sharded " where processes
-            share them.
+            share them; "screened, dense" where "auto" took one for some rows and one for the others.
     """
 
     mean: Tensor
@@ -90,7 +90,7 @@ class OptimalDenoiser:
             u8/127.5 − 1. An array may be a memory map of any size; it is read in blocks and never expanded as a whole.
         method: "dense" (blocked matrix products), "screened" (products of bytes, with a proven bound; for images kept
             as uint8, other data are left to dense), "keops" (compiled reductions; needs a C++ compiler) or "auto",
-            which takes the fastest, see `Evaluator.choose`.
+            which goes by data, processor and sigma, see `Evaluator.choose`.
         memory: budget in bytes for the temporaries of one call, 1 GiB unless told otherwise. A memory map that is
             larger is streamed: its pages are read ahead and given back.
         tolerance: screened: largest proven bound on the relative error of the mean.

@@ -81,7 +81,7 @@ def test_the_table_reaches_a_readme_and_nothing_else_changes(results: dict[str, 
     row = next(line for line in lines if line[0] == "`dense`")
     cells = [c for c in results["methods"]["cells"] if c["n"] == 300 and c["method"] == "dense"]
     for dim, text in zip((1, 64, 12_288), row[1:], strict=True):
-        shown = [float(part) for part in text.strip("*").split(" / ")]
+        shown = [float(part.strip("*")) for part in text.split(" / ")]
         assert shown == pytest.approx([c["ratio"] for c in cells if c["dim"] == dim], rel=0.06)
         assert text.startswith("**") == cells[0]["auto"]
     table.write(readme, results)

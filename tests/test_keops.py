@@ -48,7 +48,7 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, normal: No
     with pytest.raises(ValueError, match=r"method='keops' needs a C\+\+ compiler .* or use method='dense'"):
         OptimalDenoiser(normal(5, 2), method="keops")
     points = Points(normal(1000, 1))
-    assert Evaluator(points, Accuracy()).choose(torch.empty(10**7, 1), single=True) is dense
+    assert methods(Evaluator(points, Accuracy()), torch.ones(3)) == [dense]
 
 
 def compiler_only(folder: Path) -> Path:
@@ -136,7 +136,11 @@ def test_a_failure_is_one_sentence_or_dense(
     expected = OptimalDenoiser(data, method="dense")
     with pytest.raises(ValueError, match=message + r".*: use method='dense'$"):
         OptimalDenoiser(data, method="keops")(x, 0.5)
-    monkeypatch.setattr(Evaluator, "choose", lambda *_, **__: keops if keops.available() else dense)
+    monkeypatch.setattr(
+        Evaluator,
+        "choose",
+        lambda self, sigma, **_: [(keops if keops.available() else dense, torch.arange(len(sigma)))],
+    )
     D = OptimalDenoiser(data)
     with pytest.warns(RuntimeWarning, match="dense sums are used, which take longer here: .*" + message):
         assert torch.equal(D(x, 0.5), expected(x, 0.5))
@@ -157,10 +161,15 @@ def test_a_formula_that_fails_later_is_dense_too(normal: Normal, monkeypatch: py
     assert torch.equal(found, dense.tilt(points, x, sigma, tilt, single=False, accuracy=Accuracy()))
 
 
-@pytest.mark.parametrize(("dim", "batch", "chosen"), [(1, 2 * 10**6, keops), (1, 10**6, dense), (2, 2 * 10**6, dense)])
-def test_auto_follows_the_measured_crossover(dim: int, batch: int, chosen: object, normal: Normal) -> None:
-    evaluator = Evaluator(Points(normal(1000, dim)), Accuracy())
-    assert evaluator.choose(torch.empty(1, dim).expand(batch, dim), single=True) is chosen
+def test_auto_leaves_the_cpu_to_dense(normal: Normal) -> None:
+    """Of any size: dense is no slower there, and need not compile."""
+    sigma = torch.ones(1).expand(2 * 10**6)
+    assert methods(Evaluator(Points(normal(1000, 1)), Accuracy()), sigma) == [dense]
+    assert methods(Evaluator(Points(normal(1000, 1)), Accuracy("keops")), sigma) == [keops]
+
+
+def methods(evaluator: Evaluator, sigma: Tensor) -> list[object]:
+    return [method for method, _ in evaluator.choose(sigma, single=True)]
 
 
 FORMULA = """

@@ -193,15 +193,29 @@ def test_float_queries_and_gradients(normal: Normal) -> None:
     assert row_error(*ends).amax() <= 1e-5
 
 
-def test_auto_screens_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = Points(torch.zeros(2000, 3, 32, 32, dtype=torch.uint8))
-    few, many = torch.empty(4, 3072), torch.empty(65, 3072)
-    for fast in (True, False):
-        monkeypatch.setattr("optimal.evaluate.evaluator.fast_bytes", lambda fast=fast: fast)
-        assert Evaluator(images, Accuracy()).choose(few, single=True) is (screened if fast else dense)
+def test_auto_screens_large_images_where_points_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By data, processor and each row's own sigma: neither by the batch nor by a clock."""
+    noise = torch.randint(0, 256, (2000, 3, 32, 32), dtype=torch.uint8, generator=seeded())
+    images, levels = Points(noise), torch.tensor([1.0, 500.0, 20.0, 90.0])
+
+    def chosen(points: Points, sigma: Tensor, *, single: bool = True, fast: bool = True) -> dict[object, list[int]]:
+        monkeypatch.setattr("optimal.evaluate.evaluator.fast_bytes", lambda: fast)
+        return {method: rows.tolist() for method, rows in Evaluator(points, Accuracy()).choose(sigma, single=single)}
+
+    assert chosen(images, levels) == {screened: [0, 2], dense: [1, 3]}
+    for size in (1, 64, 65, 500):
+        assert chosen(images, torch.full((size,), 20.0)) == {screened: list(range(size))}
+    assert chosen(images, levels, fast=False) == {dense: [0, 1, 2, 3]}
+    assert chosen(images, levels, single=False) == {dense: [0, 1, 2, 3]}
+    assert chosen(Points(torch.zeros(2000, 3072)), levels) == {dense: [0, 1, 2, 3]}
+    assert chosen(Points(noise[:, :, :8, :8].clone()), levels) == {dense: [0, 1, 2, 3]}
+    assert chosen(images, levels[:0]) == {dense: []}
     monkeypatch.setattr("optimal.evaluate.evaluator.fast_bytes", lambda: True)
-    assert Evaluator(images, Accuracy()).choose(few, single=False) is dense
-    assert Evaluator(images, Accuracy()).choose(many, single=True) is dense
-    assert Evaluator(Points(torch.zeros(2000, 3072)), Accuracy()).choose(few, single=True) is dense
-    small = Points(torch.zeros(2000, 3, 8, 8, dtype=torch.uint8))
-    assert Evaluator(small, Accuracy()).choose(torch.empty(4, 192), single=True) is dense
+    D, x = OptimalDenoiser(noise), (90 * torch.randn(4, 3, 32, 32, generator=seeded()))
+    together = D.posterior(x, levels)
+    assert together.method == "screened, dense"
+    for row, method in enumerate(("screened", "dense", "screened", "dense")):
+        alone = D.posterior(x[row : row + 1], levels[row])
+        assert alone.method == method
+        assert row_error(alone.mean, together.mean[row : row + 1]).amax() <= 1e-5
+        assert bool(alone.error_bound.isnan()) == bool(together.error_bound[row].isnan()) == (method == "dense")

@@ -4,182 +4,123 @@ The logits of Eq. 43 relative to the centre c are l_j = (z·(y_j − c) − h_j)
 the common −‖z‖²/2σ² drops out. A block of the data is read once, multiplied (logits), exponentiated, and multiplied
 again (mean).
 
-Exactness. In float32 the product z·y is off by a few u·(|z·y| + ‖z‖‖y‖/√D), u = 2⁻²⁴, whatever σ is: at σ = 0.002 that
-is hundreds of nats. Where the error in nats may exceed 1e-3, the float32 logits only select: every point that can lie
-within 30 nats of the leader is scored again, and averaged, in float64. What is dropped weighs less than N·e⁻³⁰.
-Queries in float64, and events of at most 64 values, are in float64 throughout.
+Exactness, estimated. In float32 the product z·y is off by some units of u (|z·y| + ‖z‖‖y‖/√D), u = 2⁻²⁴, whatever σ
+is: at σ = 0.002 that is hundreds of nats. `scan` estimates the error, calibrated by bench/rounding.py, and where it
+matters takes float64 products or differences of the points instead. What is left out weighs less than N·e⁻³⁰. Queries
+in float64, and events of at most 16 values, are in float64 throughout. The mean of a query whose float32 sum may be off
+by more than 1e-5 of its norm, since points far from 0 cancel in it, is summed again in float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..points import Points, evenly
+from ..points import Points
 from .moments import Moments
 from .protocol import Accuracy, Tilt
+from .scan import Part, Scan, combinations, products
 
-__all__ = ["ROUNDING", "logits", "merge", "moments", "rescored", "tilt"]
+__all__ = ["Tilted", "log_weights", "moments", "tilt", "tilted"]
 
-_WINDOW = 30.0
-"""Points further below the leader than this many nats are left out."""
-_TOLERANCE = 1e-3
-"""Largest error of a float32 logit, in nats, that is let through; the error itself is typically 100 times smaller."""
-_LEAD, _LEADERS = 10.0, 192
-"""Where float32 logits are let through, but by less than a factor 6, the points within so many nats of the leader,
-which make up the result, are still scored in float64 if a block holds no more than so many for a query."""
-ROUNDING = {torch.float32: 24 * 2.0**-24, torch.float64: 256 * 2.0**-53}
-"""Rounding of a product in units of |z·y| + 4‖z‖‖y‖/√D. Largest measured at D = 12,288, for 1 to 300 queries, blocks of
-64 to 2,000 points, σ from 0.05 to 20, on photographs, drawings and constant images (bench/rounding.py): 22 and 135.
-Much smaller blocks, for which it is up to 40, do not occur: blocks are of even size."""
-_READ_BYTES = 12 * 2**20
-"""Points are read, and multiplied while they are in cache, in pieces of this size in float32."""
-_AGAIN_BYTES = 8 * 2**20
-"""Points are scored again in pieces of this size in float64."""
-_SMALL = 64
-"""Up to this many values in an event, float64 costs nothing: exponentials dominate."""
-
-
-def logits(
-    points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: int
-) -> Iterator[tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]]:
-    """Score the data block by block.
-
-    Args:
-        z: (B, D) float64, x − c.
-        sigma: (B,) float64.
-        single: whether float32 products may be used at all.
-        memory: bytes for temporaries.
-
-    Yields:
-        rows: indices of the queries concerned, None for all of them.
-        index: (n,) indices of the points.
-        logits: (len(rows), n) float64.
-        error: (len(rows),) estimate of their rounding errors, nats.
-        block: (n, D) y − c, in the precision that these logits need; overwritten when the iteration goes on.
-    """
-    precision = 1 / sigma.square()
-    half_norms = points.half_norms.to(z.device)
-    single = single and points.dim > _SMALL
-    dtype = torch.float32 if single else torch.float64
-    query = z.to(dtype)
-    spread = 4 * z.norm(dim=1) * points.radius / points.dim**0.5
-    best = torch.full_like(sigma, -torch.inf)
-    rows_per_block = points.block_rows(len(z), memory, 4 if single else 8)
-    step = evenly(rows_per_block, max(1, _READ_BYTES // (4 * points.dim)))
-    scratch = None if single else torch.empty(step, points.dim, device=z.device)
-    buffer = torch.empty(rows_per_block, points.dim, dtype=dtype, device=z.device)
-    products = torch.empty(len(z), rows_per_block, dtype=dtype, device=z.device)
-    for start in range(0, points.size, rows_per_block):
-        index = torch.arange(start, min(start + rows_per_block, points.size), device=z.device)
-        block, product = buffer[: len(index)], products[:, : len(index)]
-        for first in range(0, len(index), step):
-            rows = slice(start + first, start + min(first + step, len(index)))
-            part = points.read(rows, block[first:], scratch)
-            product[:, first : first + len(part)] = query @ part.T
-        scores = (product.double() - half_norms[index]) * precision[:, None]
-        top = scores.amax(1)
-        size = (product.abs().amax(1).double() + spread) * precision
-        if not single:
-            yield None, index, scores, ROUNDING[torch.float64] * size, block
-            continue
-        error = ROUNDING[torch.float32] * size
-        best = torch.maximum(best, top - error)
-        near = top + error >= best - _WINDOW
-        trusted = error <= _TOLERANCE
-        for rows, in_doubt in ((near & trusted, False), (near & ~trusted, True)):
-            chosen = None if rows.all() else rows.nonzero().squeeze(1)
-            if chosen is not None and len(chosen) == 0:
-                continue
-            at = slice(None) if chosen is None else chosen
-            part = scores[at]
-            part_z, part_precision = z[at], precision[at]
-            if not in_doubt:
-                leading = part >= best[at, None] - _LEAD
-                worthwhile = (error[at] > _TOLERANCE / 6) & (leading.sum(1) <= _LEADERS)
-                leaders = leading[worthwhile].any(0).nonzero().squeeze(1)
-                for places, exact, _, _ in rescored(points, part_z, part_precision, index[leaders]):
-                    part[:, leaders[places]] = exact
-                yield chosen, index, part, error[at], block
-                continue
-            floor = (best - error - _WINDOW)[at, None]
-            candidates = index[(part >= floor).any(0)]
-            for places, part, _, exact in rescored(points, part_z, part_precision, candidates):
-                best[at] = torch.maximum(best[at], part.amax(1))
-                yield chosen, candidates[places], part, ROUNDING[torch.float64] * size[at], exact
-
-
-def rescored(
-    points: Points, z: Tensor, precision: Tensor, index: Tensor
-) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-    """Score the points `index` in float64: z (B, D), precision (B,) 1/σ².
-
-    Yields:
-        places in `index`; logits (B, n); estimate of their rounding errors (B,), nats; block (n, D) of y − c.
-    """
-    half_norms = points.half_norms.to(z.device)[index]
-    spread = 4 * z.norm(dim=1) * points.radius / points.dim**0.5
-    for first, block in points.blocks(max(1, _AGAIN_BYTES // (8 * points.dim)), z.device, index):
-        places = slice(first, first + len(block))
-        product = z @ block.T
-        error = ROUNDING[torch.float64] * (product.abs().amax(1) + spread) * precision
-        yield places, (product - half_norms[places]) * precision[:, None], error, block
+_LEAST = -700.0
+"""Weights below e to this are rounded up to it: exponentials that leave the range are ten times slower."""
+_CANCELLED = 10.0
+"""‖D − c‖ over ‖D‖ from which on float32 may lose more than 1e-5 of D: a sum is off by some 16 · 2⁻²⁴ ‖D − c‖."""
 
 
 def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy: Accuracy) -> Moments:
     """The running sums of `Moments` over the whole data, for z (B, D) and sigma (B,), float64."""
     sums = Moments(len(z), points.dim, z.device)
+    scan = Scan(points, z, sigma, single=single, memory=accuracy.memory)
     squares = 2 * points.half_norms.to(z.device)
-    for rows, index, scores, error, block in logits(points, z, sigma, single=single, memory=accuracy.memory):
-        merge(sums, rows, index, scores, error, block, squares[index])
+    for part in scan.parts():
+        _add(sums, part, squares[part.places])
+    sums.lead(scan.leader, scan.top)
+    sums.top = sums.top + scan.origin
+    if scan.single:
+        size = points.restored(sums.average).flatten(1).norm(dim=1) / points.unit
+        spread = sums.average.norm(dim=1)
+        again = (spread > _CANCELLED * size).nonzero().squeeze(1)
+        if len(again):
+            sums.put(again, moments(points, z[again], sigma[again], single=False, accuracy=accuracy))
     return sums
 
 
-def merge(
-    sums: Moments,
-    rows: Tensor | None,
-    index: Tensor,
-    scores: Tensor,
-    error: Tensor,
-    block: Tensor,
-    squares: Tensor,
-) -> None:
-    """Add the points `index` to the sums of the queries `rows`: a part as `logits` yields it, with ‖y_j − c‖², (n,)."""
-    top = scores.amax(1)
-    scores.sub_(top[:, None])
-    # Equal points get logits that differ by rounding; the first in the data is to lead.
-    leader = (scores >= -error[:, None]).int().argmax(1)
-    weights = scores.exp()
+def _add(sums: Moments, part: Part, squares: Tensor) -> None:
+    logits = part.logits.clamp_(min=_LEAST)
+    weights = logits.exp()
     sums.merge(
-        rows,
-        top=top,
-        total=weights.sum(1),
-        energy=scores.mul_(weights).sum(1),
-        mean=weights.to(block.dtype) @ block,
-        square=weights @ squares,
-        index=index[leader],
-        tie=error,
+        part.rows,
+        top=part.top,
+        total=weights.sum(0),
+        square=squares @ weights,
+        energy=logits.mul_(weights).sum(0),
+        mean=combinations(weights, part.block),
+        index=torch.zeros_like(sums.index if part.rows is None else part.rows),
     )
+
+
+def log_weights(points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: int) -> tuple[Tensor, Tensor]:
+    """Logits relative to the leader's, (B, N) float64, −inf for points that were left out; and the leader's, (B,)."""
+    out = torch.full((len(z), points.size), -torch.inf, dtype=torch.float64, device=z.device)
+    scan = Scan(points, z, sigma, single=single, memory=memory, every=True)
+    again: list[Part] = []
+    for part in scan.parts():
+        if isinstance(part.places, slice):
+            logits = (part.logits + part.top).T
+            if part.rows is None:
+                out[:, part.places] = logits
+            else:
+                out[part.rows, part.places] = logits
+        else:
+            again.append(part)
+    out -= scan.top[:, None]
+    for rows, places, logits, top, _ in again:
+        assert rows is not None
+        assert isinstance(places, Tensor)
+        at, found = (logits > -torch.inf).T.nonzero(as_tuple=True)
+        # Relative to the leader they are exact; its own logit may be so large that it is not.
+        out[rows[at], places[found]] = logits.T[at, found] + (top - scan.top[rows])[at]
+    out[torch.arange(len(z), device=z.device), scan.leader] = 0.0
+    out[scan.copies] = 0.0
+    return out, scan.top + scan.origin
 
 
 def tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, accuracy: Accuracy) -> Tensor:
     """Σ_j w_j c_j (y_j − D), (B, D), with the c_j of `Tilt`."""
-    mean, direction, by_distance = tilt.mean, tilt.direction, tilt.by_distance
     out = torch.zeros_like(z)
-    squares = 2 * points.half_norms.to(z.device)
-    offset = (direction * mean).sum(1)
-    mean_square = mean.square().sum(1)
-    for rows, index, scores, _, block in logits(points, z, sigma, single=single, memory=accuracy.memory):
-        at = slice(None) if rows is None else rows
-        centre = mean[at]
-        log_weights = scores.sub_(tilt.log_total[at, None])
-        coefficient = (direction[at].to(block.dtype) @ block.T).double() - offset[at, None]
-        coefficient += tilt.by_log_weight[at, None] * log_weights
-        if by_distance.any():
-            distance = squares[index] - 2 * (centre.to(block.dtype) @ block.T).double() + mean_square[at, None]
-            coefficient += by_distance[at, None] * distance
-        coefficient *= log_weights.exp()
-        out[at] += (coefficient.to(block.dtype) @ block).double() - coefficient.sum(1, keepdim=True) * centre
+    for part in tilted(points, z, sigma, tilt, single=single, memory=accuracy.memory):
+        at = slice(None) if part.rows is None else part.rows
+        weights = part.coefficient * part.weights
+        sums = combinations(weights, part.block)
+        out[at] += sums - weights.sum(0)[:, None] * tilt.mean[at]
     return out
+
+
+class Tilted(NamedTuple):
+    """Weights w_j, coefficients c_j and ‖y_j − D‖², (n, b) float64, and y_j − c, (n, D), of the queries `rows`."""
+
+    rows: Tensor | None
+    weights: Tensor
+    coefficient: Tensor
+    distance: Tensor
+    block: Tensor
+
+
+def tilted(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, memory: int) -> Iterator[Tilted]:
+    """The terms of `tilt`'s sum, block by block."""
+    squares = 2 * points.half_norms.to(z.device)
+    offset, mean_square = (tilt.direction * tilt.mean).sum(1), tilt.mean.square().sum(1)
+    scan = Scan(points, z, sigma, single=single, memory=memory)
+    for rows, places, logits, top, block in scan.parts():
+        at = slice(None) if rows is None else rows
+        log_weights = logits.clamp_(min=_LEAST).add_(top + (scan.origin - tilt.log_total)[at])
+        coefficient = products(block, tilt.direction[at].to(block.dtype)).double() - offset[at]
+        inner = products(block, tilt.mean[at].to(block.dtype)).double()
+        distance = (squares[places, None] - 2 * inner + mean_square[at]).clamp_min(0)
+        coefficient += tilt.by_log_weight[at] * log_weights + tilt.by_distance[at] * distance
+        yield Tilted(rows, log_weights.exp(), coefficient, distance, block)

@@ -19,9 +19,12 @@ __all__ = ["Evaluator"]
 
 _QUERIES = 4096
 """Most queries that pass over the data together; more gain nothing and push a block's logits out of cache."""
-
-
-_METHODS: dict[str, Method] = {"dense": dense, "keops": keops, "screened": screened}
+_LARGE, _MANY = 2048, 2000
+"""Values of an image, and images, from which on screening pays."""
+_BLURRED = 0.15
+"""tr Cov[x0]/σ², nats, below which it does not."""
+_MATRIX = 64
+"""Values of a point up to which the matrix of logits costs a GPU more than the products."""
 
 
 class Evaluator:
@@ -39,55 +42,65 @@ class Evaluator:
             keops.require()
         self.points, self.accuracy = points, accuracy
 
-    def choose(self, z: Tensor, *, single: bool) -> Method:
-        """The module that does the sums for the queries z.
+    def choose(self, sigma: Tensor, *, single: bool) -> list[tuple[Method, Tensor]]:
+        """The modules that do the sums, each with the rows of sigma, (b,) int64, that it does.
 
-        "auto" on the CPU, measured on 2 cores (`bench/run.py --parts crossovers`): for D = 1 keops is 2 to 3 times
-        faster than dense, for D = 2 they are level, for D = 8 dense is 3 times faster, for D = 64 over 20 times. KeOps
-        compiles for about 8 s once for every D, so it is taken for D = 1 and at least 2·10⁹ pairs of query and point,
-        where dense needs about 15 s. Images kept as bytes, of at least 2,048 values, are screened where the processor
-        multiplies bytes fast: 10,000 and 70,000 patches of 64×64×3 in 0.1 to 0.9 of dense's time, least for few queries
-        and low noise; 2,429 emoji of that size or of 32×32×3 in 0.15 to 1.1 for up to 64 queries. On a GPU, where no
-        run was measured, keops is taken for D <= 64, the range in which a (B, N) matrix rather than the products is the
-        cost.
+        "auto" looks at the data, the processor and each row's own sigma; neither at other rows nor at a clock. Images
+        kept as bytes, 2,000 or more of at least 2,048 values, are screened where the processor multiplies bytes fast,
+        unless the posterior is so blurred that hardly a point can be left out: where tr Cov[x0]/σ² is below 0.15 nats.
+        Measured on 2 cores (`bench/run.py --parts crossovers`), 8,000 patches and as many images of noise, 4 and 64
+        queries, took 0.11 to 1.0 of dense's time above, least for few queries and low noise, and up to 2.5 below. Other
+        data are dense's on the CPU, where KeOps is no faster from D = 2 on. On a GPU, where no run was measured, keops
+        is taken for D <= 64, the range in which a (B, N) matrix rather than the products is the cost.
         """
-        if len(z) == 0:
-            return dense  # KeOps cannot reduce for no queries.
-        if self.accuracy.method == "screened" and not (single and self.points.bytes):
-            return dense  # As it would itself.
-        if self.accuracy.method != "auto":
-            return _METHODS[self.accuracy.method]
-        points = self.points
-        if single and points.bytes and points.dim >= 2048 and points.size >= 2000 and z.device.type == "cpu":
-            few = len(z) <= 64 or points.size >= 10_000
-            return screened if few and fast_bytes() else dense
-        if z.device.type == "cuda":
-            worthwhile = self.points.dim <= 64
-        else:
-            worthwhile = self.points.dim == 1 and len(z) * self.points.size >= 2 * 10**9
-        return keops if worthwhile and keops.available() else dense
+        points, method = self.points, self.accuracy.method
+        rows = _rows(sigma)
+        images = single and points.bytes
+        if method == "keops" and len(sigma):  # It cannot reduce for no queries.
+            return [(keops, rows)]
+        if method == "screened" and images and len(sigma):
+            return [(screened, rows)]
+        if method == "auto" and sigma.device.type == "cuda" and len(sigma):
+            return [(keops if points.dim <= _MATRIX and keops.available() else dense, rows)]
+        large = images and points.dim >= _LARGE and points.size >= _MANY
+        if method == "auto" and large and sigma.device.type == "cpu" and fast_bytes():
+            spread = points.dim * (points.standard_deviation / points.unit / sigma).square()
+            parts: list[tuple[Method, Tensor]] = [
+                (screened, rows[spread >= _BLURRED]),
+                (dense, rows[spread < _BLURRED]),
+            ]
+            return [part for part in parts if len(part[1])] or parts[1:]
+        return [(dense, rows)]
 
     @ours()
     def moments(self, z: Tensor, sigma: Tensor, *, single: bool) -> Moments:
         """The running sums of every query."""
-        method = self.choose(z, single=single)
-        parts = [
-            method.moments(self.points, z[part], sigma[part], single=single, accuracy=self.accuracy)
-            for part in self._parts(len(z))
-        ]
-        out = parts[0] if len(parts) == 1 else Moments.cat(parts)
-        out.method = out.method or method.__name__.rpartition(".")[2]
+        chosen = self.choose(sigma, single=single)
+        out = Moments(len(z), self.points.dim, z.device)
+        for method, rows in chosen:
+            parts = [
+                method.moments(self.points, z[part], sigma[part], single=single, accuracy=self.accuracy)
+                for part in self._parts(rows)
+            ]
+            sums = parts[0] if len(parts) == 1 else Moments.cat(parts)
+            name = sums.method or method.__name__.rpartition(".")[2]
+            if len(chosen) == 1:
+                out = sums
+            else:
+                out.put(rows, sums)
+            out.method = f"{out.method}, {name}" if out.method and len(chosen) > 1 else name
         return out
 
     @ours()
     def tilt(self, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool) -> Tensor:
         """Σ_j w_j c_j (y_j − D) with the c_j of `Tilt`, (B, D)."""
-        method = self.choose(z, single=single)
-        parts = [
-            method.tilt(self.points, z[part], sigma[part], tilt.at(part), single=single, accuracy=self.accuracy)
-            for part in self._parts(len(z))
-        ]
-        return torch.cat(parts)
+        out = torch.zeros_like(z)
+        for method, rows in self.choose(sigma, single=single):
+            for part in self._parts(rows):
+                out[part] = method.tilt(
+                    self.points, z[part], sigma[part], tilt.at(part), single=single, accuracy=self.accuracy
+                )
+        return out
 
     @ours()
     def tilted_square(self, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool) -> Tensor:
@@ -95,7 +108,7 @@ class Evaluator:
         memory = self.accuracy.memory
         parts = [
             tilted_square(self.points, z[part], sigma[part], tilt.at(part), single=single, memory=memory)
-            for part in self._parts(len(z))
+            for part in self._parts(_rows(sigma))
         ]
         return torch.cat(parts)
 
@@ -112,18 +125,13 @@ class Evaluator:
                 f"weights of {len(z)} queries over {self.points.size} points need {need:,} bytes, over the budget of "
                 f"{self.accuracy.memory:,}: raise memory=, take fewer queries, or use posterior()"
             )
-        return self.log_weights(z, sigma, single=single).softmax(1)
+        return self._logits(z, sigma, single=single)[0].softmax(1)
 
     @ours()
     def log_weights(self, z: Tensor, sigma: Tensor, *, single: bool) -> Tensor:
         """The logits behind `weights`, (B, N) float64; −inf where the weight is given 0."""
-        scores = torch.full((len(z), self.points.size), -torch.inf, dtype=torch.float64, device=z.device)
-        for rows, index, part, _, _ in dense.logits(self.points, z, sigma, single=single, memory=self.accuracy.memory):
-            if rows is None:
-                scores[:, index] = part
-            else:
-                scores[rows[:, None], index] = part
-        return scores
+        logits, top = self._logits(z, sigma, single=single)
+        return logits.add_(top[:, None])
 
     def nearest(self, z: Tensor) -> Tensor:
         """The data point nearest to each query, (B,); the first in the data among equals."""
@@ -134,11 +142,17 @@ class Evaluator:
         """S(δ) of `optimal.capture` for the points `index`, (B,), and every δ in `trials`: (B, len(trials)) float64."""
         parts = [
             drift_bounds(self.points, z[part], sigma[part], index[part], trials, memory=self.accuracy.memory)
-            for part in self._parts(len(z))
+            for part in self._parts(_rows(sigma))
         ]
         return torch.cat(parts)
 
-    def _parts(self, batch: int) -> list[slice]:
-        """The queries in groups whose float64 temporaries take at most a quarter of the budget."""
-        size = max(1, min(_QUERIES, self.accuracy.memory // (4 * 6 * 8 * self.points.dim)))
-        return [slice(start, start + size) for start in range(0, max(batch, 1), size)]
+    def _logits(self, z: Tensor, sigma: Tensor, *, single: bool) -> tuple[Tensor, Tensor]:
+        return dense.log_weights(self.points, z, sigma, single=single, memory=self.accuracy.memory)
+
+    def _parts(self, rows: Tensor) -> list[Tensor]:
+        """The rows in groups whose float64 temporaries take at most a quarter of the budget."""
+        return list(rows.split(max(1, min(_QUERIES, self.accuracy.memory // (4 * 6 * 8 * self.points.dim)))))
+
+
+def _rows(sigma: Tensor) -> Tensor:
+    return torch.arange(len(sigma), dtype=torch.int64, device=sigma.device)

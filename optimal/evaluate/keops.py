@@ -2,7 +2,8 @@
 
 Charlier, Feydy, Glaunès, Collin, Durif 2021, "Kernel Operations on the GPU, with Autodiff, without Memory Overflows".
 Each of the three formulas below is compiled once for each D (about 5 s, then kept on disk), and all arithmetic is in
-float64. The logits are those of `dense`: l_j = (z·(y_j − c) − h_j)/σ².
+float64. The logits are l_j = (z·(y_j − c) − h_j)/σ²; queries for which these may be off by more than 1e-6 nats are left
+to `dense`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from . import dense
 from .keops_library import Unavailable, compiler, reduction, required_compiler
 from .moments import Moments
 from .protocol import Accuracy, Tilt
+from .scan import TIE, logit_error
 
 __all__ = ["available", "moments", "require", "tilt"]
 
@@ -48,7 +50,11 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
         ValueError: KeOps fails where it was asked for; where "auto" chose it, dense takes its place, with a warning.
     """
     try:
-        return _moments(points, z, sigma, accuracy)
+        sums = _moments(points, z, sigma, accuracy)
+        rows = _close(points, z, sigma, sums.log_total)
+        if len(rows):
+            sums.put(rows, dense.moments(points, z[rows], sigma[rows], single=single, accuracy=accuracy))
+        return sums
     except Unavailable as error:
         _instead(error, accuracy)
     return dense.moments(points, z, sigma, single=single, accuracy=accuracy)
@@ -61,10 +67,19 @@ def tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, 
         ValueError: as for `moments`.
     """
     try:
-        return _tilt(points, z, sigma, tilt, accuracy)
+        out = _tilt(points, z, sigma, tilt, accuracy)
+        rows = _close(points, z, sigma, tilt.log_total)
+        if len(rows):
+            out[rows] = dense.tilt(points, z[rows], sigma[rows], tilt.at(rows), single=single, accuracy=accuracy)
+        return out
     except Unavailable as error:
         _instead(error, accuracy)
     return dense.tilt(points, z, sigma, tilt, single=single, accuracy=accuracy)
+
+
+def _close(points: Points, z: Tensor, sigma: Tensor, log_total: Tensor) -> Tensor:
+    """Queries whose logits by products may be off by more than 1e-6 nats: `dense` takes differences there."""
+    return (logit_error(points, z, sigma, log_total, torch.float64) > TIE).nonzero().squeeze(1)
 
 
 def _moments(points: Points, z: Tensor, sigma: Tensor, accuracy: Accuracy) -> Moments:

@@ -73,6 +73,13 @@ class Moments:
         else:
             self.mean[rows] = self.mean[rows] * ours[:, None] + theirs[:, None] * mean
 
+    def lead(self, index: Tensor, top: Tensor) -> None:
+        """Say who leads, (B,), with which logit, and make the sums relative to it."""
+        factor, shift = torch.exp(self.top - top), self.top - top
+        self.energy = factor * (self.energy + shift * self.total)
+        self.total, self.square, self.mean = factor * self.total, factor * self.square, factor[:, None] * self.mean
+        self.top, self.index = top, index
+
     @classmethod
     def cat(cls, parts: list[Moments]) -> Moments:
         """The sums of several groups of queries, one after another."""

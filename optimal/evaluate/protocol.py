@@ -63,7 +63,7 @@ class Tilt:
     by_log_weight: Tensor
     by_distance: Tensor
 
-    def at(self, part: slice) -> Tilt:
+    def at(self, part: slice | Tensor) -> Tilt:
         """Of some of the queries."""
         return Tilt(*(getattr(self, field.name)[part] for field in dataclasses.fields(self)))
 

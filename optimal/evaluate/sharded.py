@@ -178,6 +178,9 @@ class ShardedEvaluator(Evaluator):
             scores[:, mine] = self.own.log_weights(z, sigma, single=single)
         return self._ranks.maximum(scores, "merge of the weights") if len(z) else scores
 
+    def _logits(self, z: Tensor, sigma: Tensor, *, single: bool) -> tuple[Tensor, Tensor]:
+        return self.log_weights(z, sigma, single=single), torch.zeros_like(sigma)
+
     def nearest(self, z: Tensor) -> Tensor:
         self._ranks.agree("nearest", z.device, x=z)
         row = torch.full((len(z), 2), torch.inf, dtype=torch.float64, device=z.device)

@@ -1,0 +1,348 @@
+"""One pass over the data: the logits of every query, block by block, each as exact as it matters.
+
+With z = x − c and h_j = ½‖y_j − c‖² the logits of Eq. 43 are l_j = (z·(y_j − c) − h_j)/σ², up to the same number for
+all j. There are three ways to them, and each query goes on to the next where its error matters:
+
+1. float32 products (float64 where x is, and for events of at most 16 values). Where their error may exceed 8e-4 nats,
+   the points within 10 nats of the leader are set aside, and further down as far as a weight does not make up for the
+   error; unless more than 192 share, whose errors average out, up to 1e-2 nats. From 0.2 nats on, and from 1e-3 where
+   every logit counts, products only select: points within 30 nats of the leader are set aside, all others left out.
+2. float64 products of what is set aside, a few points a query as a rule.
+3. leads over the leader, by the differences of the points themselves (`optimal.points.differences`), where the error of
+   float64 products may exceed 1e-6 nats. Copies of a point are told from near-copies, and have equal logits.
+
+Error, estimated. The error of products is that of their size, and grows with the points that matter, not with the
+farthest: a point within W nats of the leader lies no further from x than r, r² = d² + 2Wσ², d the leader's distance, so
+‖y_j − c‖ <= ρ = min(max_k ‖y_k − c‖, ‖z‖ + r). With that,
+
+    error <= ROUNDING · (min(‖z‖ρ, |σ² l| + Wσ² + ½ρ²) + 4‖z‖ρ/√D)/σ² + (log2 D + 6) u ½ρ²/σ²        nats,
+
+`ROUNDING` calibrated by bench/rounding.py; the last term is the rounding of h_j, u = 2⁻⁵³. Further points have larger
+errors, but trail by more. Events of one to three values are compared by differences at once, l_j = −‖z − (y_j −
+c)‖²/2σ², whose error is a few units of 2⁻⁵³ of l_j itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..points import Points, evenly
+from ..points.differences import leads
+from ..points.rounding import UNIT, halvings
+
+__all__ = ["ROUNDING", "TIE", "Part", "Scan", "combinations", "logit_error", "products"]
+
+_WINDOW = 30.0
+"""Points further below the leader than this many nats are left out."""
+_WINDOW_EXACT = 700.0
+"""The same for x in float64, which gets what is far below σ² to its own precision: the range of exponentials."""
+_TOLERANCE = 1e-3
+"""Largest error of a float32 logit, in nats, that is let through; the error itself is typically 100 times smaller."""
+TIE = 1e-6
+"""Largest error of a float64 product, in nats, that is let through."""
+_LEAD, _LEADERS = 10.0, 192
+"""Points within so many nats of the leader make up the result, and a query that has no more than so many is sharp."""
+_SHARP, _SPREAD = 8e-4, 1e-2
+"""Errors of float32 logits, nats, from which on the leading points are scored in float64; up to the second only where
+they are few, since the errors of many are independent and average out."""
+_HOPELESS = 0.2
+"""Error of float32 logits, nats, from which on no weight makes up for it."""
+_TIES = 256
+"""Candidates for the lead that are compared one by one; of more, `Points.nearest` finds the first."""
+ROUNDING = {torch.float32: 128 * 2.0**-24, torch.float64: 128 * 2.0**-53}
+"""Rounding of a product in units of |z·y| + 4‖z‖‖y‖/√D, in sums of `_INNER` values; see bench/rounding.py."""
+_INNER = 512
+"""Values after which a product starts a new sum. A sum of equal values, of images of one colour, is off by a quarter of
+its length."""
+_BLOCK_BYTES = 12 * 2**20
+"""Points are multiplied twice while they are in cache, in pieces of this size."""
+_AGAIN_BYTES = 8 * 2**20
+"""Points are scored again in pieces of this size in float64."""
+_GROUP = 32
+"""Queries that are scored again together."""
+_PAIR_BYTES = 64
+"""Of memory for a pair of query and point that is set aside."""
+_SMALL = 16
+"""Up to this many values in an event, float64 costs little: exponentials dominate."""
+_FEW = 16
+"""Queries below which a product is several times faster with them as its rows; from there on, it is slower."""
+_CLOSE = 3
+"""Up to this many, differences cost no more than products."""
+
+
+class Part(NamedTuple):
+    """Logits of some queries over some points.
+
+    Attributes:
+        rows: (b,) the queries, None for all of them.
+        places: the points, a slice or (n,).
+        logits: (n, b) float64, relative to `top`; −inf for points that come elsewhere. The reader may write to it.
+        top: (b,) float64.
+        block: (n, D) y − c, in the precision that these logits need; overwritten when the iteration goes on.
+    """
+
+    rows: Tensor | None
+    places: slice | Tensor
+    logits: Tensor
+    top: Tensor
+    block: Tensor
+
+
+class _Pairs(NamedTuple):
+    """Queries and points that are looked at again: rows, points (P,), their logits so far, and whether set aside."""
+
+    rows: Tensor
+    points: Tensor
+    logits: Tensor
+    aside: Tensor
+
+    def where(self, chosen: Tensor) -> _Pairs:
+        return _Pairs(*(each[chosen] for each in self))
+
+
+def _where(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns and rows of what is true in a mask of which hardly anything is: eight values are looked at in one."""
+    flat = mask.view(-1)
+    even = flat[: len(flat) // 8 * 8].view(torch.int64).nonzero()
+    eight = torch.arange(8, dtype=torch.int64, device=mask.device)
+    found = torch.cat([(8 * even + eight).view(-1), torch.arange(len(flat) // 8 * 8, len(flat), device=mask.device)])
+    found = found[flat[found]]
+    return found % mask.shape[1], found // mask.shape[1]
+
+
+def products(block: Tensor, queries: Tensor) -> Tensor:
+    """(n, b): a block (n, D) times queries (b, D), in sums of `_INNER` terms."""
+    few = len(queries) < _FEW
+    a, b = (queries, block) if few else (block, queries)
+    out = torch.mm(a[:, :_INNER], b[:, :_INNER].T)
+    for first in range(_INNER, block.shape[1], _INNER):
+        # Not by `addmm`, which may go on with the sum that it is given.
+        out += torch.mm(a[:, first : first + _INNER], b[:, first : first + _INNER].T)
+    return out.T if few else out
+
+
+def combinations(weights: Tensor, block: Tensor) -> Tensor:
+    """(b, D) float64: Σ_j w_j y_j for weights (n, b), in the precision of the block (n, D)."""
+    weights = weights.to(block.dtype)
+    few = weights.shape[1] < _FEW
+    return (weights.T @ block if few else (block.T @ weights).T).double()
+
+
+def logit_error(points: Points, z: Tensor, sigma: Tensor, top: Tensor, dtype: torch.dtype) -> Tensor:
+    """Estimate of the error of products of type `dtype` for the points within 30 nats of the leader, nats, (B,).
+
+    Args:
+        z: (B, D) float64; sigma: (B,).
+        top: (B,) float64, the leader's logit, (z·(y − c) − h)/σ².
+    """
+    square, norm = sigma.square(), z.norm(dim=1)
+    nats = _WINDOW * square
+    reach = ((norm.square() - 2 * square * top).clamp_min(0) + 2 * nats).sqrt()
+    farthest = (norm + reach).clamp_max(points.radius)
+    half = 0.5 * farthest.square()
+    size = torch.minimum(norm * farthest, (square * top).abs() + nats + half) + 4 * norm * farthest / points.dim**0.5
+    return (ROUNDING[dtype] * size + (halvings(points.dim) + 6) * UNIT * half) / square
+
+
+class Scan:
+    """The logits of queries over all points; see the module.
+
+    Args:
+        points: the points.
+        z: (B, D) float64, the queries as the points reduce them.
+        sigma: (B,) float64, in units of the points.
+        single: whether float32 products may be used at all.
+        memory: bytes for temporaries.
+        every: whether the logit of every point within 30 nats of the leader counts, and not only its weight.
+
+    Attributes:
+        origin: (B,) float64, to be added to `top` and to `Part.top`: l_j = logits + top + origin.
+        leader: (B,) int64, the most probable point, the first in the data among equals; known at the end.
+        top: (B,) float64, its logit.
+        copies: rows and points, (P,) each, that are known to be equal to the leader of their row.
+    """
+
+    def __init__(self, points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: int, every: bool = False):
+        self.points, self.z, self.sigma = points, z, sigma
+        self.single = single and points.dim > _SMALL
+        self.precision = sigma.square().reciprocal()
+        self.half_norms = points.half_norms.to(z.device)
+        self.close = points.dim <= _CLOSE
+        self.origin = torch.zeros_like(sigma)
+        if self.close:
+            self.origin = 0.5 * z.square().sum(1) * self.precision
+        self.leader = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+        self.top = torch.full_like(sigma, -torch.inf)
+        self.copies = self.leader[:0], self.leader[:0]
+        self._best = self.top.clone()
+        self._window = _WINDOW if single else _WINDOW_EXACT
+        self._every = every
+        self._dtype = torch.float32 if self.single else torch.float64
+        self._memory, self._most = memory, max(2**16, memory // (4 * _PAIR_BYTES))
+        self._near = torch.zeros_like(self.leader)
+        self._kept: list[_Pairs] = []
+        self._aside = 0
+
+    def parts(self) -> Iterator[Part]:
+        """All points, block by block; then, once more and exactly, those that were set aside."""
+        points, batch = self.points, len(self.z)
+        itemsize = 4 if self.single else 8
+        in_cache = evenly(points.size, max(1, _BLOCK_BYTES // (itemsize * points.dim)))
+        count = min(points.block_rows(batch, self._memory, itemsize), in_cache)
+        buffer = torch.empty(count, points.dim, dtype=self._dtype, device=self.z.device)
+        scratch = None if self.single else torch.empty(count, points.dim, dtype=torch.float32, device=self.z.device)
+        logits = torch.empty(count, batch, dtype=torch.float64, device=self.z.device)
+        queries = self.z.to(self._dtype)
+        for start in range(0, points.size, count):
+            index = slice(start, min(start + count, points.size))
+            block = points.read(index, buffer[: index.stop - start], scratch)
+            out = logits[: len(block)]
+            if self.close:
+                self._differences(block, self.z, self.precision, out)
+            else:
+                out.copy_(products(block, queries))
+                out.sub_(self.half_norms[index, None]).mul_(self.precision)
+            yield from self._taken(index, out, block)
+        self._settle()
+        yield from self._again()
+
+    def error(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Estimate of the error of the logits near the leader, as far as it is known, nats, (B,)."""
+        if self.close:
+            return 8 * UNIT * (self._best.abs() + _WINDOW)
+        return logit_error(self.points, self.z, self.sigma, self._best, dtype or self._dtype)
+
+    def _taken(self, index: slice, logits: Tensor, block: Tensor) -> Iterator[Part]:
+        """The part of a block that can be trusted; what cannot is set aside."""
+        top = logits.amax(0)
+        best = self._best = torch.maximum(self._best, top)
+        error = self.error()
+        doubt, sharp, window = self._chosen(error)
+        floor = best - 2 * error
+        near = logits >= torch.where(sharp, floor - window, floor)
+        if self.single:
+            self._near += near.sum(0)
+            spread = sharp & (error <= (_TOLERANCE if self._every else _SPREAD)) & (self._near > _LEADERS)
+            if spread.any():
+                sharp &= ~spread
+                near &= (logits >= floor) | ~spread
+        rows, places = _where(near)
+        values, aside = logits[places, rows], sharp[rows]
+        self._kept.append(_Pairs(rows, places + index.start, values, aside))
+        if sharp.any():
+            logits[places[aside], rows[aside]] = -torch.inf
+            self._aside += int(aside.sum())
+        chosen = (~doubt & (top >= floor - self._window)).nonzero().squeeze(1)
+        if len(chosen) == len(best):
+            yield Part(None, index, logits.sub_(best), best, block)
+        elif len(chosen):
+            yield Part(chosen, index, logits[:, chosen].sub_(best[chosen]), best[chosen], block)
+        if self._aside > self._most:
+            self._settle()
+            yield from self._again()
+
+    def _chosen(self, error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """By their error, queries that products only select for, and those that set points aside; how many nats down.
+
+        Further down, the weight makes up for the error.
+        """
+        if not self.single:
+            return torch.zeros_like(error, dtype=torch.bool), error > TIE, torch.full_like(error, _WINDOW)
+        doubt = error > (_TOLERANCE if self._every else _HOPELESS)
+        sharp = error > _SHARP
+        window = _LEAD + (error / _TOLERANCE).clamp_min(1).log()
+        return doubt, sharp, torch.where(doubt, _WINDOW, window)
+
+    def _settle(self) -> None:
+        """Find the leader among the points seen so far, and its logit."""
+        kept = _Pairs(*(torch.cat(each) for each in zip(*self._kept, strict=True)))
+        error = self.error()
+        kept = kept.where(kept.logits >= (self._best - 2 * error - self._window)[kept.rows])
+        self._kept = [kept]
+        ties = kept.where(kept.logits >= (self._best - 2 * error)[kept.rows])
+        count = ties.rows.bincount(minlength=len(self.z))
+        many = count > _TIES
+        if many.any():
+            self.leader[many] = self.points.nearest(self.z[many])
+            ties = ties.where(~many[ties.rows])
+        rows, index = ties.rows, ties.points
+        first = torch.full_like(self.leader, self.points.size)
+        leading = ties.logits == self._best[rows]
+        self.leader = torch.where(many, self.leader, first.scatter_reduce(0, rows[leading], index[leading], "amin"))
+        tied = (count > 1)[rows]
+        if tied.any():
+            self._compare(rows[tied], index[tied])
+        block = torch.empty(len(self.z), self.points.dim, dtype=torch.float64, device=self.z.device)
+        self.points.read(self.leader.to(self.points.device), block)
+        if self.close:
+            self.top = -0.5 * (self.z - block).square_().sum(1) * self.precision
+        else:
+            self.top = ((self.z * block).sum(1) - self.half_norms[self.leader]) * self.precision
+
+    def _compare(self, rows: Tensor, index: Tensor) -> None:
+        """The leader by differences, of pairs that products do not tell apart."""
+        while True:
+            found = leads(self.points, self.z, self.leader, rows, index)
+            least = found.lead.new_zeros(len(self.z)).scatter_reduce_(0, rows, found.lead, "amin")
+            better = (found.lead == least[rows]) & (found.lead < -found.error)
+            if not better.any():
+                break
+            # A better one is nearer for certain, so that none comes twice.
+            self.leader[rows[better]] = index[better]
+        equal = found.lead <= found.error
+        first = torch.full_like(self.leader, self.points.size).scatter_reduce(0, rows[equal], index[equal], "amin")
+        self.leader = torch.where(first < self.points.size, first, self.leader)
+        same = leads(self.points, self.z, self.leader, rows, index).half_square == 0
+        self.copies = rows[same], index[same]
+
+    def _again(self) -> Iterator[Part]:
+        """What was set aside, in float64: by products, or by differences where these are not exact enough."""
+        (kept,) = self._kept
+        aside = kept.where(kept.aside)
+        if len(aside.rows) == 0:
+            return
+        self._kept, self._aside = [kept._replace(aside=torch.zeros_like(kept.aside))], 0
+        by_leads = self.error(torch.float64) > TIE
+        order = torch.argsort(aside.rows, stable=True)
+        aside = aside.where(order)
+        for group in aside.rows.unique_consecutive().split(_GROUP):
+            first, last = torch.searchsorted(aside.rows, group[[0, -1]] + torch.tensor([0, 1], device=group.device))
+            pairs = aside.where(slice(int(first), int(last)))  # pyright: ignore[reportArgumentType]
+            yield from self._exact(group, pairs.rows, pairs.points, by_leads)
+
+    def _exact(self, group: Tensor, rows: Tensor, points_of: Tensor, by_leads: Tensor) -> Iterator[Part]:
+        points, top = self.points, self.top[group]
+        index, places = points_of.unique(return_inverse=True)
+        columns = torch.searchsorted(group, rows)
+        exact = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+        sharp = by_leads[rows].nonzero().squeeze(1)
+        if len(sharp):
+            lead = leads(points, self.z, self.leader, rows[sharp], points_of[sharp]).lead
+            exact[sharp] = -lead * self.precision[rows[sharp]]
+        z, precision = self.z[group], self.precision[group]
+        for start, block in points.blocks(max(1, _AGAIN_BYTES // (8 * points.dim)), self.z.device, index):
+            part = slice(start, start + len(block))
+            if self.close:
+                scores = torch.empty(len(block), len(group), dtype=torch.float64, device=z.device)
+                self._differences(block, z, precision, scores)
+            else:
+                scores = products(block, z).sub_(self.half_norms[index[part], None]).mul_(precision)
+            here = ((places >= part.start) & (places < part.stop)).nonzero().squeeze(1)
+            row, column = places[here] - start, columns[here]
+            logits = torch.full_like(scores, -torch.inf)
+            found = scores[row, column] - top[column]
+            logits[row, column] = torch.where(by_leads[rows[here]], exact[here], found)
+            yield Part(group, index[part], logits, top, block)
+
+    @staticmethod
+    def _differences(block: Tensor, z: Tensor, precision: Tensor, out: Tensor) -> None:
+        torch.sub(block[:, :1], z[:, 0], out=out)
+        out.mul_(out)
+        for axis in range(1, block.shape[1]):
+            difference = block[:, axis, None] - z[:, axis]
+            out.addcmul_(difference, difference)
+        out.mul_(-0.5 * precision)

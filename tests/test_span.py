@@ -104,14 +104,14 @@ def test_what_is_left_out_is_estimated_and_the_error_measured(clusters: Dataset,
     reduced(u, sigma)
     scores = (coefficients @ points) @ points.T - D.points.half_norms
     logs = (scores / sigma**2).log_softmax(1)
-    off = reduced._weights(torch.arange(64), u, sigma)[1].double().log() - logs
+    off = reduced.weights(torch.arange(64), u, sigma)[1].double().log() - logs
     off -= (logs.exp() * off).sum(1, keepdim=True)
     actual = (logs.exp() * off.square()).sum(1).sqrt()
     assert (actual <= 2 * reduced.error).all()
     assert actual.mean() > 0.3 * reduced.error.mean()
     # Without the projections they are off by much more.
     u[:, 13 : 13 + SKETCH] = 0.0
-    without = reduced._weights(torch.arange(64), u, sigma)[1].double().log() - logs
+    without = reduced.weights(torch.arange(64), u, sigma)[1].double().log() - logs
     without -= (logs.exp() * without).sum(1, keepdim=True)
     assert (logs.exp() * without.square()).sum(1).sqrt().mean() > 2 * actual.mean()
 

@@ -12,6 +12,7 @@ import copy
 import functools
 import hashlib
 import math
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,8 @@ from .proof import CHANCE, GRAIN
 
 __all__ = ["SUM_COLUMNS", "Digits", "Streams", "fast_bytes", "product"]
 
+_int_mm: Callable[[Tensor, Tensor], Tensor] = operator.attrgetter("_int_mm")(torch)
+"""The product of matrices of bytes, which has no public name."""
 _IN_CACHE = 2**17
 """Values written in digits at a time."""
 _EXACT_COLUMNS = 2**10
@@ -64,7 +67,7 @@ def _bytes(a: Tensor, b: Tensor) -> Tensor:
         a = torch.nn.functional.pad(a, (0, int(inner == 1), 0, int(rows == 1)))
         b = torch.nn.functional.pad(b, (0, int(columns == 1), 0, int(inner == 1)))
     a, b = (x if x.is_contiguous() or x.T.is_contiguous() else x.contiguous() for x in (a, b))
-    return torch._int_mm(a, b)[:rows, :columns]  # pyright: ignore[reportPrivateImportUsage]
+    return _int_mm(a, b)[:rows, :columns]
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -99,13 +102,13 @@ class Streams:
     def of(self, rows: list[int]) -> Streams:
         """Those of some rows."""
         out = copy.copy(self)
-        out._rows = [self._rows[row] for row in rows]
+        vars(out).update(_rows=[self._rows[row] for row in rows])
         return out
 
     def other(self) -> Streams:
         """Numbers of the same rows for another purpose."""
         out = copy.copy(self)
-        out._purpose = self._purpose + 1
+        vars(out).update(_purpose=self._purpose + 1)
         return out
 
     def draw(self, row: int, part: int, count: int) -> Tensor:
@@ -170,7 +173,7 @@ class Digits:
         out = copy.copy(self)
         for name in ("rest", "step", "left", "reach", "error", "digits"):
             setattr(out, name, getattr(self, name)[rows])
-        out._streams = None if self._streams is None else self._streams.of(rows.tolist())
+        vars(out).update(_streams=None if self._streams is None else self._streams.of(rows.tolist()))
         return out
 
     def next(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,8 @@ class FlowMap:
     the default tolerance; within 5e-5 σ at 1e-6. Measured, against the closed form on the line, next to the borders of
     66 random data sets at six σ each: of 4,752 starts each, wrong were 4 at 2e-4 σ and none at 4e-4 σ and beyond. Of 60
     sets at a tolerance of 1e-6, with 234 calls a row for 85, the farthest wrong one was at 1.6e-5 σ, the largest
-    distance tried; 5e-5 σ is held by tests on other sets. `captured` says from where on it is proven that the state which the integration has reached ends there, not that it has reached the right one.
+    distance tried; 5e-5 σ is held by tests on other sets. `captured` says from where on it is proven that the state
+    which the integration has reached ends there, not that it has reached the right one.
     Where nothing decides, as between two points at exactly equal distance, a row goes to the nearest data point, the
     first in the data among equals; its `captured` is then 0.
 

@@ -127,14 +127,14 @@ class SpanDenoiser:
 
     def _evaluated(self, rows: Tensor, u: Tensor, sigma: float) -> Tensor:
         """D at u, by the weights of all points; the mean is the candidates' where they have all of it."""
-        left, weights = self._weights(rows, u, sigma)
+        left, weights = self.weights(rows, u, sigma)
         mean, doubt = self._summed(rows, left, weights, sigma)
         unsafe, by = self._unsafe(rows, left, weights, sigma)
         again = ((doubt > self.tolerance) | unsafe).nonzero().squeeze(1)
         if len(again):
             near = weights[again] > math.exp(-_WINDOW) * weights[again].amax(1, keepdim=True)
             self._compute(rows[again], u[again], sigma, near.any(0) | by)
-            left[again], weights[again] = self._weights(rows[again], u[again], sigma)
+            left[again], weights[again] = self.weights(rows[again], u[again], sigma)
             mean[again], doubt[again] = self._summed(rows[again], left[again], weights[again], sigma)
         self.error[rows] = torch.maximum(self.error[rows], doubt)
         self.candidates.add(rows, weights)
@@ -159,7 +159,7 @@ class SpanDenoiser:
         alpha = torch.where(known[:, 0] > 0, u[:, 0] / known[:, 0], 0.0)
         return alpha, u - alpha[:, None] * known
 
-    def _weights(self, rows: Tensor, u: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    def weights(self, rows: Tensor, u: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         """The projections of what is left out of u, (b, S) float64, and the weights of all points, (b, N) float32."""
         alpha, rest = self._left(rows, u)
         parts, of_rest = self.layout.parts(u), self.layout.parts(rest)

@@ -128,7 +128,8 @@ def second_device() -> Iterator[torch.device]:
     before = _only_lift_cpu_tensors()
     _set_only_lift_cpu_tensors(True)
     try:
-        with _Mode():
+        # That holds for this thread only: gradients are taken in it, too.
+        with torch.autograd.set_multithreading_enabled(False), _Mode():
             yield DEVICE
     finally:
         _set_only_lift_cpu_tensors(before)

@@ -15,10 +15,15 @@ from torch import Tensor
 from optimal import (
     FlowMap,
     OptimalDenoiser,
+    basins,
     capture,
     certify,
+    forward_statistics,
     karras,
+    landing_statistics,
     sample,
+    sample_in_span,
+    seeking_refining_border,
     trajectory,
 )
 from optimal.draws import draw_pairs
@@ -66,6 +71,7 @@ PROBLEMS = {
     "few floats": Problem.of(normal(20, 1, 10, 10)),
     "float64": Problem.of(normal(50, 70, dtype=torch.float64)),
     "bytes": Problem.of(images(30)),
+    "screened": Problem.of(images(300), "screened"),
 }
 
 
@@ -118,10 +124,15 @@ def samples(D: OptimalDenoiser, x: Tensor) -> list[Tensor]:
     return [sample(D, x, karras(6, sigma_max=3.0), solver=name, **each) for name, each in options.items()]
 
 
+def in_the_span(D: OptimalDenoiser, x: Tensor) -> list[Tensor]:
+    found = sample_in_span(D, 3 * x, karras(6, sigma_max=5.0), rank=16)
+    return [found.x, found.index]
+
+
 FOLLOWED = certificates, landings, samples
 """Asked of few problems: they ask the same sums many times."""
 ASKED: dict[str, Callable[[OptimalDenoiser, Tensor], list[Tensor]]] = {
-    each.__name__: each for each in (posterior, gradients, products, nearest, *FOLLOWED)
+    each.__name__: each for each in (posterior, gradients, products, nearest, *FOLLOWED, in_the_span)
 }
 CASES = [(name, asked) for name in PROBLEMS for asked, ask in ASKED.items() if ask not in FOLLOWED or name == "bytes"]
 
@@ -165,6 +176,23 @@ def test_what_the_points_hold_is_where_they_are(name: str) -> None:
         assert [each.device.type for each in found] == [DEVICE.type, DEVICE.type, "cpu", DEVICE.type, DEVICE.type]
         held_out = draw_pairs(there, problem.data, 9, seeded(1))
         assert_same(list(held_out), expected[-2:])
+
+
+def test_statistics_are_those_of_the_cpu() -> None:
+    def asked(D: OptimalDenoiser) -> list[Tensor]:
+        levels = torch.tensor([0.3, 2.0], dtype=torch.float64)
+        found = tensors(forward_statistics(D, levels, draws=16, derivative=True))
+        found += tensors(landing_statistics(D, levels, draws=4))
+        for start in ("prior", "data"):
+            found += tensors(basins(D, 6, seeded(1), sigma_max=5.0, start=start))
+        border = seeking_refining_border(D, draws=16)
+        return [*found, torch.tensor([border.sigma, border.low, border.high], dtype=torch.float64)]
+
+    problem = PROBLEMS["few floats"]
+    expected = asked(problem.denoiser())
+    with second_device():
+        found = asked(problem.denoiser(there=True))
+        assert_same(found, expected)
 
 
 def test_two_places_at_once_are_refused() -> None:

@@ -177,7 +177,7 @@ def _among_few(
     out = few.expanded(start).view(x.shape)
     index = landed(few.denoiser, start)
     on_point = index >= 0
-    out[on_point] = D.take(index[on_point]).double()
+    out[on_point] = D.take(index[on_point]).to(out)
     return SpanSample(out.to(x), index, error, torch.zeros_like(error, dtype=torch.bool), nfe)
 
 

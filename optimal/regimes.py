@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from .arithmetic import ours
 from .denoiser import OptimalDenoiser
 
 __all__ = ["collapse_sigma", "speciation_sigma", "top_eigenvalue"]
@@ -74,6 +75,7 @@ def collapse_sigma(n: int, d: int, s: float = 1.0) -> float:
     return s / math.sqrt(math.expm1(2 * math.log(n) / d)) if n > 1 else math.inf
 
 
+@ours()
 def top_eigenvalue(D: OptimalDenoiser) -> float:
     """Λ, the largest eigenvalue of the covariance (1/N) Σ (y_j − ȳ)(y_j − ȳ)ᵀ of the data of D.
 

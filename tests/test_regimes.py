@@ -106,3 +106,11 @@ def test_a_single_point_has_no_variance() -> None:
 def test_errors(call, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+def test_autocast_does_not_move_the_top_eigenvalue() -> None:
+    """Beyond 1,024 values it comes from float32 products."""
+    D = OptimalDenoiser(torch.randn(60, 1100, generator=torch.Generator().manual_seed(0)))
+    plain = top_eigenvalue(D)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert top_eigenvalue(D) == plain

@@ -26,8 +26,9 @@ from .scan import Part, Scan, combinations, products
 
 __all__ = ["Tilted", "log_weights", "moments", "tilt", "tilted"]
 
-_LEAST = -700.0
-"""Weights below e to this are rounded up to it: exponentials that leave the range are ten times slower."""
+_LEAST, _LEAST_SINGLE = -700.0, -80.0
+"""Weights below e to this are rounded up to it: exponentials that leave the range, here that of float32, are ten times
+slower. N e⁻⁸⁰ is nothing."""
 _CANCELLED = 10.0
 """‖D − c‖ over ‖D‖ from which on float32 may lose more than 1e-5 of D: a sum is off by some 16 · 2⁻²⁴ ‖D − c‖."""
 
@@ -51,14 +52,18 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
 
 
 def _add(sums: Moments, part: Part, squares: Tensor) -> None:
-    logits = part.logits.clamp_(min=_LEAST)
+    if part.block.dtype == torch.float32:
+        # Near the leader the logits are small numbers, which lose nothing; their exponentials cost half.
+        logits = part.logits.float().clamp_(min=_LEAST_SINGLE)
+    else:
+        logits = part.logits.clamp_(min=_LEAST)
     weights = logits.exp()
     sums.merge(
         part.rows,
         top=part.top,
-        total=weights.sum(0),
-        square=squares @ weights,
-        energy=logits.mul_(weights).sum(0),
+        total=weights.sum(0, dtype=torch.float64),
+        square=squares @ weights.double(),
+        energy=logits.mul_(weights).sum(0, dtype=torch.float64),
         mean=combinations(weights, part.block),
         index=torch.zeros_like(sums.index if part.rows is None else part.rows),
     )

@@ -88,7 +88,9 @@ class _Sums(torch.autograd.Function):
         sums = evaluator.moments(z, sigma, single=single)
         note.method = sums.method
         normaliser = math.log(points.size) + points.dim * (0.5 * math.log(2 * math.pi) + sigma.log())
-        log_density = sums.log_total - 0.5 * z.square().sum(1) / sigma.square() - normaliser
+        # By the distance from the leader, which the total is relative to: log_total − ‖z‖²/2σ² would cancel.
+        leader = points.reduced(points.take(sums.index).to(z.device))
+        log_density = sums.total.log() - 0.5 * (z - leader).square().sum(1) / sigma.square() - normaliser
         entropy = (sums.total.log() - sums.energy / sums.total).clamp_min(0)
         spread = log_density, entropy, 1 / sums.total, sums.variance, sums.log_total
         return sums.average, *spread, sums.index, sums.bound, sums.estimate

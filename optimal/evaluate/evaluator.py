@@ -48,7 +48,7 @@ class Evaluator:
         "auto" looks at the data, the processor and each row's own sigma; neither at other rows nor at a clock. Images
         kept as bytes, 2,000 or more of at least 2,048 values, are screened where the processor multiplies bytes fast,
         unless the posterior is so blurred that hardly a point can be left out: where tr Cov[x0]/σ² is below 0.15 nats.
-        Measured on 2 cores (`bench/run.py --parts crossovers`), 8,000 patches and as many images of noise, 4 and 64
+        Measured (one thread, processor time), 8,000 patches and as many images of noise, 4 and 64
         queries, took 0.11 to 1.0 of dense's time above, least for few queries and low noise, and up to 2.5 below. Other
         data are dense's on the CPU, where KeOps is no faster from D = 2 on. On a GPU, where no run was measured, keops
         is taken for D <= 64, the range in which a (B, N) matrix rather than the products is the cost.

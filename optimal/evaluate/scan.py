@@ -251,7 +251,9 @@ class Scan:
         Further down, the weight makes up for the error.
         """
         if not self.single:
-            return torch.zeros_like(error, dtype=torch.bool), error > TIE, torch.full_like(error, _WINDOW)
+            # Where products of float64 only select, what they leave in place would be off against what is exact.
+            doubt = error > _TOLERANCE
+            return doubt, error > TIE, torch.where(doubt, self._window, _WINDOW)
         doubt = error > (_TOLERANCE if self._every else _HOPELESS)
         sharp = error > _SHARP
         window = _LEAD + (error / _TOLERANCE).clamp_min(1).log()

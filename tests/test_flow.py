@@ -630,12 +630,13 @@ class ByDifferences(OptimalDenoiser):
 
 @pytest.mark.parametrize("dim", [768, 3072])
 @pytest.mark.parametrize("values", [1, None])
-def test_one_image_twice_up_to_one_rounding(dim: int, values: int | None, normal: Normal) -> None:
+@pytest.mark.parametrize("kind", ["differences", "own"])
+def test_one_image_twice_up_to_one_rounding(kind: str, dim: int, values: int | None, normal: Normal) -> None:
     """At most 200 calls, from σ = 80 too, and every row is told on which of the two it lands."""
     data = normal(20, dim).float()
     data[19] = data[0]
     data[19, :values] = torch.nextafter(data[0, :values], data[0, :values] + 1)
-    jump = FlowMap(ByDifferences(data))
+    jump = FlowMap(OptimalDenoiser(data) if kind == "own" else ByDifferences(data))
     for x, sigma in ((data[0] + 0.3 * normal(8, dim), 0.3), (data[0] + 80 * normal(8, dim), 80.0)):
         landing = jump.land(x, sigma)
         assert landing.nfe.max() <= 200

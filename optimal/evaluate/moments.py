@@ -17,6 +17,8 @@ from torch import Tensor
 
 __all__ = ["Moments"]
 
+_ROUNDING = 16 * 2.0**-53
+"""Of a difference of squares, relative to either."""
 _FIELDS = ("top", "total", "energy", "square", "mean", "index", "bound", "estimate", "doubt")
 
 
@@ -108,8 +110,10 @@ class Moments:
 
     @property
     def variance(self) -> Tensor:
-        """tr Cov, (B,): a difference of squares, never negative."""
-        return (self.square / self.total - self.average.square().sum(1)).clamp_min(0)
+        """tr Cov, (B,): a difference of squares; 0 where their rounding is all that is left of it."""
+        square = self.square / self.total
+        variance = square - self.average.square().sum(1)
+        return torch.where(variance > _ROUNDING * square, variance, 0.0)
 
     @property
     def log_total(self) -> Tensor:

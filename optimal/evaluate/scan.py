@@ -284,6 +284,9 @@ class Scan:
             self.top = -0.5 * (self.z - block).square_().sum(1) * self.precision
         else:
             self.top = ((self.z * block).sum(1) - self.half_norms[self.leader]) * self.precision
+        if not self.single:
+            # The very number that parts came relative to, if it is one: then a lone point weighs 1, not nearly 1.
+            self.top = torch.where((self.top - self._best).abs() <= 2 * error, self._best, self.top)
 
     def _compare(self, rows: Tensor, index: Tensor) -> None:
         """The leader by differences, of pairs that products do not tell apart."""
@@ -336,8 +339,8 @@ class Scan:
             here = ((places >= part.start) & (places < part.stop)).nonzero().squeeze(1)
             row, column = places[here] - start, columns[here]
             logits = torch.full_like(scores, -torch.inf)
-            found = scores[row, column] - top[column]
-            logits[row, column] = torch.where(by_leads[rows[here]], exact[here], found)
+            found = torch.where(by_leads[rows[here]], exact[here], scores[row, column] - top[column])
+            logits[row, column] = found.masked_fill_(points_of[here] == self.leader[rows[here]], 0.0)
             yield Part(group, index[part], logits, top, block)
 
     @staticmethod

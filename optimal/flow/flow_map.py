@@ -79,6 +79,7 @@ class FlowMap:
         1993, "Solving Ordinary Differential Equations I", II.4 (error estimate and step size).
 
     Example:
+        >>> import torch
         >>> from optimal import FlowMap, OptimalDenoiser, karras
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
         >>> x = torch.tensor([[0.1], [-30.0]])
@@ -150,6 +151,8 @@ class FlowMap:
             progress: whether the denoiser calls are counted on stderr, once they have taken a second.
 
         Example:
+            >>> import torch
+            >>> from optimal import OptimalDenoiser
             >>> landing = FlowMap(OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))).land(torch.tensor([[0.5]]), 1.0)
             >>> landing.index, landing.captured < 1
             (tensor([1]), tensor([True]))

@@ -50,6 +50,7 @@ def pairwise_sum(values: Tensor) -> Tensor:
         (…,).
 
     Example:
+        >>> import torch
         >>> pairwise_sum(torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 5.0]]))
         tensor([6., 5.])
     """

@@ -25,6 +25,13 @@ class _Module(_DummyBackendModule):
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
 
+    def get_rng_state(self, device: Any = None) -> Tensor:
+        """As `torch.random.fork_rng` asks every backend for it, in other tests of this process, too."""
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state: Tensor, device: Any = None) -> None:
+        """Nothing is drawn there."""
+
 
 _setup_privateuseone_for_python_backend("elsewhere", _Module())
 DEVICE = torch.device("elsewhere", 0)

@@ -81,7 +81,8 @@ def test_mapped_in_place(tmp_path: Path, cache: Path, array: np.ndarray, monkeyp
     assert [found.suffix for found in kept(cache)] == [".json"]  # the fingerprint, no copy of the array
     monkeypatch.setattr("optimal.datasets.arrays.fingerprint", lambda _: pytest.fail("computed again"))
     assert read(path).fingerprint == data.fingerprint
-    data.array[:] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        data.array[:] = 0
     np.testing.assert_array_equal(np.load(path), array)
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
+import shapes
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
 # Before the first import of optimal: its annotated shapes are checked under pytest, and only there.
-install_import_hook(["optimal", "neural"], "shapes.check")
+shapes.install(["optimal", "neural"])
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 settings.register_profile("optimal", deadline=None, derandomize=True, max_examples=30)

@@ -39,7 +39,7 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
     scan = Scan(points, z, sigma, single=single, memory=accuracy.memory)
     squares = 2 * points.half_norms.to(z.device)
     for part in scan.parts():
-        _add(sums, part, squares[part.places])
+        _add(sums, part, squares[part.places], single)
     sums.lead(scan.leader, scan.top)
     sums.top = sums.top + scan.origin
     if scan.single:
@@ -51,20 +51,19 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
     return sums
 
 
-def _add(sums: Moments, part: Part, squares: Tensor) -> None:
-    if part.block.dtype == torch.float32:
-        # Near the leader the logits are small numbers, which lose nothing; their exponentials cost half.
-        logits = part.logits.float().clamp_(min=_LEAST_SINGLE)
-    else:
-        logits = part.logits.clamp_(min=_LEAST)
+def _add(sums: Moments, part: Part, squares: Tensor, single: bool) -> None:
+    # Near the leader the logits are small numbers, which lose nothing in float32; their exponentials cost half.
+    logits = part.logits.float().clamp_(min=_LEAST_SINGLE) if single else part.logits.clamp_(min=_LEAST).clone()
     weights = logits.exp()
+    # Sums of another dtype than their terms' take several times as long as a copy.
+    double = part.logits.copy_(weights)
     sums.merge(
         part.rows,
         top=part.top,
-        total=weights.sum(0, dtype=torch.float64),
-        square=squares @ weights.double(),
-        energy=logits.mul_(weights).sum(0, dtype=torch.float64),
-        mean=combinations(weights, part.block),
+        total=double.sum(0),
+        square=squares @ double,
+        energy=logits.mul_(weights).sum(0).double(),
+        mean=combinations(weights if part.block.dtype == torch.float32 else double, part.block),
         index=torch.zeros_like(sums.index if part.rows is None else part.rows),
     )
 

@@ -79,7 +79,7 @@ def tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, 
 
 def _close(points: Points, z: Tensor, sigma: Tensor, log_total: Tensor) -> Tensor:
     """Queries whose logits by products may be off by more than 1e-6 nats: `dense` takes differences there."""
-    return (logit_error(points, z, sigma, log_total, torch.float64) > TIE).nonzero().squeeze(1)
+    return (logit_error(points, z.norm(dim=1), sigma, log_total, torch.float64) > TIE).nonzero().squeeze(1)
 
 
 def _moments(points: Points, z: Tensor, sigma: Tensor, accuracy: Accuracy) -> Moments:

@@ -59,7 +59,7 @@ _INNER = 512
 """Values after which a product starts a new sum. A sum of equal values, of images of one colour, is off by a quarter of
 its length."""
 _BLOCK_BYTES = 12 * 2**20
-"""Points are multiplied twice while they are in cache, in pieces of this size."""
+"""Points are multiplied twice while they and their logits are in cache, in pieces of this size."""
 _AGAIN_BYTES = 8 * 2**20
 """Points are scored again in pieces of this size in float64."""
 _GROUP = 32
@@ -132,20 +132,20 @@ def combinations(weights: Tensor, block: Tensor) -> Tensor:
     return (weights.T @ block if few else (block.T @ weights).T).double()
 
 
-def logit_error(points: Points, z: Tensor, sigma: Tensor, top: Tensor, dtype: torch.dtype) -> Tensor:
+def logit_error(points: Points, norm: Tensor, sigma: Tensor, top: Tensor, dtype: torch.dtype) -> Tensor:
     """Estimate of the error of products of type `dtype` for the points within 30 nats of the leader, nats, (B,).
 
     Args:
-        z: (B, D) float64; sigma: (B,).
+        norm: (B,) float64, ‖z‖; sigma: (B,).
         top: (B,) float64, the leader's logit, (z·(y − c) − h)/σ².
     """
-    square, norm = sigma.square(), z.norm(dim=1)
-    nats = _WINDOW * square
-    reach = ((norm.square() - 2 * square * top).clamp_min(0) + 2 * nats).sqrt()
-    farthest = (norm + reach).clamp_max(points.radius)
-    half = 0.5 * farthest.square()
-    size = torch.minimum(norm * farthest, (square * top).abs() + nats + half) + 4 * norm * farthest / points.dim**0.5
-    return (ROUNDING[dtype] * size + (halvings(points.dim) + 6) * UNIT * half) / square
+    square = sigma.square()
+    nats, top = _WINDOW * square, square * top
+    reach = (norm.square() - 2 * top).clamp_min_(0).add_(nats, alpha=2).sqrt_()
+    farthest = reach.add_(norm).clamp_max_(points.radius)
+    half, product = 0.5 * farthest.square(), norm * farthest
+    size = torch.minimum(product, top.abs_() + nats + half).add_(product, alpha=4 / points.dim**0.5)
+    return (ROUNDING[dtype] * size).add_(half, alpha=(halvings(points.dim) + 6) * UNIT).div_(square)
 
 
 class Scan:
@@ -167,7 +167,7 @@ class Scan:
     """
 
     def __init__(self, points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: int, every: bool = False):
-        self.points, self.z, self.sigma = points, z, sigma
+        self.points, self.z, self.sigma, self._norm = points, z, sigma, z.norm(dim=1)
         self.single = single and points.dim > _SMALL
         self.precision = sigma.square().reciprocal()
         self.half_norms = points.half_norms.to(z.device)
@@ -183,7 +183,7 @@ class Scan:
         self._every = every
         self._dtype = torch.float32 if self.single else torch.float64
         self._memory, self._most = memory, max(2**16, memory // (4 * _PAIR_BYTES))
-        self._near = torch.zeros_like(self.leader)
+        self._near = torch.zeros_like(sigma)
         self._kept: list[_Pairs] = []
         self._aside = 0
 
@@ -191,7 +191,7 @@ class Scan:
         """All points, block by block; then, once more and exactly, those that were set aside."""
         points, batch = self.points, len(self.z)
         itemsize = 4 if self.single else 8
-        in_cache = evenly(points.size, max(1, _BLOCK_BYTES // (itemsize * points.dim)))
+        in_cache = evenly(points.size, max(1, _BLOCK_BYTES // (itemsize * points.dim + 8 * batch)))
         count = min(points.block_rows(batch, self._memory, itemsize), in_cache)
         buffer = torch.empty(count, points.dim, dtype=self._dtype, device=self.z.device)
         scratch = None if self.single else torch.empty(count, points.dim, dtype=torch.float32, device=self.z.device)
@@ -214,7 +214,7 @@ class Scan:
         """Estimate of the error of the logits near the leader, as far as it is known, nats, (B,)."""
         if self.close:
             return 8 * UNIT * (self._best.abs() + _WINDOW)
-        return logit_error(self.points, self.z, self.sigma, self._best, dtype or self._dtype)
+        return logit_error(self.points, self._norm, self.sigma, self._best, dtype or self._dtype)
 
     def _taken(self, index: slice, logits: Tensor, block: Tensor) -> Iterator[Part]:
         """The part of a block that can be trusted; what cannot is set aside."""
@@ -224,8 +224,8 @@ class Scan:
         doubt, sharp, window = self._chosen(error)
         floor = best - 2 * error
         near = logits >= torch.where(sharp, floor - window, floor)
-        if self.single:
-            self._near += near.sum(0)
+        if self.single and sharp.any():
+            self._near += near.float().sum(0)  # Of truth values themselves, the sum takes four times as long.
             spread = sharp & (error <= (_TOLERANCE if self._every else _SPREAD)) & (self._near > _LEADERS)
             if spread.any():
                 sharp &= ~spread
@@ -237,7 +237,8 @@ class Scan:
             logits[places[aside], rows[aside]] = -torch.inf
             self._aside += int(aside.sum())
         chosen = (~doubt & (top >= floor - self._window)).nonzero().squeeze(1)
-        if len(chosen) == len(best):
+        if 2 * len(chosen) >= len(best) and not doubt.any():
+            # Of the others the weights are nothing; to leave them out would be a copy.
             yield Part(None, index, logits.sub_(best), best, block)
         elif len(chosen):
             yield Part(chosen, index, logits[:, chosen].sub_(best[chosen]), best[chosen], block)

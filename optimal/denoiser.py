@@ -240,7 +240,7 @@ class OptimalDenoiser:
             raise ValueError(f"v must have the shape of x, {tuple(x.shape)}, got {tuple(v.shape)}")
         sums = self.evaluator.moments(z, sigmas, single=_single(x))
         none, direction = torch.zeros_like(sigmas), v.detach().reshape(z.shape).double()
-        tilt = Tilt(sums.log_total, sums.average, direction, none, none)
+        tilt = Tilt(sums.top, 1 / sums.total, sums.average, direction, none, none)
         out = self.evaluator.tilt(z, sigmas, tilt, single=_single(x)) * self.points.unit**2
         return out.view(x.shape).to(x.dtype)
 

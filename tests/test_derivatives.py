@@ -277,3 +277,21 @@ def test_data_that_require_grad_are_refused() -> None:
     data = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
     with pytest.raises(ValueError, match=r"data must not require grad, no gradient flows to the points: give data\.de"):
         OptimalDenoiser(data)
+
+
+@pytest.mark.parametrize("radius", [1e3, 1e5, 1e7, 1e8])
+def test_far_from_the_centre_covariance_and_gradients_keep_their_digits(radius: float) -> None:
+    """The logits are of the size (radius/σ)², and rounded there: 1 nat at 1e8. Two points share the posterior."""
+    data = torch.zeros(4, 5, dtype=torch.float64)
+    data[:, 0] = torch.tensor([radius, radius, -radius, -radius])
+    data[:, 1] = torch.tensor([0.0, 1.0, 3.0, 7.0])
+    x = torch.tensor([[radius, 0.45, 0.0, 0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    sigma, D = 0.6, OptimalDenoiser(data, method="dense")
+    logit = (0.45**2 - 0.55**2) / (2 * sigma**2)  # Of the second point over the first.
+    weight = 1 / (1 + math.exp(-logit))
+    direction = torch.zeros_like(x)
+    direction[0, 1] = 1.0
+    covariance = D.covariance_product(x, sigma, direction)[0, 1]
+    assert float(covariance) == pytest.approx(weight * (1 - weight), rel=1e-8)
+    (gradient,) = torch.autograd.grad(D.posterior(x, sigma).entropy.sum(), x)
+    assert float(gradient[0, 1]) == pytest.approx(-weight * (1 - weight) * logit / sigma**2, rel=1e-8)

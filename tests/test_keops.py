@@ -155,7 +155,7 @@ def test_a_formula_that_fails_later_is_dense_too(normal: Normal, monkeypatch: py
     monkeypatch.setattr("pykeops.torch.Genred", failing)
     data, x, sigma = normal(30, 1), normal(4, 1), torch.full((4,), 0.5, dtype=torch.float64)
     points, ones = Points(data), torch.ones(4, dtype=torch.float64)
-    tilt = Tilt(ones, x, x, ones, ones)
+    tilt = Tilt(ones, ones, x, x, ones, ones)
     with pytest.warns(RuntimeWarning, match="dense sums are used"):
         found = keops.tilt(points, x, sigma, tilt, single=False, accuracy=Accuracy())
     assert torch.equal(found, dense.tilt(points, x, sigma, tilt, single=False, accuracy=Accuracy()))

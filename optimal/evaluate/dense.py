@@ -122,7 +122,8 @@ def tilted(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool
     scan = Scan(points, z, sigma, single=single, memory=memory)
     for rows, places, logits, top, block in scan.parts():
         at = slice(None) if rows is None else rows
-        log_weights = logits.clamp_(min=_LEAST).add_(top + (scan.origin - tilt.log_total)[at])
+        lead = (top + scan.origin[at] - tilt.top[at]) + tilt.top_weight[at].log()
+        log_weights = logits.clamp_(min=_LEAST).add_(lead)
         coefficient = products(block, tilt.direction[at].to(block.dtype)).double() - offset[at]
         inner = products(block, tilt.mean[at].to(block.dtype)).double()
         distance = (squares[places, None] - 2 * inner + mean_square[at]).clamp_min(0)

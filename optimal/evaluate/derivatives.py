@@ -48,7 +48,7 @@ class Sums(NamedTuple):
     entropy: Tensor
     top_weight: Tensor
     variance: Tensor
-    log_total: Tensor
+    top: Tensor
     leader: Tensor
     bound: Tensor
     estimate: Tensor
@@ -88,18 +88,18 @@ class _Sums(torch.autograd.Function):
         sums = evaluator.moments(z, sigma, single=single)
         note.method = sums.method
         normaliser = math.log(points.size) + points.dim * (0.5 * math.log(2 * math.pi) + sigma.log())
-        # By the distance from the leader, which the total is relative to: log_total − ‖z‖²/2σ² would cancel.
+        # By the distance from the leader, which the total is relative to: its logit − ‖z‖²/2σ² would cancel.
         leader = points.reduced(points.take(sums.index).to(z.device))
         log_density = sums.total.log() - 0.5 * (z - leader).square().sum(1) / sigma.square() - normaliser
         entropy = (sums.total.log() - sums.energy / sums.total).clamp_min(0)
-        spread = log_density, entropy, 1 / sums.total, sums.variance, sums.log_total
+        spread = log_density, entropy, 1 / sums.total, sums.variance, sums.top
         return sums.average, *spread, sums.index, sums.bound, sums.estimate
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         z, sigma, ctx.evaluator, ctx.single, ctx.mean_only, _ = inputs
         out = Sums(*output)
-        kept = z, sigma, out.mean, out.log_total, out.entropy, out.top_weight, out.variance, out.leader
+        kept = z, sigma, out.mean, out.top, out.entropy, out.top_weight, out.variance, out.leader
         ctx.save_for_backward(*kept)
         ctx.save_for_forward(*kept)
         ctx.set_materialize_grads(False)
@@ -220,8 +220,8 @@ class _Rows(torch.autograd.Function):
 
 def _tilted(ctx: Any, saved: tuple[Tensor, ...], coefficients: tuple[Tensor, ...], *, square: bool) -> Tensor:
     # A checkpoint lets them be unpacked once: they are handed on.
-    z, sigma, mean, log_total, *_ = saved
-    return _Tilted.apply(z, sigma, log_total, mean, *coefficients, ctx.evaluator, ctx.single, square)
+    z, sigma, mean, top, _, top_weight, *_ = saved
+    return _Tilted.apply(z, sigma, top, top_weight, mean, *coefficients, ctx.evaluator, ctx.single, square)
 
 
 def _folded(info: Any, dims: tuple[Any, ...], *tensors: Tensor) -> tuple[list[Tensor], tuple[int, int]]:

@@ -51,7 +51,7 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
     """
     try:
         sums = _moments(points, z, sigma, accuracy)
-        rows = _close(points, z, sigma, sums.log_total)
+        rows = _close(points, z, sigma, sums.top)
         if len(rows):
             sums.put(rows, dense.moments(points, z[rows], sigma[rows], single=single, accuracy=accuracy))
         return sums
@@ -68,7 +68,7 @@ def tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, 
     """
     try:
         out = _tilt(points, z, sigma, tilt, accuracy)
-        rows = _close(points, z, sigma, tilt.log_total)
+        rows = _close(points, z, sigma, tilt.top)
         if len(rows):
             out[rows] = dense.tilt(points, z[rows], sigma[rows], tilt.at(rows), single=single, accuracy=accuracy)
         return out
@@ -77,9 +77,9 @@ def tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, 
     return dense.tilt(points, z, sigma, tilt, single=single, accuracy=accuracy)
 
 
-def _close(points: Points, z: Tensor, sigma: Tensor, log_total: Tensor) -> Tensor:
+def _close(points: Points, z: Tensor, sigma: Tensor, top: Tensor) -> Tensor:
     """Queries whose logits by products may be off by more than 1e-6 nats: `dense` takes differences there."""
-    return (logit_error(points, z.norm(dim=1), sigma, log_total, torch.float64) > TIE).nonzero().squeeze(1)
+    return (logit_error(points, z.norm(dim=1), sigma, top, torch.float64) > TIE).nonzero().squeeze(1)
 
 
 def _moments(points: Points, z: Tensor, sigma: Tensor, accuracy: Accuracy) -> Moments:
@@ -110,11 +110,10 @@ def _tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, accuracy: Accura
     formula = f"Exp({log_weight}) * ((d | (y - m)) + a * {log_weight} + b * {distance}) * (y - m)"
     reduce = _reduction("Sum", formula, points.dim)
     out = torch.zeros_like(z)
+    coefficients = (tilt.by_log_weight[:, None], tilt.by_distance[:, None])
+    log_total = (tilt.top - tilt.top_weight.log())[:, None]
     for _start, block, half_norms in _blocks(points, z, accuracy.memory):
-        coefficients = (tilt.by_log_weight[:, None], tilt.by_distance[:, None])
-        out += reduce(
-            z, block, half_norms, precision, tilt.log_total[:, None], tilt.mean, tilt.direction, *coefficients
-        )
+        out += reduce(z, block, half_norms, precision, log_total, tilt.mean, tilt.direction, *coefficients)
     return out
 
 

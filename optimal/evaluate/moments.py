@@ -26,8 +26,8 @@ class Moments:
     """Sums for B queries, empty at first; float64, `index` int64. The leader among equals is the first in the data.
 
     bound and estimate, (B,), are of the relative error of the mean, proven and expected; doubt, (B,), is a proven bound
-    on the error of `log_total`, nats. nan where there is none. method is the name of the way that summed, "" before it
-    is told.
+    on the error of top + log total, nats. nan where there is none. method is the name of the way that summed, "" before
+    it is told.
     """
 
     method: str = ""
@@ -114,8 +114,3 @@ class Moments:
         square = self.square / self.total
         variance = square - self.average.square().sum(1)
         return torch.where(variance > _ROUNDING * square, variance, 0.0)
-
-    @property
-    def log_total(self) -> Tensor:
-        """log Σ_j e^{l_j}, (B,)."""
-        return self.top + self.total.log()

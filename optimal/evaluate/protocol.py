@@ -51,13 +51,15 @@ class Tilt:
     """The coefficients c_j = ⟨direction, y_j − D⟩ + by_log_weight·log w_j + by_distance·‖y_j − D‖² of a gradient.
 
     Attributes:
-        log_total: (B,) normaliser of the logits, from `moments`.
+        top: (B,) logit of the leader, from `moments`.
+        top_weight: (B,) its weight. Apart from `top`, whose rounding can be larger than the weight's logarithm.
         mean: (B, D) float64, D − c.
         direction: (B, D) float64.
         by_log_weight, by_distance: (B,) float64.
     """
 
-    log_total: Tensor
+    top: Tensor
+    top_weight: Tensor
     mean: Tensor
     direction: Tensor
     by_log_weight: Tensor

@@ -1,4 +1,4 @@
-"""How far matrix products are off, in the units of `optimal.evaluate.scan`: u (|z·y| + 4‖z‖ max‖y‖/√D).
+"""How far matrix products are off, in the units of `optimal.evaluate.products`: u (|z·y| + 4‖z‖ max‖y‖/√D).
 
     .venv/bin/python bench/rounding.py             # about 4 minutes a number of threads
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from optimal import load
-from optimal.evaluate.scan import ROUNDING, products
+from optimal.evaluate.products import ROUNDING, products
 from optimal.points.rounding import pairwise_sum
 
 _UNITS = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ..points import Points
 from .moments import Moments
+from .products import combinations, products
 from .protocol import Accuracy, Tilt
-from .scan import Part, Scan, combinations, products
+from .scan import Part, Scan
 
 __all__ = ["Tilted", "log_weights", "moments", "tilt", "tilted"]
 

@@ -19,8 +19,8 @@ from ..points import Points
 from . import dense
 from .keops_library import Unavailable, compiler, reduction, required_compiler
 from .moments import Moments
+from .products import TIE, logit_error
 from .protocol import Accuracy, Tilt
-from .scan import TIE, logit_error
 
 __all__ = ["available", "moments", "require", "tilt"]
 

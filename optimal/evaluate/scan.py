@@ -11,15 +11,8 @@ all j. There are three ways to them, and each query goes on to the next where it
 3. leads over the leader, by the differences of the points themselves (`optimal.points.differences`), where the error of
    float64 products may exceed 1e-6 nats. Copies of a point are told from near-copies, and have equal logits.
 
-Error, estimated. The error of products is that of their size, and grows with the points that matter, not with the
-farthest: a point within W nats of the leader lies no further from x than r, r² = d² + 2Wσ², d the leader's distance, so
-‖y_j − c‖ <= ρ = min(max_k ‖y_k − c‖, ‖z‖ + r). With that,
-
-    error <= ROUNDING · (min(‖z‖ρ, |σ² l| + Wσ² + ½ρ²) + 4‖z‖ρ/√D)/σ² + (log2 D + 6) u ½ρ²/σ²        nats,
-
-`ROUNDING` calibrated by bench/rounding.py; the last term is the rounding of h_j, u = 2⁻⁵³. Further points have larger
-errors, but trail by more. Events of one to three values are compared by differences at once, l_j = −‖z − (y_j −
-c)‖²/2σ², whose error is a few units of 2⁻⁵³ of l_j itself.
+The error of products is estimated, by `logit_error`. Events of one to three values are compared by differences at
+once, l_j = −‖z − (y_j − c)‖²/2σ², whose error is a few units of 2⁻⁵³ of l_j itself.
 """
 
 from __future__ import annotations
@@ -32,18 +25,15 @@ from torch import Tensor
 
 from ..points import Points, evenly
 from ..points.differences import leads
-from ..points.rounding import UNIT, halvings
+from ..points.rounding import UNIT
+from .products import TIE, WINDOW, logit_error, products
 
-__all__ = ["ROUNDING", "TIE", "Part", "Scan", "combinations", "logit_error", "products"]
+__all__ = ["Part", "Scan"]
 
-_WINDOW = 30.0
-"""Points further below the leader than this many nats are left out."""
 _WINDOW_EXACT = 700.0
 """The same for x in float64, which gets what is far below σ² to its own precision: the range of exponentials."""
 _TOLERANCE = 1e-3
 """Largest error of a float32 logit, in nats, that is let through; the error itself is typically 100 times smaller."""
-TIE = 1e-6
-"""Largest error of a float64 product, in nats, that is let through."""
 _LEAD, _LEADERS = 10.0, 192
 """Points within so many nats of the leader make up the result, and a query that has no more than so many is sharp."""
 _SHARP, _SPREAD = 8e-4, 1e-2
@@ -53,11 +43,6 @@ _HOPELESS = 0.2
 """Error of float32 logits, nats, from which on no weight makes up for it."""
 _TIES = 256
 """Candidates for the lead that are compared one by one; of more, `Points.nearest` finds the first."""
-ROUNDING = {torch.float32: 128 * 2.0**-24, torch.float64: 128 * 2.0**-53}
-"""Rounding of a product in units of |z·y| + 4‖z‖‖y‖/√D, in sums of `_INNER` values; see bench/rounding.py."""
-_INNER = 512
-"""Values after which a product starts a new sum. A sum of equal values, of images of one colour, is off by a quarter of
-its length."""
 _BLOCK_BYTES = 12 * 2**20
 """Points are multiplied twice while they and their logits are in cache, in pieces of this size."""
 _AGAIN_BYTES = 8 * 2**20
@@ -68,8 +53,6 @@ _PAIR_BYTES = 64
 """Of memory for a pair of query and point that is set aside."""
 _SMALL = 16
 """Up to this many values in an event, float64 costs little: exponentials dominate."""
-_FEW = 16
-"""Queries below which a product is several times faster with them as its rows; from there on, it is slower."""
 _CLOSE = 3
 """Up to this many, differences cost no more than products."""
 
@@ -114,40 +97,6 @@ def _where(mask: Tensor) -> tuple[Tensor, Tensor]:
     return found % mask.shape[1], found // mask.shape[1]
 
 
-def products(block: Tensor, queries: Tensor) -> Tensor:
-    """(n, b): a block (n, D) times queries (b, D), in sums of `_INNER` terms."""
-    few = len(queries) < _FEW
-    a, b = (queries, block) if few else (block, queries)
-    out = torch.mm(a[:, :_INNER], b[:, :_INNER].T)
-    for first in range(_INNER, block.shape[1], _INNER):
-        # Not by `addmm`, which may go on with the sum that it is given.
-        out += torch.mm(a[:, first : first + _INNER], b[:, first : first + _INNER].T)
-    return out.T if few else out
-
-
-def combinations(weights: Tensor, block: Tensor) -> Tensor:
-    """(b, D) float64: Σ_j w_j y_j for weights (n, b), in the precision of the block (n, D)."""
-    weights = weights.to(block.dtype)
-    few = weights.shape[1] < _FEW
-    return (weights.T @ block if few else (block.T @ weights).T).double()
-
-
-def logit_error(points: Points, norm: Tensor, sigma: Tensor, top: Tensor, dtype: torch.dtype) -> Tensor:
-    """Estimate of the error of products of type `dtype` for the points within 30 nats of the leader, nats, (B,).
-
-    Args:
-        norm: (B,) float64, ‖z‖; sigma: (B,).
-        top: (B,) float64, the leader's logit, (z·(y − c) − h)/σ².
-    """
-    square = sigma.square()
-    nats, top = _WINDOW * square, square * top
-    reach = (norm.square() - 2 * top).clamp_min_(0).add_(nats, alpha=2).sqrt_()
-    farthest = reach.add_(norm).clamp_max_(points.radius)
-    half, product = 0.5 * farthest.square(), norm * farthest
-    size = torch.minimum(product, top.abs_() + nats + half).add_(product, alpha=4 / points.dim**0.5)
-    return (ROUNDING[dtype] * size).add_(half, alpha=(halvings(points.dim) + 6) * UNIT).div_(square)
-
-
 class Scan:
     """The logits of queries over all points; see the module.
 
@@ -179,7 +128,7 @@ class Scan:
         self.top = torch.full_like(sigma, -torch.inf)
         self.copies = self.leader[:0], self.leader[:0]
         self._best = self.top.clone()
-        self._window = _WINDOW if single else _WINDOW_EXACT
+        self._window = WINDOW if single else _WINDOW_EXACT
         self._every = every
         self._dtype = torch.float32 if self.single else torch.float64
         self._memory, self._most = memory, max(2**16, memory // (4 * _PAIR_BYTES))
@@ -213,7 +162,7 @@ class Scan:
     def error(self, dtype: torch.dtype | None = None) -> Tensor:
         """Estimate of the error of the logits near the leader, as far as it is known, nats, (B,)."""
         if self.close:
-            return 8 * UNIT * (self._best.abs() + _WINDOW)
+            return 8 * UNIT * (self._best.abs() + WINDOW)
         return logit_error(self.points, self._norm, self.sigma, self._best, dtype or self._dtype)
 
     def _taken(self, index: slice, logits: Tensor, block: Tensor) -> Iterator[Part]:
@@ -254,11 +203,11 @@ class Scan:
         if not self.single:
             # Where products of float64 only select, what they leave in place would be off against what is exact.
             doubt = error > _TOLERANCE
-            return doubt, error > TIE, torch.where(doubt, self._window, _WINDOW)
+            return doubt, error > TIE, torch.where(doubt, self._window, WINDOW)
         doubt = error > (_TOLERANCE if self._every else _HOPELESS)
         sharp = error > _SHARP
         window = _LEAD + (error / _TOLERANCE).clamp_min(1).log()
-        return doubt, sharp, torch.where(doubt, _WINDOW, window)
+        return doubt, sharp, torch.where(doubt, WINDOW, window)
 
     def _settle(self) -> None:
         """Find the leader among the points seen so far, and its logit."""

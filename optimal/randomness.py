@@ -1,4 +1,7 @@
-"""Where random numbers come from: a generator that is given, or one with a fixed seed; never torch's global one.
+"""Where random numbers come from: a generator that is given, or a stream of a seed; never torch's global one.
+
+A seed is split by purpose: `stream(seed, "evaluation")`. What a network is trained on and what it is measured on never
+share numbers, whatever their seeds are. No other module makes a generator of a number.
 
 What is measured by drawing (borders, statistics along the forward process, agreement) may go without a generator: it
 then takes `fixed_generator()`, and gives the same numbers in every run. What is drawn does not depend on torch's
@@ -11,23 +14,82 @@ torch.randn does not: it fills all rows from one stream, and its last sixteen nu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-__all__ = ["RowNoise", "fixed_generator", "generator_of"]
+__all__ = ["PURPOSES", "Purpose", "RowNoise", "fixed_generator", "generator_of", "stream"]
 
+Purpose = Literal[
+    "unnamed",
+    "weights",
+    "data-order",
+    "training-noise",
+    "dropout",
+    "pairs",
+    "evaluation",
+    "evaluation-noises",
+    "probes",
+    "projections",
+    "bootstrap",
+    "samples",
+    "queries",
+    "forward",
+    "figures",
+    "networks",
+    "basis",
+    "fingerprint",
+    "toy-data",
+]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+"""At most 63; a new one comes last, since its place is part of the numbers."""
+
+_BITS = 26
+_GOLDEN = 41_475_559
+"""2²⁶ over the golden ratio, odd: multiples of it up to the 4,096th are at least 4,096 apart modulo 2²⁶."""
 _SEED = 220600364
-"""Of draws nobody gave a generator for. Not 0: data made with manual_seed(0) would share its numbers with the noise."""
+"""Of draws nobody gave a generator for."""
 _STEP, _FIRST, _SECOND = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _AT_ONCE = 2**20
 
 
 def fixed_generator() -> torch.Generator:
     """A fresh source of randomness, the same in every run."""
-    return torch.Generator(device="cpu").manual_seed(_SEED)
+    return stream(_SEED, "unnamed")
+
+
+def stream(seed: int, purpose: Purpose, part: int = 0) -> torch.Generator:
+    """A fresh generator, on the CPU, for one purpose of a seed.
+
+    torch seeds its generator with 32 bits and drops the rest. Here the purpose takes 6 of them, never 0, so that two
+    purposes have different states for all seeds and parts; the other 26 are (seed + part·2²⁶/φ) mod 2²⁶, mixed one to
+    one, so that within a purpose different (seed, part) do for seeds and parts below 4,096, and seeds below 2²⁶ with
+    part 0.
+
+    Args:
+        seed: the user's, any integer.
+        purpose: what the numbers are for.
+        part: which of several streams of that purpose: a rank, a figure.
+
+    Raises:
+        ValueError: an unknown purpose; a part below 0.
+
+    Example:
+        >>> a, b = (torch.rand(2, generator=stream(0, purpose)) for purpose in ("pairs", "evaluation"))
+        >>> bool((a == b).any())
+        False
+    """
+    if purpose not in PURPOSES:
+        raise ValueError(f"purpose must be one of {', '.join(PURPOSES)}, got {purpose!r}")
+    if part < 0:
+        raise ValueError(f"part must be at least 0, got {part}")
+    word = (int(seed) + part * _GOLDEN) % 2**_BITS
+    for factor in (0x2C1B3C6D, 0x297A2D39):  # Odd factors and shifts to the right are one to one.
+        word = ((word ^ (word >> 13)) * factor) % 2**_BITS
+    return torch.Generator(device="cpu").manual_seed((1 + PURPOSES.index(purpose)) << _BITS | word ^ (word >> 13))
 
 
 def generator_of(generator: torch.Generator | None) -> torch.Generator:

@@ -25,7 +25,7 @@ from optimal import (
 )
 from optimal.__main__ import main
 from optimal.draws import draw_pairs
-from optimal.randomness import RowNoise, fixed_generator
+from optimal.randomness import PURPOSES, RowNoise, fixed_generator, stream
 from optimal.reference import Gaussian, GaussianMixture, OnePoint, TwoPoint
 
 D = OptimalDenoiser(load("five-deltas"))
@@ -185,3 +185,36 @@ def test_samples_do_not_depend_on_how_many_are_asked_for(
         for name in ("noises", "samples"):
             assert np.allclose(arrays[n][name], arrays[3][name][:n], rtol=1e-5, atol=1e-6), name
         assert np.array_equal(arrays[n]["noises"], arrays[3]["noises"][:n])
+
+
+def _state(seed: int, purpose: Any, part: int = 0) -> int:
+    return stream(seed, purpose, part).initial_seed()
+
+
+def test_streams_of_two_purposes_have_different_states_whatever_the_seeds() -> None:
+    seeds = [*range(-50, 50), 2**26, 2**31 - 1, 2**32, 2**63, -(2**40), 10**30]
+    states = {purpose: {_state(seed, purpose) for seed in seeds} for purpose in PURPOSES}
+    everything = [state for found in states.values() for state in found]
+    assert len(everything) == len(set(everything))
+    # torch's generator is seeded with 32 bits, and small numbers are what users seed their own with.
+    assert all(2**26 <= state < 2**32 for state in everything)
+
+
+def test_seeds_and_parts_of_a_purpose_have_different_states() -> None:
+    states = [_state(seed, "pairs", part) for seed in range(100) for part in range(100)]
+    states += [_state(seed, "pairs", part) for seed in (1000, 4095) for part in (0, 1, 4095)]
+    assert len(set(states)) == len(states)
+    assert len({_state(seed, "pairs") for seed in range(100_000)}) == 100_000
+
+
+def test_streams_are_independent_in_their_numbers() -> None:
+    draws = torch.stack([torch.randn(2000, generator=stream(seed, p)) for seed in (0, 1) for p in PURPOSES])
+    correlation = torch.corrcoef(draws).fill_diagonal_(0).abs().max()
+    assert correlation < 5.5 / 2000**0.5  # 700 pairs.
+
+
+def test_a_stream_names_what_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match="purpose must be one of unnamed, weights"):
+        stream(0, "noise")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="part must be at least 0, got -1"):
+        stream(0, "pairs", -1)

@@ -75,9 +75,9 @@ def test_coordinates_are_those_of_the_denoiser(clusters: Dataset, normal: Normal
     for state in trajectory(reduced, reduced.start, karras(12)):
         if state.sigma == 0:
             continue
-        full = D.points.restored(reduced.states(rows, state.x))
+        full = D.points.restored(reduced.left_out.states(rows, state.x))
         expected = D(full, state.sigma)
-        got = D.points.restored(reduced.states(rows, state.denoised))
+        got = D.points.restored(reduced.left_out.states(rows, state.denoised))
         torch.testing.assert_close(got, expected, rtol=0, atol=2e-4)
     # Nothing is left out: what remains is float32's rounding.
     assert (reduced.error < reduced.tolerance).all()
@@ -125,11 +125,11 @@ def test_what_is_left_out_is_computed_where_it_counts(clusters: Dataset, normal:
     for state in trajectory(reduced, reduced.start, karras(12), solver="dpm_solver_pp"):
         if state.sigma == 0:
             break
-        full = D.points.restored(reduced.states(rows, state.x))
+        full = D.points.restored(reduced.left_out.states(rows, state.x))
         weights = D.weights(full, state.sigma)
         mean = weights @ reduced.basis.coordinates[:, :4].double()
         torch.testing.assert_close(state.denoised[:, 1:5], mean, rtol=0, atol=2e-3)
-    assert (reduced.computed > 0).all()
+    assert (reduced.left_out.computed > 0).all()
     # Points that were far behind when it was computed keep an estimate, whose error counts, too.
     assert (reduced.error[~reduced.lost] <= 3e-4).all()
     assert not reduced.lost.all()

@@ -66,6 +66,17 @@ class Candidates:
         """(b, slots) bool: the places that hold a candidate."""
         return torch.arange(self.slots, device=rows.device) < self.filled[rows, None]
 
+    def sketched(self, rows: Tensor, coefficients: Tensor) -> Tensor:
+        """Σ_m q_m Sᵀ R_m over the candidates, (b, 384) float64, for coefficients q, (b, slots)."""
+        return torch.einsum("bm,bms->bs", coefficients, self.sketches[rows])
+
+    def add_products(self, rows: Tensor, coefficients: Tensor, out: Tensor) -> None:
+        """Add Σ_m q_m R_m·R_k to the candidates' entries of `out`, (b, N), for coefficients q, (b, slots)."""
+        known = self.filled[rows].nonzero().squeeze(1)
+        if len(known):
+            change = torch.einsum("bm,bmn->bn", coefficients[known], self.gram[rows[known]])
+            out[known] = out[known].scatter_add_(1, self.index[rows[known]], change.float())
+
     def inside(self, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the weights of all points, (b, N), that are the candidates', (b, slots) float64; the sum of others.
 

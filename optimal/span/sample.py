@@ -197,7 +197,7 @@ def _sampled(
     blends = (reduced.leader < 0) & ~reduced.lost
     rows = blends.nonzero().squeeze(1)
     if len(rows):
-        ends = D.points.restored(reduced.means(rows, end[rows]))
+        ends = D.points.restored(reduced.left_out.means(rows, end[rows]))
         out[rows], index[rows] = ends.to(x), landed(D, ends.float())
     again = (index < 0) & ~blends
     rows = again.nonzero().squeeze(1)

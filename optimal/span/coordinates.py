@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -68,14 +69,23 @@ class Candidates:
 
     def sketched(self, rows: Tensor, coefficients: Tensor) -> Tensor:
         """Σ_m q_m Sᵀ R_m over the candidates, (b, 384) float64, for coefficients q, (b, slots)."""
-        return torch.einsum("bm,bms->bs", coefficients, self.sketches[rows])
+        out = torch.zeros(len(rows), SKETCH, dtype=torch.float64, device=rows.device)
+        # Row by row: the sketches of all rows at once would have to be copied, which takes longer than the sums.
+        for i, row, size in self._filled(rows):
+            out[i] = coefficients[i, :size] @ self.sketches[row, :size]
+        return out
 
     def add_products(self, rows: Tensor, coefficients: Tensor, out: Tensor) -> None:
         """Add Σ_m q_m R_m·R_k to the candidates' entries of `out`, (b, N), for coefficients q, (b, slots)."""
-        known = self.filled[rows].nonzero().squeeze(1)
-        if len(known):
-            change = torch.einsum("bm,bmn->bn", coefficients[known], self.gram[rows[known]])
-            out[known] = out[known].scatter_add_(1, self.index[rows[known]], change.float())
+        for i, row, size in self._filled(rows):
+            change = coefficients[i, :size] @ self.gram[row, :size, :size]
+            out[i].index_add_(0, self.index[row, :size], change.to(out))
+
+    def _filled(self, rows: Tensor) -> Iterator[tuple[int, int, int]]:
+        """(place, row, candidates) of the rows that have some."""
+        for i, (row, size) in enumerate(zip(rows.tolist(), self.filled[rows].tolist(), strict=True)):
+            if size:
+                yield i, row, size
 
     def inside(self, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the weights of all points, (b, N), that are the candidates', (b, slots) float64; the sum of others.
@@ -104,7 +114,7 @@ class Candidates:
     def add(self, rows: Tensor, weights: Tensor) -> None:
         """Choose those of rows whose weight lies on few points; and others, once, where those did not do."""
         half = self.slots // 2
-        count = 1 / weights.square().sum(1)
+        count = weights.norm(dim=1) ** -2
         filled = self.filled[rows]
         wanted = ((filled == 0) & (count < half / 2)) | ((filled == half) & (count < half / 16))
         for i in wanted.nonzero().squeeze(1).tolist():
@@ -115,9 +125,11 @@ class Candidates:
             self._set(row, torch.cat([known, new]))
 
     def _set(self, row: int, index: Tensor) -> None:
-        rank, size = self._basis.rank, len(index)
+        rank, known, size = self._basis.rank, int(self.filled[row]), len(index)
         own = self._basis.coordinates[index].double()
+        axes = own[:, :rank]
+        added = gram(self._points, index)[known:] - axes[known:] @ axes.T
         self.index[row, :size] = index
-        self.gram[row, :size, :size] = gram(self._points, index) - own[:, :rank] @ own[:, :rank].T
+        self.gram[row, known:size, :size], self.gram[row, :size, known:size] = added, added.T
         self.sketches[row, :size] = own[:, rank:]
         self.filled[row] = size

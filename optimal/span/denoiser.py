@@ -223,8 +223,8 @@ class SpanDenoiser:
             row, place = (on[at] > 1e-12).nonzero(as_tuple=True)
             weight, index = on[at][row, place], self.candidates.index[rows[at]]
             mean[at] = mean[at].index_add_(0, row, weight[:, None] * self.basis.coordinates[index[row, place]].double())
-            sketches = self.candidates.sketches[rows[at]]
-            apart = sketches[row, place] - sketches[row, on[at].argmax(1)[row]]
+            sketches, of = self.candidates.sketches, rows[at][row]
+            apart = sketches[of, place] - sketches[of, on[at].argmax(1)[row]]
             square[at] = square[at].index_add_(0, row, weight * apart.square().sum(1))
         at = (~few).nonzero().squeeze(1)
         if len(at):

@@ -25,6 +25,8 @@ from .measures import Agreement as Agreement
 from .measures import agreement as agreement
 from .measures import compare as compare
 from .measures import landing_agreement as landing_agreement
+from .model import Model as Model
+from .model import open_model as open_model
 from .networks import MLP as MLP
 from .networks import UNet as UNet
 from .networks import from_diffusers as from_diffusers

@@ -1,0 +1,345 @@
+"""A network as one object: what measuring, sampling and reports take, wherever it came from.
+
+    model = open_model("runs/mine" | "diffusers:FOLDER" | "python:package.module.function" | a module or function)
+    x0_hat = model(x, sigma)                                   # a `Denoiser`
+    ends = sample(model, noises, **model.sampling())
+
+A `Model` knows its noise levels, the shape of its points, its device, how many rows it is asked at once, its class
+labels and how it is meant to be sampled. What it is asked is checked here: x of another shape, a noise level outside
+its range, labels of another number than rows are one sentence each. x may lie anywhere: its rows go to the model's
+device a batch at a time and come back; noise levels go as float64, and reach the network in float32 or float64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimal import karras
+from optimal.query import Levels, levels, require_points
+from optimal.randomness import stream
+
+from . import checkpoint
+from .config import experiment_of
+from .networks import from_diffusers
+from .saved import is_distillation, load_model, model_path, student_at
+
+__all__ = ["Model", "batch_of", "open_model"]
+
+_RANGE = (0.002, 80.0)
+"""EDM's noise levels, where sampling starts and ends unless the model says otherwise."""
+_MOST = 4096
+_BYTES = {"cpu": 2**28, "other": 2**31}
+"""What the activations of one batch may take."""
+_MAPS = 12
+"""Maps of the width of the first layer that live at once: a U-Net's, measured (5.8 MB for 64x64 and 32 channels)."""
+_TIMES = ("t", "time", "times", "timestep", "timesteps", "step", "steps", "t_emb")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A `Denoiser` with all that is known of it; made by `open_model`.
+
+    Attributes:
+        name: what tables call it.
+        denoiser: (x, sigma, **arguments) -> x0_hat.
+        event: shape of a point; None where any will do.
+        sigma_min, sigma_max: the range of its noise levels: 0 and inf where it has none.
+        device: where it computes.
+        batch: the most rows it is asked at once.
+        labels: class labels: () for all rows, (B,) one a row, or (B, K) and (K,) of floating point, one-hot say.
+        arguments: further arguments of every call.
+        meant: (steps, seed) -> the arguments of `optimal.sample`; None for Heun's solver on EDM's grid.
+    """
+
+    name: str
+    denoiser: Callable[..., Tensor]
+    event: tuple[int, ...] | None = None
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batch: int = _MOST
+    labels: Tensor | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    meant: Callable[[int | None, int], dict[str, Any]] | None = None
+
+    def __call__(self, x: Tensor, sigma: Levels, **arguments: Any) -> Tensor:
+        """x0_hat, (B, *event), in the dtype and on the device of x; without gradients.
+
+        Args:
+            x: (B, *event) noisy points.
+            sigma: noise levels, within the range of the model: float, () or (B,).
+            **arguments: of the network; tensors of B rows go with the rows.
+
+        Raises:
+            ValueError: x of another shape than the model's event, sigma outside its range, labels that are not one a
+                row, or an answer of another shape.
+        """
+        require_points(x)
+        self.require_event(tuple(x.shape[1:]), "x")
+        values = levels(sigma, len(x), torch.device("cpu"))
+        self._require_levels(values)
+        given = self.arguments | self._labelled(len(x)) | arguments
+        with torch.no_grad():
+            parts = [self._part(x, values, given, rows) for rows in self._batches(len(x))]
+        return torch.cat(parts) if parts else x.clone()
+
+    def given(self, labels: Tensor | int | list[int] | None, **arguments: Any) -> Model:
+        """The model of a class, or of one class a row, and with further arguments of its network.
+
+        Args:
+            labels: () or (B,) whole numbers, or floating-point codes (K,) or (B, K).
+            **arguments: of the network, at every call.
+        """
+        theirs = getattr(self.denoiser, "given", None)
+        if labels is not None and theirs is not None:
+            return dataclasses.replace(self, denoiser=theirs(labels), arguments=self.arguments | arguments)
+        held = None if labels is None else torch.as_tensor(labels, device=torch.device("cpu"))
+        return dataclasses.replace(self, labels=held, arguments=self.arguments | arguments)
+
+    def sampling(self, steps: int | None = None, *, seed: int = 0) -> dict[str, Any]:
+        """The arguments of `optimal.sample` with which it is sampled as it is meant to be.
+
+        Args:
+            steps: of the solver; the default is that of the model: 18 for a denoiser, 1 for a student.
+            seed: of the noise that stochastic solvers draw.
+
+        Raises:
+            ValueError: a student that has not so many steps.
+        """
+        if self.meant is not None:
+            return self.meant(steps, seed)
+        low, high = max(self.sigma_min, _RANGE[0]), min(self.sigma_max, _RANGE[1])
+        return {"sigmas": karras(18 if steps is None else steps, sigma_min=low, sigma_max=high), "solver": "heun"}
+
+    def require_event(self, event: tuple[int, ...], what: str) -> None:
+        """Raise ValueError unless points of `what` have the shape of the model's."""
+        if self.event is not None and event != self.event:
+            raise ValueError(f"{self.name} is made for points of shape {self.event}, {what} has {event}")
+
+    def _require_levels(self, values: Tensor) -> None:
+        outside = (values < self.sigma_min * (1 - 1e-6)) | (values > self.sigma_max * (1 + 1e-6))
+        if outside.any():
+            raise ValueError(
+                f"sigma must lie between {self.sigma_min:g} and {self.sigma_max:g}, the range of {self.name}, got "
+                f"{float(values[outside][0]):g}"
+            )
+
+    def _labelled(self, rows: int) -> dict[str, Tensor]:
+        labels = self.labels
+        if labels is None:
+            return {}
+        code = labels.is_floating_point()
+        if labels.ndim == (1 if code else 0):
+            return {"class_labels": labels.expand(rows, *labels.shape)}
+        if len(labels) != rows:
+            raise ValueError(f"labels must be one, or one a row: {len(labels)} of them for {rows} rows")
+        return {"class_labels": labels}
+
+    def _batches(self, rows: int) -> Iterator[slice]:
+        return (slice(start, start + self.batch) for start in range(0, rows, self.batch))
+
+    def _part(self, x: Tensor, values: Tensor, given: dict[str, Any], rows: slice) -> Tensor:
+        own = {name: self._placed(value, len(x), rows) for name, value in given.items()}
+        part = x[rows].to(self.device)
+        out = self.denoiser(part, values[rows].to(self.device), **own)
+        if out.shape != part.shape:
+            raise ValueError(f"{self.name} must return the shape of x, {tuple(part.shape)}, got {tuple(out.shape)}")
+        return out.to(x)
+
+    def _placed(self, value: Any, count: int, rows: slice) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return (value[rows] if value.ndim and len(value) == count else value).to(self.device)
+
+
+def open_model(
+    source: Any,
+    *,
+    device: str | torch.device = "auto",
+    batch: int | None = None,
+    labels: Tensor | int | list[int] | None = None,
+    event: tuple[int, ...] | None = None,
+    name: str | None = None,
+    **arguments: Any,
+) -> Model:
+    """A network from where it is kept, as a `Model`.
+
+    Args:
+        source: the folder of a run or a distillation, or a checkpoint file; "diffusers:FOLDER", a pipeline saved on
+            disk; "python:package.module.function", which is called without arguments and returns any of what follows;
+            a `Model`; a function or module (x, sigma) -> x0_hat.
+        device: where it computes. "auto" is the first accelerator for what is read from disk, and where it is for what
+            is in memory.
+        batch: the most rows that it is asked at once; `batch_of` unless given.
+        labels: as for `Model.given`.
+        event: the shape of a point, where the source does not say, or for another one than it says.
+        name: what tables call it; the source unless given.
+        **arguments: of the network, at every call.
+
+    Raises:
+        ValueError: nothing that is known as a network, a folder without one, a function that cannot be imported or
+            fails, a device that is not there.
+
+    Example:
+        >>> model = open_model(lambda x, sigma: x / (1 + sigma.view(-1, 1) ** 2))
+        >>> model(torch.ones(1, 2), 1.0)
+        tensor([[0.5000, 0.5000]])
+    """
+    model = _opened(source, device)
+    if event is not None:
+        model = dataclasses.replace(model, event=tuple(event))
+    if name is not None:
+        model = dataclasses.replace(model, name=name)
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    model = dataclasses.replace(model, batch=batch or batch_of(model.denoiser, model.event, model.device))
+    return model.given(labels, **arguments) if labels is not None or arguments else model
+
+
+def batch_of(denoiser: Any, event: tuple[int, ...] | None, device: torch.device) -> int:
+    """How many rows a network is asked at once, unless told: as many as its activations take 256 MB, or 2 GB on an
+    accelerator, at most 4,096.
+
+    A row is taken for 12 maps in float32 of its size and the width of the first layer.
+    """
+    network = _module(denoiser)
+    if network is None or event is None:
+        return _MOST
+    widths = [p.shape[0] for p in network.parameters() if p.ndim > 1]
+    convolves = any(p.ndim > 2 for p in network.parameters())
+    places = math.prod(event[1:]) if len(event) > 1 and convolves else 1
+    first = next((p.shape[0] for p in network.parameters() if p.ndim > 2), max(widths, default=1))
+    bytes_of_a_row = 4 * _MAPS * places * max(first, event[0])
+    return max(1, min(_MOST, _BYTES.get(device.type, _BYTES["other"]) // bytes_of_a_row))
+
+
+def _opened(source: Any, device: str | torch.device) -> Model:
+    if isinstance(source, Model):
+        return source if device == "auto" else _on(source, _device(device))
+    if isinstance(source, str) and source.startswith("python:"):
+        return _opened(_imported(source), _device(device))
+    if isinstance(source, str) and source.startswith("diffusers:"):
+        denoiser = from_diffusers(source.removeprefix("diffusers:"))
+        low, high = getattr(denoiser, "sigma_min", 0.0), getattr(denoiser, "sigma_max", math.inf)
+        return _on(Model(source, denoiser, None, low, high), _device(device))
+    if isinstance(source, str | Path):
+        return _on(_run(Path(source)), _device(device))
+    if not callable(source):
+        raise ValueError(f"a network is a folder, a function (x, sigma) or a module, got {type(source).__name__}")
+    _require_denoiser(source)
+    return _in_memory(source, device)
+
+
+def _in_memory(source: Any, device: str | torch.device) -> Model:
+    low, high = getattr(source, "sigma_min", 0.0), getattr(source, "sigma_max", math.inf)
+    event = getattr(source, "event", None)
+    name = getattr(source, "name", None) or getattr(source, "__name__", None) or type(source).__name__
+    model = Model(str(name), source, None if event is None else tuple(event), float(low), float(high))
+    network = _module(source)
+    weights = [] if network is None else [*network.parameters(), *network.buffers()]
+    there = weights[0].device if weights else getattr(source, "device", None)
+    if device != "auto":
+        return _on(model, _device(device))
+    return dataclasses.replace(model, device=torch.device(there) if there is not None else torch.device("cpu"))
+
+
+def _require_denoiser(source: Any) -> None:
+    """A network that is given a time, not a noise level, is an adapter short."""
+    try:
+        asked = [
+            p
+            for p in inspect.signature(getattr(source, "forward", source)).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+    except (TypeError, ValueError):
+        return
+    if any(p.name in _TIMES for p in asked[:2]):
+        raise ValueError(
+            f"{type(source).__name__} is given a time, and what it predicts is not said: from_ddpm, from_unet, "
+            "from_prediction or from_flow make a denoiser (x, sigma) -> x0_hat of it"
+        )
+
+
+def _module(denoiser: Any) -> nn.Module | None:
+    """The module that a denoiser asks."""
+    for each in (denoiser, getattr(denoiser, "network", None)):
+        if isinstance(each, nn.Module):
+            return each
+    return None
+
+
+def _on(model: Model, device: torch.device) -> Model:
+    network = _module(model.denoiser)
+    if network is not None:
+        network.to(device)
+    return dataclasses.replace(model, device=device)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return (
+            torch.device(torch.accelerator.current_accelerator() or "cpu")
+            if torch.accelerator.is_available()
+            else (torch.device("cpu"))
+        )
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {str(device)!r} is not there: {str(error).splitlines()[0]}") from error
+    return chosen
+
+
+def _imported(source: str) -> Any:
+    """What python:package.module.function names, or what it returns where it is called without arguments."""
+    path = source.removeprefix("python:")
+    module, _, attribute = path.rpartition(".")
+    if not module or not attribute:
+        raise ValueError(f"python: names a function as package.module.function, got {source!r}")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{source} cannot be imported: {error}") from error
+    if isinstance(found, nn.Module) or not callable(found) or _takes_points(found):
+        return found
+    try:
+        return found()
+    except Exception as error:
+        raise ValueError(f"{source} failed: {type(error).__name__}: {error}") from error
+
+
+def _takes_points(function: Callable[..., Any]) -> bool:
+    """Whether it cannot be called without arguments: it is the denoiser itself."""
+    try:
+        kinds = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in kinds)
+
+
+def _run(folder: Path) -> Model:
+    denoiser, config = load_model(folder)
+    options = experiment_of(config).optimisation
+    event = tuple(checkpoint.about(checkpoint.latest(model_path(folder)))["event"])
+    meant = _Student(folder) if is_distillation(folder) else None
+    return Model(str(folder), denoiser, event, options.sigma_min, options.sigma_max, meant=meant)
+
+
+@dataclass(frozen=True)
+class _Student:
+    """How a student is meant to be sampled: in so few steps as it was made for."""
+
+    folder: Path
+
+    def __call__(self, steps: int | None, seed: int) -> dict[str, Any]:
+        return student_at(self.folder, 1 if steps is None else steps, generator=stream(seed, "samples"))[1]

@@ -1,0 +1,119 @@
+"""A model: one object from a folder, a function or a module, and what it is asked is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from problems import small_unet
+from torch import Tensor, nn
+
+from neural import PRESETS, Model, fit, from_diffusers, open_model
+from optimal import OptimalDenoiser, load, sample
+
+DATA = torch.linspace(-1, 1, 24, dtype=torch.float64).view(6, 1, 2, 2)
+D = OptimalDenoiser(DATA)
+
+
+class Net(nn.Module):
+    """What it was asked, kept; the answer depends on x, sigma and the labels of each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.seen = nn.Parameter(torch.ones(())), []
+
+    def forward(self, x: Tensor, sigma: Tensor, class_labels: Tensor | None = None, shift: float = 0.0) -> Tensor:
+        self.seen.append((len(x), x.device, sigma.dtype))
+        out = self.weight * x / (1 + sigma.view(-1, 1) ** 2) + shift
+        return out if class_labels is None else out + class_labels.view(-1, 1)
+
+
+def test_rows_are_asked_a_batch_at_a_time() -> None:
+    net = Net()
+    x, sigma = torch.randn(10, 3), torch.linspace(0.5, 5, 10)
+    model = open_model(net, batch=4)
+    labels = torch.arange(10)
+    expected = x / (1 + sigma[:, None] ** 2) + labels[:, None]
+    torch.testing.assert_close(model.given(labels)(x, sigma), expected)
+    assert [rows for rows, *_ in net.seen] == [4, 4, 2]
+    torch.testing.assert_close(model.given(3, shift=2.0)(x, 1.0), x / 2 + 5)
+    torch.testing.assert_close(model(x, 1.0, class_labels=labels), x / 2 + labels[:, None])
+    assert model(x[:0], 1.0).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda m: m(torch.zeros(2, 4), 1.0), r"is made for points of shape \(3,\), x has \(4,\)"),
+        (lambda m: m(torch.zeros(2, 3), 9.0), "sigma must lie between 0.1 and 5, the range of Net, got 9"),
+        (lambda m: m(torch.zeros(2, 3), [1.0, 0.01]), "sigma must lie between 0.1 and 5, the range of Net, got 0.01"),
+        (lambda m: m(torch.zeros(2, 3), float("nan")), "sigma must be positive and finite"),
+        (lambda m: m.given([1, 2, 3])(torch.zeros(2, 3), 1.0), "labels must be one, or one a row: 3 of them for 2"),
+        (lambda m: open_model(m, batch=0), "batch must be at least 1, got 0"),
+        (lambda m: open_model(m, device="nowhere"), "device 'nowhere' is not there"),
+        (lambda _: open_model(3), "a network is a folder, a function"),
+        (lambda _: open_model("no/such/folder"), "no checkpoint"),
+        (lambda _: open_model("python:nothing"), "python: names a function as package.module.function"),
+        (lambda _: open_model("python:no_such_module.f"), "cannot be imported: No module named"),
+        (lambda _: open_model("python:math.no_such"), "cannot be imported: module 'math' has no attribute"),
+        (lambda _: open_model(lambda x, t: x), "is given a time"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(call, sentence: str) -> None:
+    model = dataclasses.replace(open_model(Net(), event=(3,)), sigma_min=0.1, sigma_max=5.0)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        call(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_functions_of_ones_own_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "of_my_own.py").write_text(
+        "import torch\n"
+        "def make(): return lambda x, sigma: 0 * x\n"
+        "def denoise(x, sigma): return 2 * x\n"
+        "def broken(): raise KeyError('weights')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    x = torch.ones(2, 3)
+    assert torch.equal(open_model("python:of_my_own.make")(x, 1.0), 0 * x)
+    assert torch.equal(open_model("python:of_my_own.denoise")(x, 1.0), 2 * x)
+    with pytest.raises(ValueError, match=r"python:of_my_own\.broken failed: KeyError: 'weights'"):
+        open_model("python:of_my_own.broken")
+    del sys.modules["of_my_own"]
+
+
+def test_the_optimum_is_a_model(normal) -> None:
+    x = DATA + normal(*DATA.shape)
+    model = open_model(D, batch=4)
+    torch.testing.assert_close(model(x, 1.0), D(x, 1.0))
+    assert model.event == D.event
+    ends = sample(model, 80 * normal(4, 1, 2, 2), **model.sampling(5))
+    assert bool(torch.isfinite(ends).all())
+
+
+def test_runs_and_their_range(tmp_path: Path) -> None:
+    preset = PRESETS["toy"]
+    options = dataclasses.replace(preset.optimisation, steps=2, batch=16, sigma_min=0.01, sigma_max=30.0)
+    config = dataclasses.replace(preset, optimisation=options)
+    net = fit(config, load("five-deltas"), tmp_path)
+    model = open_model(str(tmp_path))
+    assert isinstance(model, Model)
+    assert (model.event, model.sigma_min, model.sigma_max) == ((1,), 0.01, 30.0)
+    x = torch.linspace(-3, 3, 7)[:, None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(x, 2.0), net(x, 2.0))
+    assert float(model.sampling()["sigmas"][0]) == 30.0
+
+
+def test_a_pipeline_on_disk(tmp_path: Path, normal) -> None:
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    small_unet().save_pretrained(tmp_path / "unet")
+    DDPMScheduler().save_pretrained(tmp_path / "scheduler")
+    model = open_model(f"diffusers:{tmp_path}")
+    x = normal(2, 1, 8, 8)
+    torch.testing.assert_close(model(x, 1.0), from_diffusers(tmp_path)(x, 1.0))
+    assert 0.01 < model.sigma_min < 0.011

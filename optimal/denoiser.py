@@ -184,7 +184,31 @@ class OptimalDenoiser:
         Raises:
             ValueError: x of another event shape or not finite.
         """
-        return self.points.two_nearest(self.query(x.detach(), self.points.unit)[0])
+        first, second = self.neighbours(x, 2)[1].unbind(1)
+        return first, second
+
+    def neighbours(
+        self, x: Num[Tensor, "B *event"], count: int = 2
+    ) -> tuple[Int[Tensor, "B count"], Float[Tensor, "B count"]]:
+        """The `count` distinct data points nearest to each x, nearest first, and their distances in float64.
+
+        Copies of a point count as one, the first in the data. Where there are fewer, the index is −1, the distance inf.
+
+        Args:
+            x: (B, *event).
+            count: how many, at least 1.
+
+        Raises:
+            ValueError: x of another event shape or not finite; count below 1.
+
+        Example:
+            >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0], [4.0]]))
+            >>> D.neighbours(torch.tensor([[0.5]]))
+            (tensor([[1, 0]]), tensor([[0.5000, 1.5000]], dtype=torch.float64))
+        """
+        if count < 1:
+            raise ValueError(f"count must be at least 1, got {count}")
+        return self.evaluator.neighbours(self.query(x.detach(), self.points.unit)[0], count)
 
     def first_copies(self) -> Int[Tensor, " N"]:
         """For every data point the first one in the data that equals it, (N,), on the CPU; mostly itself."""

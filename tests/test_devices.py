@@ -97,7 +97,7 @@ def products(D: OptimalDenoiser, x: Tensor) -> list[Tensor]:
 def nearest(D: OptimalDenoiser, x: Tensor) -> list[Tensor]:
     index = torch.arange(len(x), device=x.device)
     pairs = D.query(x, SIGMA)[0], index + 1, index, (index + 3) % len(D)
-    return [D.nearest(x), *D.two_nearest(x), *tensors(leads(D.points, *pairs))]
+    return [D.nearest(x), *D.neighbours(x, 2), *tensors(leads(D.points, *pairs))]
 
 
 def certificates(D: OptimalDenoiser, x: Tensor) -> list[Tensor]:

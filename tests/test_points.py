@@ -100,6 +100,38 @@ def test_images_of_bytes(normal: Normal) -> None:
     assert torch.equal(D.nearest(x), (x.flatten(1).double()[:, None] - points).square().sum(2).argmin(1))
 
 
+@pytest.mark.parametrize("kind", ["bytes", "bytes by float32 products", "points", "far points"])
+def test_neighbours_are_those_of_differences(kind: str, normal: Normal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of copies the first, in the order of their distances, however they are looked for."""
+    if kind.startswith("bytes"):
+        data: Tensor = torch.randint(0, 256, (300, 3, 8, 8), dtype=torch.uint8, generator=seeded())
+    else:
+        data = normal(300, 5) + (1e4 if kind == "far points" else 0)
+    data[200:280] = data[:80]
+    if kind == "bytes by float32 products":
+        monkeypatch.setattr("optimal.evaluate.byte_nearest.fast_bytes", lambda: False)
+    D = OptimalDenoiser(data)
+    points = D.take(torch.arange(300)).flatten(1).double()
+    x = D.take(torch.arange(150, 260)) + 0.3 * normal(110, *D.event).to(points.dtype if data.ndim == 2 else torch.float)
+    x[:9] = D.take(torch.arange(200, 209)).to(x)
+    squares = (x.flatten(1).double()[:, None] - points).square().sum(2)
+    squares[:, D.first_copies() != torch.arange(300)] = torch.inf
+    order = squares.argsort(1)
+    for count in (1, 2, 5):
+        index, distance = D.neighbours(x, count)
+        assert torch.equal(index, order[:, :count])
+        torch.testing.assert_close(distance, squares.gather(1, index).sqrt(), rtol=1e-9, atol=0)
+    assert torch.equal(D.neighbours(x, 1)[0][:, 0], D.nearest(x))
+
+
+def test_neighbours_there_are_not() -> None:
+    index, distance = OptimalDenoiser(column(1.0, 1.0, 3.0)).neighbours(column(0.0), 3)
+    assert index.tolist() == [[0, 2, -1]]
+    assert distance.tolist() == [[1.0, 3.0, math.inf]]
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        OptimalDenoiser(column(1.0)).neighbours(column(0.0), 0)
+
+
 def test_many_copies_and_many_ties(monkeypatch: pytest.MonkeyPatch) -> None:
     """More candidates than are compared one by one: copies are left to the first of them."""
     monkeypatch.setattr("optimal.points.nearest._PAIRS", 2)

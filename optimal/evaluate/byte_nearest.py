@@ -7,7 +7,7 @@ gives every q·u, without rounding. With y = (u + ½)/127.5 up to 2⁻²⁴ in e
     |e_j| <= ‖r‖ ‖y_j − c‖ + 2⁻²⁴ √D ‖ẑ‖ + γ_{D+3} ½‖y_j − c‖² + 4 γ_6 √D (‖s q‖ + ‖s q'/254‖),
 
 the last term for the rounding of what is made of the exact sums. Points whose lower bound is above the smallest upper
-bound are not nearest: proven, and three times faster than float32 products.
+bound (of k nearest: the k-th smallest) are not among them: proven, and three times faster than float32 products.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ _NORMS = 1 + 2.0**-20
 """Above what the rounding of norms, and of the bounds themselves, can take from them."""
 
 
-def screen(points: Points, z: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Pairs (query, point), row by row, among which the nearest of every query is; None where bytes are not fast.
+def screen(points: Points, z: Tensor, count: int = 1) -> tuple[Tensor, Tensor] | None:
+    """Pairs (query, point), row by row, among which the nearest of every query are; None where bytes are not fast.
 
     Args:
         points: the points.
         z: (B, D) float64, as the points reduce them.
+        count: how many distinct ones are asked for; of more than one, copies are left out.
     """
     if not points.bytes or z.device.type != "cpu" or not fast_bytes():
         return None
     size = max(1, points.memory // (4 * 8 * points.size))
-    found = [(start, *_among(points, z[start : start + size])) for start in range(0, len(z), size)]
+    found = [(start, *_among(points, z[start : start + size], count)) for start in range(0, len(z), size)]
     rows = [row + start for start, row, _ in found]
     return torch.cat(rows), torch.cat([column for _, _, column in found])
 
 
-def _among(points: Points, z: Tensor) -> tuple[Tensor, Tensor]:
+def _among(points: Points, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
     step = (torch.linalg.vector_norm(z, torch.inf, dim=1) / 127).clamp_min(torch.finfo(torch.float64).tiny)
     rest, digits, units, size = z, [], [], torch.zeros_like(step)
     for _ in range(2):
@@ -66,7 +67,10 @@ def _among(points: Points, z: Tensor) -> tuple[Tensor, Tensor]:
     half_norms = points.half_norms.to(z.device)
     norms = (2 * half_norms).sqrt() * _NORMS
     low = torch.empty(points.size, len(z), dtype=torch.float64, device=z.device)
-    best = torch.full((len(z),), torch.inf, dtype=torch.float64, device=z.device)
+    best = torch.full((count, len(z)), torch.inf, dtype=torch.float64, device=z.device)
+    copies = None
+    if count > 1:
+        copies = (points.first_copies != torch.arange(points.size, dtype=torch.int64, device="cpu")).to(z.device)
     for part, block in points.signed(_BLOCK_BYTES, z.device):
         half = half_norms[part, None]
         sums = product(block, queries).view(len(block), len(units), len(z))
@@ -74,7 +78,11 @@ def _among(points: Points, z: Tensor) -> tuple[Tensor, Tensor]:
         for place, unit in enumerate(units):
             scores.addcmul_(sums[:, place].double(), unit, value=-1)
         error = torch.outer(norms[part], left).add_(common).add_(gamma(points.dim + 3) * half)
-        best = torch.minimum(best, (scores + error).amin(0))
+        if copies is not None:
+            scores.masked_fill_(copies[part, None], torch.inf)
+        high = scores + error
+        most = high.amin(0, keepdim=True) if count == 1 else high.topk(min(count, len(high)), 0, largest=False).values
+        best = torch.cat([best, most]).topk(count, 0, largest=False).values
         low[part] = scores.sub_(error)
-    rows, columns = (low <= best).T.nonzero(as_tuple=True)
+    rows, columns = ((low <= best[-1]) & (low < torch.inf)).T.nonzero(as_tuple=True)
     return rows, columns

@@ -137,6 +137,10 @@ class Evaluator:
         """The data point nearest to each query, (B,); the first in the data among equals."""
         return self.points.nearest(z, screen)
 
+    def neighbours(self, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The `count` nearest distinct points and their distances, (B, count) each; −1 and inf for none."""
+        return self.points.neighbours(z, count, screen)
+
     @ours()
     def drift_bounds(self, z: Tensor, sigma: Tensor, index: Tensor, trials: tuple[float, ...]) -> Tensor:
         """S(δ) of `optimal.capture` for the points `index`, (B,), and every δ in `trials`: (B, len(trials)) float64."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..arithmetic import ours
 from ..query import require_finite, require_levels
 from .copies import first_copies
-from .nearest import Screen, nearest, two_nearest
+from .nearest import Screen, nearest, neighbours
 from .rows import Rows, evenly
 from .summary import Summary, centre_of, unit_of
 
@@ -270,9 +270,9 @@ class Points:
         return nearest(self, z, screen)
 
     @ours()
-    def two_nearest(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances to the nearest and the second nearest distinct point, (B,) float64 each, in units of the data."""
-        return two_nearest(self, z)
+    def neighbours(self, z: Tensor, count: int, screen: Screen | None = None) -> tuple[Tensor, Tensor]:
+        """The `count` nearest distinct points: (B, count) int64, and the distances in units of the data, float64."""
+        return neighbours(self, z, count, screen)
 
     def half_distances(self, z: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield (start, ½‖z − (y_j − c)‖² − ½‖z‖² of a block, (B, n)) over all points, for z (B, D) float64."""

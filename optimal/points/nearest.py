@@ -32,10 +32,10 @@ from .rows import evenly
 if TYPE_CHECKING:
     from .empirical import Points
 
-__all__ = ["Screen", "nearest", "two_nearest"]
+__all__ = ["Screen", "nearest", "neighbours"]
 
-Screen = Callable[["Points", Tensor], tuple[Tensor, Tensor] | None]
-"""(points, z) -> pairs (query, point), row by row, among which the nearest points are; or None."""
+Screen = Callable[["Points", Tensor, int], tuple[Tensor, Tensor] | None]
+"""(points, z, count) -> pairs (query, point), row by row, the `count` nearest distinct points among them; or None."""
 
 
 _SINGLE_RANGE = 1e15
@@ -82,22 +82,32 @@ def _nearest(points: Points, z: Tensor, screen: Screen | None) -> Tensor:
     return first.scatter_reduce(0, rows[equal], columns[equal], "amin")
 
 
-def two_nearest(points: Points, z: Tensor) -> tuple[Tensor, Tensor]:
-    """‖z − (y − c)‖ of the nearest and the second nearest distinct point, (B,) float64 each; inf for none."""
-    out = torch.full((len(z), 2), torch.inf, dtype=torch.float64, device=z.device)
+def neighbours(points: Points, z: Tensor, count: int, screen: Screen | None = None) -> tuple[Tensor, Tensor]:
+    """The `count` nearest distinct points, nearest first: (B, count) int64, and ‖z − (y − c)‖, (B, count) float64.
+
+    Of copies it is the first. Where there are fewer distinct points, the index is −1 and the distance inf.
+    """
+    points.whole()
+    index = torch.full((len(z), count), -1, dtype=torch.int64, device=z.device)
+    distance = torch.full((len(z), count), torch.inf, dtype=torch.float64, device=z.device)
     for start in range(0, len(z), _QUERIES):
         part = z[start : start + _QUERIES]
-        rows, columns = _candidates(points, part, 2, None)
+        rows, columns = _candidates(points, part, count, screen)
+        if count == 1:
+            first = _distinct(points).to(z.device)[columns]
+            rows, columns = rows[first], columns[first]
         squares = _squares(points, part, rows, columns)
         order = torch.argsort(squares, stable=True)
         order = order[torch.argsort(rows[order], stable=True)]
-        rows, squares = rows[order], squares[order]
-        count = rows.bincount(minlength=len(part))
-        begin = count.cumsum(0) - count
-        for place in (0, 1):
-            has = (count > place).nonzero().squeeze(1)
-            out[start + has, place] = squares[begin[has] + place].sqrt() * points.unit
-    return out[:, 0], out[:, 1]
+        columns, squares = columns[order], squares[order]
+        found = rows.bincount(minlength=len(part))
+        begin = found.cumsum(0) - found
+        for place in range(count):
+            has = (found > place).nonzero().squeeze(1)
+            at = begin[has] + place
+            index[start + has, place] = columns[at]
+            distance[start + has, place] = squares[at].sqrt() * points.unit
+    return index, distance
 
 
 def _squares(points: Points, z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -122,7 +132,7 @@ def _candidates(points: Points, z: Tensor, count: int, screen: Screen | None) ->
     distinct = _distinct(points).to(z.device) if count > 1 else None
     # Beyond the range of float32 its products say nothing.
     dtype = torch.float32 if len(z) and float(z.abs().max()) < _SINGLE_RANGE else torch.float64
-    found = screen(points, z) if screen is not None and len(z) else None
+    found = screen(points, z, count) if screen is not None and len(z) else None
     if found is None:
         found, finer = _by_products(points, z, count, distinct, dtype, None), (torch.float64,)
     else:

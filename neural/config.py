@@ -1,4 +1,7 @@
-"""What a training run is: data, network, optimisation. Typed, saved as JSON beside its results, compared by field."""
+"""What a training run is: data, network, optimisation. Typed, saved as JSON beside its results, compared by field.
+
+The command line has an option for every field (`python -m neural train --help`) but the data's, which it names itself.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal, cast, get_args
+
+import tyro
 
 from optimal import Dataset, load
 
@@ -26,14 +31,16 @@ __all__ = [
     "to_json",
 ]
 
-TECHNIQUES = ("consistency", "progressive", "knowledge", "multistep")
+Technique = Literal["consistency", "progressive", "knowledge", "multistep"]
+TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
+_TECHNIQUE = f"technique must be one of {', '.join(TECHNIQUES)}"
 
 
 @dataclass(frozen=True)
 class Network:
     """The architecture."""
 
-    kind: str = "mlp"
+    kind: Literal["mlp", "unet"] = "mlp"
     """mlp (points, small images) or unet (images)."""
     width: int = 128
     """mlp: width of the hidden layers."""
@@ -45,7 +52,7 @@ class Network:
     """unet: residual blocks of each resolution."""
     attention: tuple[int, ...] = ()
     """unet: sides, in pixels, of the resolutions with self-attention."""
-    precondition: str = "edm"
+    precondition: Literal["edm", "none"] = "edm"
     """edm (Karras et al. 2022, Table 1) or none (the paper's plain x_theta)."""
 
     def __post_init__(self) -> None:
@@ -63,7 +70,7 @@ class Optimisation:
     """Number of optimiser steps."""
     batch: int = 1024
     """Samples of a step, all processes together."""
-    optimizer: str = "adam"
+    optimizer: Literal["adam", "muon"] = "adam"
     """adam, or muon: Muon for the matrices between hidden layers (mlp only), at ten times lr, Adam for the rest."""
     lr: float = 1e-3
     """Adam's learning rate at its highest."""
@@ -75,7 +82,7 @@ class Optimisation:
     """Decay of the average of the weights, a step; at most (1 + n)/(10 + n) after n steps."""
     accumulate: int = 1
     """Parts in which a batch is computed."""
-    noise: str = "log_uniform"
+    noise: Literal["log_normal", "log_uniform", "uniform_t"] = "log_uniform"
     """Noise levels: log_normal (P_mean, P_std), log_uniform or uniform_t (both between sigma_min and sigma_max)."""
     P_mean: float = -1.2
     """log_normal: mean of ln sigma."""
@@ -85,7 +92,7 @@ class Optimisation:
     """Lowest noise level, in units of the data."""
     sigma_max: float = 80.0
     """Highest noise level, in units of the data."""
-    weighting: str = "edm"
+    weighting: Literal["edm", "none", "snr", "snr1"] = "edm"
     """Of the squared error: edm (1/c_out²), none (Eq. 26), snr (1/sigma²) or snr1 (max(1, 1/sigma²))."""
     flip: bool = False
     """Whether images are mirrored left to right, each with probability ½. The optimum of such a training is that of
@@ -114,9 +121,9 @@ class Optimisation:
 class Experiment:
     """One network on one data set."""
 
-    dataset: str = "five-deltas"
+    dataset: tyro.conf.Suppress[str] = "five-deltas"
     """Data: an embedded name, or a path."""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: tyro.conf.Suppress[dict[str, Any]] = field(default_factory=dict)
     """Options of the data set."""
     network: Network = field(default_factory=Network)
     optimisation: Optimisation = field(default_factory=Optimisation)
@@ -135,25 +142,23 @@ class Experiment:
 class Distillation:
     """One student."""
 
-    technique: str = "consistency"
+    technique: Technique = "consistency"
     """consistency, progressive, knowledge or multistep."""
     teacher: str = "optimum"
     """optimum (of the data), or the folder of a trained network."""
     points: int = 32
     """Noise levels of the grid above 0 (EDM's, rho = 7); for progressive, the steps of the first teacher; for
     multistep, the levels that the student is trained at."""
-    solver: str = "heun"
+    solver: Literal["euler", "heun"] = "heun"
     """The teacher's on that grid: euler or heun. progressive: always euler (DDIM). The pairs of knowledge and multistep
     come from the exact flow, without grid, where the teacher is the optimum."""
     pairs: int = 16384
     """knowledge, multistep: how many noises and end points are computed once."""
-    experiment: Experiment = field(default_factory=Experiment)
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
     """Data, the student's network and its optimisation; for progressive, steps are those of each stage."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.technique in TECHNIQUES, f"technique must be one of {', '.join(TECHNIQUES)}", repr(self.technique)
-        )
+        _require(self.technique in TECHNIQUES, _TECHNIQUE, repr(self.technique))
         _require(self.solver in ("euler", "heun"), "solver must be euler or heun", repr(self.solver))
         least = 2 if self.technique == "progressive" else 1
         _require(self.points >= least, f"points must be at least {least}", self.points)
@@ -199,7 +204,7 @@ PRESETS: dict[str, Experiment] = {
 """Trainings by name: toy, digits, faces, emoji-16, and ffhq-64, which needs a GPU."""
 
 
-_STUDENTS: dict[str, dict[str, tuple[int, int, float, str, float]]] = {
+_STUDENTS: dict[str, dict[str, tuple[int, int, float, Any, float]]] = {
     "toy": {
         "consistency": (4000, 40, 0.95, "none", 2e-3),
         "progressive": (600, 256, 0.98, "edm", 1e-3),
@@ -232,9 +237,11 @@ def student_of(preset: str, technique: str) -> Distillation:
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
-    if preset not in _STUDENTS or technique not in TECHNIQUES:
-        return Distillation(technique, experiment=PRESETS[preset])
-    steps, points, ema, weighting, lr = _STUDENTS[preset][technique]
+    _require(technique in TECHNIQUES, _TECHNIQUE, repr(technique))
+    name = cast(Technique, technique)
+    if preset not in _STUDENTS:
+        return Distillation(name, experiment=PRESETS[preset])
+    steps, points, ema, weighting, lr = _STUDENTS[preset][name]
     experiment = PRESETS[preset]
     options = dataclasses.replace(
         experiment.optimisation,
@@ -247,7 +254,7 @@ def student_of(preset: str, technique: str) -> Distillation:
         sigma_min=_LOWEST,
     )
     experiment = dataclasses.replace(experiment, optimisation=options)
-    return Distillation(technique, points=points, pairs=_PAIRS[preset], experiment=experiment)
+    return Distillation(name, points=points, pairs=_PAIRS[preset], experiment=experiment)
 
 
 def experiment_of(config: Experiment | Distillation) -> Experiment:

@@ -122,10 +122,17 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def test_killed_and_resumed_from_the_command_line(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `command` that was left alone."""
+    folder = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(folder / "run"), check=True, env=environment(), cwd=folder, capture_output=True)
+    return folder / "run"
+
+
+def test_killed_and_resumed_from_the_command_line(whole: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle of a run; --resume ends with the weights of a run that was left alone."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole), check=True, env=environment(), cwd=tmp_path, capture_output=True)
+    killed = tmp_path / "killed"
     process = subprocess.Popen(
         command(killed), env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -150,16 +157,15 @@ def test_killed_and_resumed_from_the_command_line(tmp_path: Path) -> None:
     assert torch.isfinite(model(torch.ones(2, 1), 1.0)).all()
 
 
-def test_two_processes_share_one_batch(tmp_path: Path) -> None:
+def test_two_processes_share_one_batch(whole: Path, tmp_path: Path) -> None:
     """torchrun with gloo: the losses of one process at equal global batch, up to the order of sums."""
-    single, double = tmp_path / "single", tmp_path / "double"
-    subprocess.run(command(single), check=True, env=environment(), cwd=tmp_path, capture_output=True)
+    double = tmp_path / "double"
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     done = subprocess.run(
         launch + command(double)[2:], env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    curves = [np.loadtxt(folder / "metrics.csv", delimiter=",", skiprows=1) for folder in (single, double)]
+    curves = [np.loadtxt(folder / "metrics.csv", delimiter=",", skiprows=1) for folder in (whole, double)]
     assert len(curves[0]) == 4
     np.testing.assert_allclose(curves[1][:, 1], curves[0][:, 1], rtol=2e-3)
     np.testing.assert_allclose(curves[1][:, 2], curves[0][:, 2])

@@ -23,6 +23,7 @@ alone, as the gradients of log p and of the leader's weight, has derivatives too
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, NamedTuple
 
@@ -162,6 +163,10 @@ class _Sums(torch.autograd.Function):
         tensors, shape = _folded(info, in_dims, *arguments[:2])
         out = _Sums.apply(*tensors, *arguments[2:])
         return tuple(part.unflatten(0, shape) for part in out), (0,) * len(out)
+
+
+# torch asks for it at every call, and making it takes as long as a product.
+_Sums.forward.__signature__ = inspect.signature(_Sums.forward)
 
 
 class _Tilted(torch.autograd.Function):

@@ -76,19 +76,13 @@ class Evaluator:
     def moments(self, z: Tensor, sigma: Tensor, *, single: bool) -> Moments:
         """The running sums of every query."""
         chosen = self.choose(sigma, single=single)
+        if len(chosen) == 1:
+            return self._moments(z, sigma, *chosen[0], single=single)
         out = Moments(len(z), self.points.dim, z.device)
         for method, rows in chosen:
-            parts = [
-                method.moments(self.points, z[part], sigma[part], single=single, accuracy=self.accuracy)
-                for part in self._parts(rows)
-            ]
-            sums = parts[0] if len(parts) == 1 else Moments.cat(parts)
-            name = sums.method or method.__name__.rpartition(".")[2]
-            if len(chosen) == 1:
-                out = sums
-            else:
-                out.put(rows, sums)
-            out.method = f"{out.method}, {name}" if out.method and len(chosen) > 1 else name
+            sums = self._moments(z, sigma, method, rows, single=single)
+            out.put(rows, sums)
+            out.method = f"{out.method}, {sums.method}" if out.method else sums.method
         return out
 
     @ours()
@@ -149,6 +143,16 @@ class Evaluator:
             for part in self._parts(_rows(sigma))
         ]
         return torch.cat(parts)
+
+    def _moments(self, z: Tensor, sigma: Tensor, method: Method, rows: Tensor, *, single: bool) -> Moments:
+        """The running sums of the queries `rows`, by one method, with its name."""
+        parts = [
+            method.moments(self.points, z[part], sigma[part], single=single, accuracy=self.accuracy)
+            for part in self._parts(rows)
+        ]
+        sums = parts[0] if len(parts) == 1 else Moments.cat(parts)
+        sums.method = sums.method or method.__name__.rpartition(".")[2]
+        return sums
 
     def _logits(self, z: Tensor, sigma: Tensor, *, single: bool) -> tuple[Tensor, Tensor]:
         return dense.log_weights(self.points, z, sigma, single=single, memory=self.accuracy.memory)

@@ -10,7 +10,7 @@ from .datasets import Dataset, to_float
 from .denoiser import OptimalDenoiser
 from .randomness import fixed_generator, generator_of
 
-__all__ = ["Data", "draw_pairs", "fixed_generator"]
+__all__ = ["Data", "draw_indexed", "draw_pairs", "fixed_generator"]
 
 Data = Dataset | Tensor | np.ndarray
 
@@ -31,6 +31,13 @@ def draw_pairs(
         ValueError: draws < 1 or no whole number; a generator that is none; data of another event shape than D's, of
             another type, or none.
     """
+    return draw_indexed(D, data, draws, generator)[1:]
+
+
+def draw_indexed(
+    D: OptimalDenoiser, data: Data | None, draws: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`draw_pairs`, and before them which of the points every x0 is, (draws,) int64 on the CPU."""
     if not hasattr(draws, "__index__"):
         raise ValueError(f"draws must be a whole number, got {draws!r}")
     if draws < 1:
@@ -44,7 +51,7 @@ def draw_pairs(
     else:
         some = rows[index.to(rows.device)] if isinstance(rows, Tensor) else torch.from_numpy(rows[index.numpy()])
         x0 = (to_float(some) if some.dtype == torch.uint8 else some).to(D.points.device)
-    return x0, torch.randn(x0.shape, generator=source, dtype=torch.float32, device=source.device).to(x0.device)
+    return index, x0, torch.randn(x0.shape, generator=source, dtype=torch.float32, device=source.device).to(x0.device)
 
 
 def _rows(D: OptimalDenoiser, data: Data) -> Tensor | np.ndarray:

@@ -1,0 +1,300 @@
+"""A network against the optimum, by noise level, with 95% intervals.
+
+At x = x0 + σ ε, or where the network itself goes, with D the optimum, F the network, ȳ the mean of the data, dim the
+number of values of a point and ‖·‖ the norm over all of them:
+
+    gap                   E‖F − D‖²: what a perfect training would still gain
+    gap_per_value         gap / dim
+    gap_share             gap / E‖D − ȳ‖²: 0 for the optimum, 1 for a network that always answers ȳ, above 1 for worse
+    gap_over_sigma_square gap / σ²: the weight of the gap in the velocity dx/dσ = (x − F)/σ
+    excess_risk           E[‖F − x0‖² − ‖D − x0‖²], draw by draw: its mean on the data is the gap, whatever F is, since
+                          x0 − D has mean 0 given x. On held-out points it is negative where F is nearer to them than D
+                          is; on a trajectory there is no x0, and it is nan
+    mmse                  E tr Cov[x0 | x], D's own risk on the data
+    explained_variance    E[1 − ‖F − D‖²/‖F‖²]                              (Wang, Vastola 2024)
+    r_square              E[1 − ‖F − D‖²/(dim·Var F)], Var over the values of one answer, dim − 1 in its divisor
+                                                                            (Lukoianov et al. 2025)
+    pearson               the correlation of F and D over the values of one answer, its median over draws
+    pearson_square        the same of its square                            (Kamb, Ganguli 2024)
+    cosine                E ⟨F, D⟩/(‖F‖ ‖D‖)
+
+The last five as published; r_square and pearson are nan for events of one value. `neural.agreement` has the
+coefficients of all draws together instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from optimal import OptimalDenoiser, karras, trajectory
+from optimal.border import Border, seeking_refining_border
+from optimal.denoiser import Denoiser
+from optimal.draws import Data, draw_indexed
+from optimal.query import Levels, level_list
+from optimal.randomness import stream
+
+from .intervals import Interval, mean_interval, median_interval, ratio_interval, require_level
+from .measures import evaluate
+
+__all__ = ["Measured", "default_sigmas", "measure"]
+
+On = Data | Literal["trajectory"] | None
+
+_BELOW, _ABOVE = 64.0, 32.0
+_LEVELS = 12
+_STEPS = 32
+_SAME = 2.0**-20
+_TOP = 160.0
+"""First level of a trajectory over the data's standard deviation, where the network names none: EDM's 80 for 0.5."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network beside the optimum at each noise level.
+
+    Attributes:
+        sigmas: (S,) float64, ascending as given.
+        columns: name -> value and interval, (S,) each; the names of the module.
+        on: "data", "held-out" or "trajectory".
+        draws: of (x0, ε), or noises.
+        level: of the intervals.
+        border: of the data; None where it was not looked for, the levels being given.
+        name: of the network.
+    """
+
+    sigmas: Tensor
+    columns: dict[str, Interval]
+    on: str
+    draws: int
+    level: float
+    border: Border | None
+    name: str
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row a noise level: method, on, sigma, gap, gap_low, gap_high, …"""
+        out = []
+        for i, sigma in enumerate(self.sigmas.tolist()):
+            row: dict[str, Any] = {"method": self.name, "on": self.on, "sigma": sigma}
+            for name, column in self.columns.items():
+                row |= {name: float(column.value[i]), f"{name}_low": float(column.low[i])}
+                row[f"{name}_high"] = float(column.high[i])
+            out.append(row)
+        return out
+
+    def sentence(self) -> str:
+        """Where the network is farthest from the optimum, and where the border is."""
+        gap = self.columns["gap_per_value"]
+        at = int(gap.value.nan_to_num(math.inf).argmax())
+        words = (
+            f"{self.name} on {self.on}: farthest from the optimum at σ = {float(self.sigmas[at]):.3g}, gap per value "
+            f"{float(gap.value[at]):.3g} [{float(gap.low[at]):.3g}, {float(gap.high[at]):.3g}]"
+        )
+        above = self.sigmas[self.columns["gap_share"].low > 1].tolist()
+        if above:
+            levels = ", ".join(f"{sigma:.3g}" for sigma in above)
+            words += f"; worse than the mean of the data (share above 1) at σ = {levels}"
+        return words if self.border is None else f"{words}; border {self.border.sigma:.3g}"
+
+    def save(self, path: str | Path) -> None:
+        """Write path.csv and path.json.
+
+        Raises:
+            ValueError: the folder cannot be written.
+        """
+        from .measures import save_table
+
+        about = {"on": self.on, "draws": self.draws, "level": self.level, "sentence": self.sentence()}
+        save_table(self.rows(), path, about)
+
+
+def measure(
+    model: Denoiser,
+    D: OptimalDenoiser,
+    *,
+    on: On = None,
+    sigmas: Levels | None = None,
+    draws: int = 1024,
+    seed: int = 0,
+    labels: Any = None,
+    level: float = 0.95,
+    progress: bool = False,
+) -> Measured:
+    """F against D at many places x, the same draws at every noise level.
+
+    Args:
+        model: F, any denoiser; a `Model` says its range, its name and its labels.
+        D: the optimum of the data: of the class, where the network is asked for one.
+        on: where x is: None, at x0 + σ ε with x0 from the data of D; points (B, *event) or a `Dataset` for x0 that are
+            none of the data (held-out); "trajectory", on the network's own flow, dx/dσ = (x − F)/σ from noise, in Heun
+            steps.
+        sigmas: (S,) noise levels; `default_sigmas` unless given.
+        draws: pairs (x0, ε), or noises.
+        seed: of the draws.
+        labels: class labels: one for all rows, or one a point of those x0 is drawn from; one a row on the trajectory.
+        level: of the intervals.
+        progress: whether a progress bar is drawn on stderr.
+
+    Raises:
+        ValueError: draws < 2; sigmas outside of the network's range; held-out points that are data points; labels of
+            another length, or for a denoiser that takes none; F's answer, or data, of another shape.
+    """
+    if draws < 2:
+        raise ValueError(f"draws must be at least 2, got {draws}")
+    require_level(level)
+    event = getattr(model, "event", None)
+    if event is not None and tuple(event) != D.event:
+        raise ValueError(f"the network makes points of shape {tuple(event)}, the data have {D.event}")
+    border = None
+    if sigmas is None:
+        border = seeking_refining_border(D, generator=stream(seed, "evaluation", 1), progress=progress)
+        sigmas = default_sigmas(D, border.sigma, _range(model))
+    levels = level_list(sigmas)
+    _require_range(levels, _range(model))
+    where = "trajectory" if isinstance(on, str) else "data" if on is None or on is D.data else "held-out"
+    if isinstance(on, str):
+        if on != "trajectory":
+            raise ValueError(f'on must be None, points or "trajectory", got {on!r}')
+        places = _along(_labelled(model, labels, draws), D, levels, draws, seed)
+    else:
+        places = _around(model, D, on if where == "held-out" else None, levels, draws, seed, labels)
+    found: dict[float, dict[str, Interval]] = {}
+    bar = tqdm(places, total=len(levels), desc="measure", unit="level", leave=False, disable=not progress)
+    for sigma, x, answer, x0 in bar:
+        found[sigma] = _columns(D, x, sigma, answer, x0, level)
+    columns = {
+        name: Interval(*(torch.stack([getattr(found[s][name], part) for s in levels.tolist()]) for part in _PARTS))
+        for name in found[float(levels[0])]
+    }
+    return Measured(levels, columns, where, draws, level, border, str(getattr(model, "name", "network")))
+
+
+_PARTS = ("value", "low", "high")
+
+
+def default_sigmas(D: OptimalDenoiser, border: float, within: tuple[float, float] = (0.0, math.inf)) -> Tensor:
+    """Twelve levels, even in log σ on either side of the border, itself among them: six octaves down, five up.
+
+    Args:
+        D: the optimum of the data.
+        border: of the data; the data's standard deviation stands in where it is 0 or infinite.
+        within: the network's range: the levels then lie in what they share, and in the range where they share nothing.
+    """
+    centre = border if 0 < border < math.inf else D.standard_deviation or 1.0
+    low, high = max(centre / _BELOW, within[0]), min(centre * _ABOVE, within[1])
+    if not low < high:
+        low, high = max(within[0], within[1] / 2048), min(within[1], max(within[0], 1e-3) * 2048)
+    if not low < centre < high:
+        return torch.logspace(math.log10(low), math.log10(high), _LEVELS, dtype=torch.float64).clamp(low, high)
+    below = torch.logspace(math.log10(low), math.log10(centre), _LEVELS // 2 + 1, dtype=torch.float64)
+    above = torch.logspace(math.log10(centre), math.log10(high), _LEVELS // 2, dtype=torch.float64)
+    return torch.cat([below, above[1:]]).clamp(low, high)
+
+
+Place = tuple[float, Tensor, Tensor, Tensor | None]
+"""σ, x, F(x, σ) and x0."""
+
+
+def _around(
+    model: Denoiser, D: OptimalDenoiser, on: Data | None, levels: Tensor, draws: int, seed: int, labels: Any
+) -> Iterator[Place]:
+    index, x0, eps = draw_indexed(D, on, draws, stream(seed, "evaluation"))
+    size = len(D) if on is None else len(on)
+    _require_apart(D, on, index, x0)
+    asked = _labelled(model, labels, size, index)
+    for sigma in levels.tolist():
+        x = x0 + sigma * eps
+        yield sigma, x, evaluate(asked, x, sigma), x0
+
+
+def _along(model: Denoiser, D: OptimalDenoiser, levels: Tensor, draws: int, seed: int) -> Iterator[Place]:
+    high = _range(model)[1]
+    top = high if math.isfinite(high) else max(_TOP * (D.standard_deviation or 1.0), float(levels.max()))
+    bottom = float(levels.min())
+    own = karras(_STEPS, sigma_min=min(bottom, 0.99 * top), sigma_max=top)[:-1]
+    grid = torch.cat([own, levels]).unique().flip(0)
+    wanted = set(levels.tolist())
+    unit = torch.randn((draws, *D.event), generator=stream(seed, "evaluation-noises"), dtype=torch.float32)
+    for state in trajectory(model, top * unit.to(D.points.device), torch.cat([grid, grid.new_zeros(1)])):
+        if state.sigma in wanted:
+            yield state.sigma, state.x, state.denoised, None
+        if state.sigma <= bottom:
+            return
+
+
+def _labelled(model: Denoiser, labels: Any, size: int, index: Tensor | None = None) -> Denoiser:
+    """The model given its labels, one a row: those at `index` of `size` points."""
+    if labels is None:
+        return model
+    given = getattr(model, "given", None)
+    if given is None:
+        raise ValueError(f"labels are for a Model, and {type(model).__name__} takes none: neural.open_model makes one")
+    values = torch.as_tensor(labels)
+    if values.ndim == 0:
+        return given(values)
+    if len(values) != size:
+        raise ValueError(f"labels must be one for all, or one a point, {size} of them, got {len(values)}")
+    return given(values if index is None else values[index.to(values.device)])
+
+
+def _require_apart(D: OptimalDenoiser, on: Data | None, index: Tensor, x0: Tensor) -> None:
+    """Raise ValueError if held-out points that were drawn are data points."""
+    if on is None:
+        return
+    # float32 rounds what is the same image by less, and no two images of 8 bits are so close.
+    same = (x0 - D.take(D.nearest(x0)).to(x0)).abs().flatten(1).amax(1) <= _SAME * x0.abs().flatten(1).amax(1)
+    if same.any():
+        first = int(index[same.cpu()].min())
+        count = len(index[same.cpu()].unique())
+        raise ValueError(
+            f"held-out points must be none of the data: of those drawn, {count} are, such as number {first}"
+        )
+
+
+def _range(model: Denoiser) -> tuple[float, float]:
+    return float(getattr(model, "sigma_min", 0.0)), float(getattr(model, "sigma_max", math.inf))
+
+
+def _require_range(levels: Tensor, within: tuple[float, float]) -> None:
+    low, high = within
+    outside = (levels < low * (1 - 1e-6)) | (levels > high * (1 + 1e-6))
+    if outside.any():
+        raise ValueError(
+            f"sigmas must lie within the network's range, {low:g} to {high:g}, got {float(levels[outside][0]):g}"
+        )
+
+
+def _columns(
+    D: OptimalDenoiser, x: Tensor, sigma: float, answer: Tensor, x0: Tensor | None, level: float
+) -> dict[str, Interval]:
+    post = D.posterior(x, sigma)
+    f, d = answer.double().flatten(1), post.mean.double().flatten(1)
+    dim = f.shape[1]
+    gap = (f - d).square().sum(1)
+    nothing = torch.full_like(gap, torch.nan)
+    excess = nothing if x0 is None else 2 * ((f - d) * (d - x0.double().flatten(1))).sum(1) + gap
+    spread = (d - D.mean.flatten()).square().sum(1)
+    about_f, about_d = f - f.mean(1, keepdim=True), d - d.mean(1, keepdim=True)
+    several = dim > 1
+    correlation = torch.nn.functional.cosine_similarity(about_f, about_d) if several else nothing
+    gaps = mean_interval(gap, level).within(0)
+    return {
+        "gap": gaps,
+        "gap_per_value": gaps.scaled(1 / dim),
+        "gap_share": ratio_interval(gap, spread, level).within(0),
+        "gap_over_sigma_square": gaps.scaled(sigma**-2),
+        "excess_risk": mean_interval(excess, level),
+        "mmse": mean_interval(post.variance.double(), level).within(0),
+        "explained_variance": mean_interval(1 - gap / f.square().sum(1), level).within(high=1),
+        "r_square": mean_interval(1 - gap / (dim * f.var(1)) if several else nothing, level).within(high=1),
+        "pearson": median_interval(correlation, level),
+        "pearson_square": median_interval(correlation.square(), level),
+        "cosine": mean_interval(torch.nn.functional.cosine_similarity(f, d), level).within(-1, 1),
+    }

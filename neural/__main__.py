@@ -1,4 +1,4 @@
-"""`python -m neural train | distill | sample | compare`: typed options, each with its unit and default; --dry-run."""
+"""`python -m neural train | distill | sample | compare | audit`: typed options, each with its unit; --dry-run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from optimal.samplers import solver_of
 from optimal.storage import replacing
 
 from . import checkpoint, networks
-from .commands import Compare, Distill, Sample, Train
+from .commands import Audit, Compare, Distill, Sample, Train
 from .config import PRESETS, Distillation, Experiment, experiment_of, student_of, to_json
 from .loss import root_mean_square
 from .measures import agreement, compare, save_table
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     kinds = (
         kinds | Annotated[Sample, tyro.conf.subcommand("sample")] | Annotated[Compare, tyro.conf.subcommand("compare")]
     )
+    kinds = kinds | Annotated[Audit, tyro.conf.subcommand("audit")]
     command: Any = tyro.cli(kinds, prog="python -m neural", description=__doc__, args=arguments)  # pyright: ignore
     warnings.showwarning = lambda message, *_, **__: _warn(str(message))
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_initialized()
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
             if torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        {Train: _train, Distill: _distill, Sample: _sample, Compare: _compare}[type(command)](command)
+        {Train: _train, Distill: _distill, Sample: _sample, Compare: _compare, Audit: _audit}[type(command)](command)
     except (ValueError, OSError) as error:
         print(f"error: {with_options(error)}", file=sys.stderr)
         return 2
@@ -278,6 +279,21 @@ def _compare(command: Compare) -> None:
         save_table(rows, path, about)
         _print(rows)
         print(f"{path}.csv, {path}.json\n")
+
+
+def _audit(command: Audit) -> None:
+    from .report.audited import audited
+
+    found, files = audited(
+        command.data,
+        command.samples,
+        command.out,
+        data_options=parse_options(command.option),
+        sample_options=parse_options(command.sample_option),
+        near=command.near,
+        say=lambda text: print(text, file=sys.stderr),
+    )
+    print(f"{found.sentence()}\n{', '.join(map(str, files))}")
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

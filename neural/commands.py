@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-__all__ = ["Compare", "Distill", "Sample", "Train"]
+__all__ = ["Audit", "Compare", "Distill", "Sample", "Train"]
 
 
 @dataclass(frozen=True)
@@ -151,3 +151,21 @@ class Compare:
     """Path of the tables, without suffix: -denoiser and -samplers as CSV and JSON."""
     dry_run: bool = False
     """Say what would be done, and stop."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Find the samples that are copies of training data: a table, its summary and a sheet of the closest pairs."""
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Training data: an embedded name or a path."""
+    samples: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SAMPLES")]
+    """Generated ones: a folder, zip, .npy or .npz of images, or any data set. Held-out data, for comparison."""
+    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Option of DATA, as name=value; may be repeated: --option n=1000 --option resolution=64."""
+    sample_option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Option of SAMPLES, as name=value; may be repeated: --sample-option key=arr_0 --sample-option value_range=0,1."""
+    near: float = 0.05
+    """Largest root mean square difference of a near copy, over the standard deviation of a value in the data."""
+    out: Path = Path("audit")
+    """Path of the files, without suffix: CSV, JSON and, of images, PNG."""

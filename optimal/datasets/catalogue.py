@@ -117,7 +117,7 @@ def with_options(error: Exception) -> str:
     """
     text = str(error)
     named = re.search(r"\b(resolution|value_range|column|label_column|split|key)=", text)
-    return f"{text} (here: --option {named[1]}=…)" if named and "--option" not in text else text
+    return f"{text} (here: --option {named[1]}=…)" if named and "-option " not in text else text
 
 
 def _check_options(name: str, known: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> None:

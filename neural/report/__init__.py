@@ -1,0 +1,1 @@
+"""What people look at: pictures, tables and one page of a network beside the optimum."""

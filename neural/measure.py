@@ -42,9 +42,10 @@ from optimal.query import Levels, level_list
 from optimal.randomness import stream
 
 from .intervals import Interval, mean_interval, median_interval, ratio_interval, require_level
-from .measures import evaluate
+from .measures import evaluate, save_table
+from .sampled import samplers
 
-__all__ = ["Measured", "default_sigmas", "measure"]
+__all__ = ["Measured", "default_sigmas", "measure", "samplers"]
 
 On = Data | Literal["trajectory"] | None
 
@@ -109,8 +110,6 @@ class Measured:
         Raises:
             ValueError: the folder cannot be written.
         """
-        from .measures import save_table
-
         about = {"on": self.on, "draws": self.draws, "level": self.level, "sentence": self.sentence()}
         save_table(self.rows(), path, about)
 

@@ -29,11 +29,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from optimal import OptimalDenoiser, sample
+from optimal import OptimalDenoiser
 from optimal.denoiser import Denoiser
 from optimal.draws import draw_pairs
 from optimal.query import Levels, level_list
+from optimal.schedule import grid
 from optimal.storage import replacing
+
+from .sampled import MEMORISED, coverage_interval, sample_from
+from .transport import transport
 
 __all__ = [
     "Agreement",
@@ -47,7 +51,6 @@ __all__ = [
 ]
 
 _AT_ONCE = 4096
-_MEMORISED = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -188,29 +191,28 @@ def compare(
         sample, over what as many perfect draws would reach on average.
 
     Raises:
-        ValueError: no noises; a reference of another shape.
+        ValueError: no noises; a reference of another shape; methods with other first levels than the first
+            one's: `neural.measure.samplers` scales the noises for each.
     """
     if len(x) == 0 or x.shape != reference.shape:
         raise ValueError(
             f"x and reference must be as many points, at least one, got {tuple(x.shape)} and {tuple(reference.shape)}"
         )
+    levels = {name: float(grid(arguments["sigmas"])[0]) for name, (_, arguments) in methods.items()}
+    first = next(iter(levels.values()), 0.0)
+    for name, level in levels.items():
+        if not math.isclose(level, first, rel_tol=1e-6):
+            raise ValueError(
+                f"x is at one noise level, and {name} starts at {level:g}, {next(iter(levels))} at {first:g}"
+            )
     rows = []
     home = D.nearest(reference)
     for name, (denoiser, arguments) in tqdm(methods.items(), desc="compare", leave=False, disable=not progress):
-        last: list[int] = []
-        ends = sample(denoiser, x, callback=lambda state, last=last: last.append(state.nfe), **arguments)
-        difference = (ends.double() - reference.double()).flatten(1).square().sum(1).mean().sqrt()
-        rows.append(
-            {
-                "method": name,
-                "nfe": last[-1],
-                "distance": float(difference),
-                "same": float((D.nearest(ends) == home).double().mean()),
-                "wasserstein": wasserstein(ends, D, projections=projections),
-                "memorised": float(memorised(ends, D).double().mean()),
-                "coverage": coverage(ends, D),
-            }
-        )
+        sampled = sample_from(name, denoiser, arguments, D, x, reference, home)
+        found = sampled.columns(D, projections=projections)
+        columns = ("distance", "same", "wasserstein", "memorised", "coverage")
+        row = {"method": name, "nfe": sampled.nfe} | {column: float(found[column].value) for column in columns}
+        rows.append(row)
     return rows
 
 
@@ -224,40 +226,22 @@ def memorised(x: Tensor, D: OptimalDenoiser) -> Tensor:
         Pang, Li, Lin, Wang 2023, "On Memorization in Diffusion Models".
     """
     first, second = D.two_nearest(x)
-    return first < _MEMORISED * second
+    return first < MEMORISED * second
 
 
 def coverage(x: Tensor, D: OptimalDenoiser) -> float:
     """Share of the distinct data points nearest to some x, over what as many uniform draws expect; about 1."""
-    copies = D.first_copies().bincount(minlength=len(D)).double()
-    weight = copies[copies > 0] / len(D)
-    expected = float((1 - (1 - weight) ** len(x)).sum())
-    return len(D.nearest(x).unique()) / expected
+    return float(coverage_interval(D.nearest(x), D).value)
 
 
 def wasserstein(x: Tensor, D: OptimalDenoiser, *, projections: int = 256) -> float:
     """2-Wasserstein distance between samples and the data: exact for one or two values, else sliced.
 
     Sliced: the root mean square over random directions of the distance between the projections, times √dim, so that a
-    shift by v counts about ‖v‖ in either case. POT computes both; at most 4,096 data points, spread evenly, stand for
-    the data in the plane and above.
+    shift by v counts about ‖v‖ in either case. At most 4,096 data points, spread evenly, stand for the data in the
+    plane and above. See `neural.transport`.
     """
-    import ot
-
-    samples = x.detach().double().flatten(1).cpu().numpy()
-    step = 1 if samples.shape[1] == 1 else max(1, -(-len(D) // 4096))
-    data = D.take(torch.arange(0, len(D), step)).double().flatten(1).cpu().numpy()
-    if samples.shape[1] == 1:
-        return math.sqrt(max(_number(ot.wasserstein_1d(samples[:, 0], data[:, 0], p=2)), 0.0))
-    if samples.shape[1] == 2:
-        return math.sqrt(max(_number(ot.emd2([], [], ot.dist(samples, data), numItermax=10**7)), 0.0))
-    distance = ot.sliced_wasserstein_distance(samples, data, n_projections=projections, p=2, seed=0)
-    return _number(distance) * math.sqrt(samples.shape[1])
-
-
-def _number(value: Any) -> float:
-    """POT's functions return more than a number when asked to; never here."""
-    return float(value)
+    return float(transport(x, D, projections=projections)[0].sqrt())
 
 
 def evaluate(F: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:

@@ -1,0 +1,275 @@
+"""Networks as samplers, all from the same noises, held to where the exact flow takes them.
+
+One draw of unit noises serves all methods: each starts from σ₀ ε with its own first level σ₀, and what it makes of row
+i is compared with the data point on which the exact flow of the optimum lands from there. With y₁ and y₂ the data
+points nearest and second nearest to a sample, found in one pass that serves all columns:
+
+    same          share with y₁ the flow's landing
+    distance      √E‖sample − landing‖²
+    nearest       E‖sample − y₁‖
+    memorised     share with ‖sample − y₁‖ < ⅓ ‖sample − y₂‖                    (Yoon et al. 2023)
+    coverage      distinct points among the y₁, over what as many perfect draws would reach on average
+    wasserstein   the 2-Wasserstein distance to the data, sliced for events of more than two values
+
+and the same with the suffix _pairs on the pairs (noise, end) that a student was trained on: what is good there and not
+on fresh noises has been learnt by heart. Each has an interval for its mean over draws of n noises: Clopper and
+Pearson's for shares; by the central limit theorem for means, with the transport's dual potentials as the draws'
+influence for wasserstein (del Barrio, Loubes 2019); by the jackknife for coverage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from optimal import FlowMap, OptimalDenoiser, sample
+from optimal.denoiser import Denoiser
+from optimal.randomness import RowNoise, stream
+from optimal.schedule import grid
+
+from .intervals import Interval, distinct_interval, mean_interval, require_level, share_interval
+from .model import Model
+from .transport import transport_interval
+
+__all__ = ["MEMORISED", "Method", "Sampled", "UnitNoises", "coverage_interval", "sample_from", "samplers"]
+
+Method = Model | tuple[Denoiser, dict[str, Any]]
+"""A `Model`, sampled as it is meant to be, or (denoiser, arguments of `optimal.sample`: sigmas, solver, …)."""
+
+MEMORISED = 1 / 3
+"""Share of the distance to the second nearest data point below which a sample is a copy of the nearest."""
+_SAME_LEVEL = 0.2
+"""Relative: how far the pairs' noises may be from the first level of the method."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What one method made of its noises.
+
+    Attributes:
+        name: of the method.
+        first: σ₀, its first noise level.
+        nfe: denoiser calls a sample.
+        start: (n, *event), σ₀ ε.
+        ends: (n, *event), the samples.
+        reference: (n, *event), what they are held to: the flow's landings, or the ends of the pairs.
+        home: (n,), the data point nearest to the reference.
+        neighbours: (n, 2), the two distinct data points nearest to a sample; −1 where there is one only.
+        distances: (n, 2), and how far they are; inf for none.
+    """
+
+    name: str
+    first: float
+    nfe: int
+    start: Tensor
+    ends: Tensor
+    reference: Tensor
+    home: Tensor
+    neighbours: Tensor
+    distances: Tensor
+
+    @property
+    def same(self) -> Tensor:
+        """(n,) bool, whether the nearest data point is the reference's."""
+        return self.neighbours[:, 0] == self.home
+
+    @property
+    def memorised(self) -> Tensor:
+        """(n,) bool, see the module."""
+        return self.distances[:, 0] < MEMORISED * self.distances[:, 1]
+
+    @property
+    def squares(self) -> Tensor:
+        """(n,) float64, ‖sample − reference‖²."""
+        return (self.ends.double() - self.reference.double()).flatten(1).square().sum(1)
+
+    def columns(
+        self, D: OptimalDenoiser, level: float = 0.95, *, projections: int = 256, seed: int = 0
+    ) -> dict[str, Interval]:
+        """The columns of the module, () each."""
+        generator = stream(seed, "projections")
+        return {
+            "same": share_interval(self.same, level),
+            "distance": mean_interval(self.squares, level).within(0).map(torch.sqrt),
+            "wasserstein": transport_interval(self.ends, D, level, projections=projections, generator=generator),
+            "memorised": share_interval(self.memorised, level),
+            "coverage": coverage_interval(self.neighbours[:, 0], D, level),
+            "nearest": mean_interval(self.distances[:, 0], level).within(0),
+        }
+
+
+def samplers(
+    methods: Mapping[str, Method],
+    D: OptimalDenoiser,
+    *,
+    n: int = 256,
+    seed: int = 0,
+    pairs: Mapping[str, tuple[Any, Any]] | None = None,
+    level: float = 0.95,
+    projections: int = 256,
+    progress: bool = False,
+) -> list[dict[str, Any]]:
+    """Samples of several methods from the same unit noises, a row each.
+
+    Args:
+        methods: name -> `Model`, sampled as it is meant to be, or (denoiser, arguments of `optimal.sample`).
+        D: the optimum of the data.
+        n: number of noises.
+        seed: of the noises and of the projections.
+        pairs: name of a method -> (noises, ends) that it was trained on, (M, *event) each, the noises at its first
+            level; the first n are taken.
+        level: of the intervals.
+        projections: directions of the sliced Wasserstein distance.
+        progress: whether a progress bar is drawn on stderr.
+
+    Returns:
+        rows of: method; n; first, the first noise level; nfe; same, same_low, same_high, and so all columns of the
+        module; same_pairs, … where some method has pairs, nan for those that have none.
+
+    Raises:
+        ValueError: n < 1; pairs of no method, of another shape, or at another level than the method's first.
+
+    Example:
+        >>> from optimal import karras
+        >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
+        >>> rows = samplers({"optimum": (D, {"sigmas": karras(18)})}, D, n=100)
+        >>> rows[0]["same"], round(rows[0]["same_low"], 2), rows[0]["memorised"]
+        (1.0, 0.96, 1.0)
+    """
+    require_level(level)
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    pairs = pairs or {}
+    unknown = [name for name in pairs if name not in methods]
+    if unknown:
+        raise ValueError(f"pairs must be of one of {', '.join(methods)}, got {unknown[0]!r}")
+    noises = UnitNoises(D, n, seed)
+    rows = []
+    for name, method in tqdm(methods.items(), desc="samplers", leave=False, disable=not progress):
+        denoiser, arguments = _method(name, method, seed)
+        drawn = sample_from(name, denoiser, arguments, D, *noises.at(_first(arguments)))
+        parts = {"": drawn}
+        if name in pairs:
+            start, ends = _pairs(name, pairs[name], D, drawn.first, n)
+            # Solvers that draw noise have used theirs.
+            denoiser, arguments = _method(name, method, seed)
+            parts["_pairs"] = sample_from(name, denoiser, arguments, D, start, ends, D.nearest(ends))
+        row: dict[str, Any] = {"method": name, "n": n, "first": drawn.first, "nfe": drawn.nfe}
+        for suffix, part in parts.items():
+            for column, interval in part.columns(D, level, projections=projections, seed=seed).items():
+                row |= interval.flat(column, suffix)
+        rows.append(row)
+    names = list(max(rows, key=len, default={}))
+    return [{name: row.get(name, math.nan) for name in names} for row in rows]
+
+
+class UnitNoises:
+    """One draw of unit noises, at any first level, with what the exact flow makes of them there."""
+
+    def __init__(self, D: OptimalDenoiser, n: int, seed: int):
+        self._unit = RowNoise(stream(seed, "evaluation-noises")).draw((n, *D.event))
+        self._jump, self._device = FlowMap(D), D.points.device
+        self._known: dict[float, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def at(self, first: float) -> tuple[Tensor, Tensor, Tensor]:
+        """σ₀ ε, (n, *event) float32, where the flow lands, and on which data point, (n,)."""
+        if first not in self._known:
+            start = (first * self._unit).float().to(self._device)
+            landing = self._jump.land(start, first)
+            self._known[first] = start, landing.x, landing.index
+        return self._known[first]
+
+
+def sample_from(
+    name: str,
+    denoiser: Denoiser,
+    arguments: Mapping[str, Any],
+    D: OptimalDenoiser,
+    start: Tensor,
+    reference: Tensor,
+    home: Tensor,
+    *,
+    progress: bool = False,
+) -> Sampled:
+    """One method from given noises.
+
+    Args:
+        name: of the method.
+        denoiser, arguments: as for `optimal.sample`.
+        D: the optimum of the data.
+        start: (n, *event), x = x_t/s_t at the first level.
+        reference, home: (n, *event) and (n,), what the samples are held to, and the data points nearest to it.
+        progress: whether a progress bar is drawn on stderr.
+    """
+    calls: list[int] = []
+    first = _first(arguments)
+    process = arguments.get("process")
+    scale = 1.0 if process is None else float(process.scale_at(first))
+    ends = sample(
+        denoiser, scale * start, callback=lambda state: calls.append(state.nfe), progress=progress, **arguments
+    )
+    neighbours, distances = _neighbours(ends, D)
+    return Sampled(name, first, calls[-1], start, ends, reference, home, neighbours, distances)
+
+
+def _neighbours(x: Tensor, D: OptimalDenoiser) -> tuple[Tensor, Tensor]:
+    """The two nearest data points and their distances; −1 and inf for what is not finite."""
+    finite = torch.isfinite(x).flatten(1).all(1)
+    index = torch.full((len(x), 2), -1, dtype=torch.int64, device=x.device)
+    distance = torch.full((len(x), 2), torch.inf, dtype=torch.float64, device=x.device)
+    index[finite], distance[finite] = D.neighbours(x[finite], 2)
+    return index, distance
+
+
+def _first(arguments: Mapping[str, Any]) -> float:
+    return float(grid(arguments["sigmas"])[0])
+
+
+def _method(name: str, method: Method, seed: int) -> tuple[Denoiser, dict[str, Any]]:
+    if isinstance(method, tuple):
+        denoiser, arguments = method
+    elif isinstance(method, Model):
+        denoiser, arguments = method, method.sampling(seed=seed)
+    else:
+        raise ValueError(
+            f"a method is a Model, or (denoiser, arguments of sample), and {name} is {type(method).__name__}"
+        )
+    if "sigmas" not in arguments:
+        raise ValueError(f"the arguments of {name} must name its noise levels, sigmas=, got {', '.join(arguments)}")
+    generator = arguments.get("generator")
+    if generator is not None:
+        # A generator is used up: the methods, and pairs and noises, are to start it alike.
+        arguments = arguments | {"generator": generator.clone_state()}
+    return denoiser, dict(arguments)
+
+
+def _pairs(name: str, pairs: tuple[Any, Any], D: OptimalDenoiser, first: float, n: int) -> tuple[Tensor, Tensor]:
+    """The first n pairs, checked."""
+    start, ends = (torch.as_tensor(np.array(part[:n])).float().to(D.points.device) for part in pairs)
+    if start.shape != ends.shape or tuple(start.shape[1:]) != D.event or len(start) == 0:
+        raise ValueError(
+            f"the pairs of {name} must be one or more noises and as many ends of shape {D.event}, got "
+            f"{tuple(start.shape)} and {tuple(ends.shape)}"
+        )
+    level = float(start.double().square().mean().sqrt())
+    if not abs(level / first - 1) < _SAME_LEVEL + 3 / math.sqrt(2 * start.numel()):
+        raise ValueError(f"the pairs of {name} start at σ = {level:.3g}, its first noise level is {first:g}")
+    return start, ends
+
+
+def coverage_interval(index: Tensor, D: OptimalDenoiser, level: float = 0.95) -> Interval:
+    """Distinct data points among `index`, (n,), over what n uniform draws reach on average; −1 is none of them."""
+    weight = D.first_copies().bincount(minlength=len(D)).double()
+    weight = weight[weight > 0] / len(D)
+    expected = float((1 - (1 - weight) ** len(index)).sum())
+    found = index[index >= 0].cpu()
+    if len(found) == 0:
+        return Interval(*torch.full((3,), torch.nan, dtype=torch.float64))
+    return distinct_interval(found, level, most=len(weight)).scaled(1 / expected)

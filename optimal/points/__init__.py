@@ -2,7 +2,8 @@
 
 from .differences import Leads, leads
 from .empirical import Points
+from .ranges import in_range
 from .rows import evenly
 from .summary import Summary
 
-__all__ = ["Leads", "Points", "Summary", "evenly", "leads"]
+__all__ = ["Leads", "Points", "Summary", "evenly", "in_range", "leads"]

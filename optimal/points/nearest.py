@@ -3,11 +3,12 @@
 With s_j = ½‖y_j − c‖² − z·(y_j − c) = ½‖z − (y_j − c)‖² − ½‖z‖², the nearest point has the smallest s_j. One pass of
 float32 products bounds every s_j from both sides, by
 
-    |s_j computed − s_j| <= γ'_{D+4} ‖z‖ ‖y_j − c‖ + γ_{D+3} ½‖y_j − c‖²,    γ' and γ those of float32 and float64,
+    |s_j computed − s_j| <= γ'_{D+4} ‖z‖ ‖y_j − c‖ + γ_{D+3} ½‖y_j − c‖² + 4 ω' (D + √D (‖z‖ + ‖y_j − c‖)),
 
-and only points whose lower bound is below the smallest upper bound can be nearest (`optimal.points.rounding`). They are
-bounded again by float64 products if they are many, and what is left is compared by differences with the best of them
-(`optimal.points.differences`): so the answer is right up to what those cannot tell apart, points whose squared
+γ' and γ those of float32 and float64, ω' the smallest normal number of float32 (`optimal.points.rounding`). Only points
+whose lower bound is below the smallest upper bound can be nearest. They are bounded again by float64 products if they
+are many, or at once where float32 has not their range, and what is left is compared by differences with the best of
+them (`optimal.points.differences`): so the answer is right up to what those cannot tell apart, points whose squared
 distances differ by less than 2 γ_{log2 D + 10} ‖y_r − y_j‖ (‖z‖ + ‖y_r‖ + ‖y_j‖). Among equals it is the first.
 
 Events of one to three values are found in a tree (Maneewongvatana and Mount 1999, as scipy has it), and compared by
@@ -16,6 +17,7 @@ differences likewise.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from .differences import leads
-from .rounding import gamma
+from .ranges import in_range
+from .rounding import gamma, lost
 from .rows import evenly
 
 if TYPE_CHECKING:
@@ -37,8 +40,6 @@ __all__ = ["Screen", "nearest", "neighbours"]
 Screen = Callable[["Points", Tensor, int], tuple[Tensor, Tensor] | None]
 """(points, z, count) -> pairs (query, point), row by row, the `count` nearest distinct points among them; or None."""
 
-
-_SINGLE_RANGE = 1e15
 _TREE_DIM = 3
 _TREE_ROWS = 2_000
 """Points from which on a tree is faster than the products."""
@@ -130,8 +131,7 @@ def _candidates(points: Points, z: Tensor, count: int, screen: Screen | None) ->
     if count == 1 and points.dim <= _TREE_DIM and points.size >= _TREE_ROWS and z.device.type == "cpu":
         return _by_tree(points, z)
     distinct = _distinct(points).to(z.device) if count > 1 else None
-    # Beyond the range of float32 its products say nothing.
-    dtype = torch.float32 if len(z) and float(z.abs().max()) < _SINGLE_RANGE else torch.float64
+    dtype = torch.float32 if in_range(points, z) else torch.float64
     found = screen(points, z, count) if screen is not None and len(z) else None
     if found is None:
         found, finer = _by_products(points, z, count, distinct, dtype, None), (torch.float64,)
@@ -165,9 +165,14 @@ def _by_products(
     """Of the points `index` (None: all), where `allowed`, those that cannot be excluded; places in `index`."""
     half_norms = points.half_norms.to(z.device)
     half_norms = half_norms if index is None else half_norms[index]
-    norms = (2 * half_norms).sqrt()
-    # γ' is to γ as 2⁻²⁴ to 2⁻⁵³; the half norms are of float64 either way.
-    factor = gamma(points.dim + 4) * (2.0**29 if dtype == torch.float32 else 1.0) * z.norm(dim=1, keepdim=True)
+    # Squares below 2⁻¹⁰²² are lost to a norm.
+    slack = math.sqrt(points.dim) * 2.0**-510
+    norms, sizes = (2 * half_norms).sqrt().add_(slack), z.norm(dim=1, keepdim=True).add_(slack)
+    # (γ' a + λ)(b + λ/γ') >= γ' a b + λ (a + b). The half norms are of float64 either way; what these lose below its
+    # own ω, `lost` has to spare.
+    share, least = gamma(points.dim + 4, dtype), lost(points.dim, dtype)
+    slope, norms = share * sizes + least / math.sqrt(points.dim), norms + least / math.sqrt(points.dim) / share
+    own = gamma(points.dim + 3) * half_norms + least
     queries = z.to(dtype)
     best = torch.full((len(z), count), torch.inf, dtype=torch.float64, device=z.device)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -176,7 +181,7 @@ def _by_products(
     for start, block in points.blocks(size, z.device, index, dtype):
         part = slice(start, start + len(block))
         scores = half_norms[part] - (queries @ block.T).double()
-        error = factor * norms[part] + gamma(points.dim + 3) * half_norms[part]
+        error = slope * norms[part] + own[part]
         if allowed is not None:
             at = allowed[part] if allowed.ndim == 1 else allowed[:, part]
             scores.masked_fill_(~at, torch.inf)

@@ -10,7 +10,7 @@ import torch
 from problems import absolute_error, density_error, log_weight_error, reference_posterior, row_error
 from torch import Tensor
 
-from optimal import OptimalDenoiser, Posterior
+from optimal import OptimalDenoiser, Posterior, certify, karras, sample, sample_in_span
 
 Normal = Callable[..., Tensor]
 DTYPES = (torch.float64, torch.float32)
@@ -111,6 +111,58 @@ def test_one_far_point_of_many_values(normal: Normal) -> None:
         assert row_error(D(x, sigma), reference.mean).amax() <= 1e-5
         assert log_weight_error(D.weights(x, sigma), reference.log_weights).amax() <= 1e-3
         assert torch.equal(D.posterior(x, sigma).top_index, reference.log_weights.argmax(1))
+
+
+@pytest.mark.parametrize("far", [1e20, 1e23, 1e30, 1e37])
+@pytest.mark.parametrize("dim", [1, 10, 20, 200])
+@pytest.mark.parametrize("method", ["dense", "keops"])
+def test_one_point_so_far_that_the_others_leave_the_range_of_float32(
+    method: str, dim: int, far: float, request: pytest.FixtureRequest, normal: Normal
+) -> None:
+    """The unit is that of the far one. What the others get is what they get without it."""
+    if method == "keops":
+        if dim > 1:
+            pytest.skip("compiled for other tests at D = 1 only")
+        request.getfixturevalue("compiled")
+    data = normal(300, dim).float()
+    data[0] = 0.0
+    data[0, 0] = far
+    x = data[1:5] + 0.1 * normal(4, dim).float()
+    D, plain = OptimalDenoiser(data, method=method), OptimalDenoiser(data[1:])
+    right = reference_posterior(data[1:], x, 1.0)
+    post, leader = D.posterior(x, 1.0), right.log_weights.argmax(1) + 1
+    assert row_error(post.mean, right.mean).amax() <= 1e-5
+    assert absolute_error(post.entropy, right.entropy).amax() <= 1e-4
+    assert log_weight_error(D.weights(x, 1.0)[:, 1:], right.log_weights).amax() <= 1e-3
+    assert torch.equal(post.top_index, leader)
+    assert torch.equal(D.nearest(x), leader)
+    assert torch.equal(certify(D, x, 0.01).index, leader)
+    for found, expected in zip(D.two_nearest(x), plain.two_nearest(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    direction = normal(4, dim).float()
+    product, expected = (E.covariance_product(x, 1.0, direction) for E in (D, plain))
+    assert absolute_error(product, expected).amax() <= 1e-4
+
+
+def test_a_query_so_far_that_its_products_leave_the_range_of_float32(normal: Normal) -> None:
+    data, x = 1e-30 * normal(300, 20), 1e38 * normal(3, 20)
+    D = OptimalDenoiser(data.float())
+    post, precise = D.posterior(x.float(), 1e38), D.posterior(x.float().double(), 1e38)
+    assert torch.equal(post.top_index, precise.top_index)
+    assert row_error(post.mean, precise.mean).amax() <= 1e-5
+    assert absolute_error(post.entropy, precise.entropy).amax() <= 1e-4
+
+
+@pytest.mark.parametrize("far", [1e20, 1e30])
+@pytest.mark.parametrize("count", [100, 300])
+def test_a_far_point_in_the_span(count: int, far: float, normal: Normal) -> None:
+    """Coordinates of few points are float64; the leading axes are float32, and left to the exact denoiser."""
+    data = normal(count, 500).float()
+    data[0] = 0.0
+    data[0, 0] = far
+    D, x = OptimalDenoiser(data), 80 * normal(8, 500).float()
+    ends = sample(D, x.double(), karras(4))
+    assert torch.equal(sample_in_span(D, x, karras(4)).index, D.nearest(ends))
 
 
 def test_points_that_cancel_in_the_mean(normal: Normal) -> None:

@@ -40,7 +40,7 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
     scan = Scan(points, z, sigma, single=single, memory=accuracy.memory)
     squares = 2 * points.half_norms.to(z.device)
     for part in scan.parts():
-        _add(sums, part, squares[part.places], single)
+        _add(sums, part, squares[part.places], scan.coarse)
     sums.lead(scan.leader, scan.top)
     sums.top = sums.top + scan.origin
     if scan.single:

@@ -3,10 +3,11 @@
 With z = x − c and h_j = ½‖y_j − c‖² the logits of Eq. 43 are l_j = (z·(y_j − c) − h_j)/σ², up to the same number for
 all j. There are three ways to them, and each query goes on to the next where its error matters:
 
-1. float32 products (float64 where x is, and for events of at most 16 values). Where their error may exceed 8e-4 nats,
-   the points within 10 nats of the leader are set aside, and further down as far as a weight does not make up for the
-   error; unless more than 192 share, whose errors average out, up to 1e-2 nats. From 0.2 nats on, and from 1e-3 where
-   every logit counts, products only select: points within 30 nats of the leader are set aside, all others left out.
+1. float32 products (float64 where x is, where float32 has not the range, and for events of at most 16 values). Where
+   their error may exceed 8e-4 nats, the points within 10 nats of the leader are set aside, and further down as far as a
+   weight does not make up for the error; unless more than 192 share, whose errors average out, up to 1e-2 nats. From
+   0.2 nats on, and from 1e-3 where every logit counts, products only select: points within 30 nats of the leader are
+   set aside, all others left out.
 2. float64 products of what is set aside, a few points a query as a rule.
 3. leads over the leader, by the differences of the points themselves (`optimal.points.differences`), where the error of
    float64 products may exceed 1e-6 nats. Copies of a point are told from near-copies, and have equal logits.
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from ..points import Points, evenly
 from ..points.differences import leads
+from ..points.ranges import in_range
 from ..points.rounding import UNIT
 from .products import TIE, WINDOW, logit_error, products
 
@@ -112,12 +114,15 @@ class Scan:
         origin: (B,) float64, to be added to `top` and to `Part.top`: l_j = logits + top + origin.
         leader: (B,) int64, the most probable point, the first in the data among equals; known at the end.
         top: (B,) float64, its logit.
+        coarse: whether float32 may be used at all: it is allowed, and has the range of these points and queries.
+        single: whether it is for products.
         copies: rows and points, (P,) each, that are known to be equal to the leader of their row.
     """
 
     def __init__(self, points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: int, every: bool = False):
         self.points, self.z, self.sigma, self._norm = points, z, sigma, z.norm(dim=1)
-        self.single = single and points.dim > _SMALL
+        self.coarse = single and in_range(points, z, sigma)
+        self.single = self.coarse and points.dim > _SMALL
         self.precision = sigma.square().reciprocal()
         self.half_norms = points.half_norms.to(z.device)
         self.close = points.dim <= _CLOSE
@@ -128,7 +133,7 @@ class Scan:
         self.top = torch.full_like(sigma, -torch.inf)
         self.copies = self.leader[:0], self.leader[:0]
         self._best = self.top.clone()
-        self._window = WINDOW if single else _WINDOW_EXACT
+        self._window = WINDOW if self.coarse else _WINDOW_EXACT
         self._every = every
         self._dtype = torch.float32 if self.single else torch.float64
         self._memory, self._most = memory, max(2**16, memory // (4 * _PAIR_BYTES))

@@ -46,6 +46,7 @@ from tqdm import tqdm
 
 from ..arithmetic import ours
 from ..denoiser import OptimalDenoiser
+from ..points import in_range
 from ..samplers import Solver, sample, solver_of, trajectory
 from ..schedule import grid
 from .basis import RANK, SKETCH, basis_bytes, basis_of
@@ -92,7 +93,8 @@ def sample_in_span(
 
     Up to 5,000 points in at least twice as many dimensions are replaced by their coordinates, in float64, and nothing
     is left out but rounding (`optimal.span.few`).
-    Where a point has hardly more values than coordinates, or these do not fit the budget, the exact denoiser samples.
+    Where a point has hardly more values than coordinates, or these do not fit the budget or float32's range, the exact
+    denoiser samples.
 
     Args:
         D: the optimal denoiser.
@@ -130,6 +132,8 @@ def sample_in_span(
     scaled = levels / D.points.unit
     line = line_of(chosen, scaled.tolist())
     way = way_of(D, rank) if line is not None and len(x) else "full"
+    if way == "axes" and not in_range(D.points, z, scaled[-2:-1].to(z.device)):
+        way = "full"
     few = few_points(D) if way == "few" else None
     if few is not None:
         return _among_few(D, few, x, levels, chosen, progress)

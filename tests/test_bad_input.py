@@ -82,6 +82,7 @@ def test_x(D: OptimalDenoiser, name: str, x: torch.Tensor, sentence: str) -> Non
         (torch.zeros(3, 2, dtype=torch.bool), r"data must be floating point, or uint8 for images, got torch.bool$"),
         (torch.tensor([[0.0], [1.0], [math.nan], [math.nan]]), r"data must be finite, point 2 is not$"),
         (torch.tensor([[0.0, 1.0], [math.inf, 1.0]]), r"data must be finite, point 1 is not$"),
+        (torch.tensor([[0.0], [1e170]], dtype=torch.float64), r"data must be below 1e150, point 1 is not$"),
     ],
 )
 @pytest.mark.parametrize("kind", ["tensor", "array"])

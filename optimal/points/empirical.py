@@ -291,9 +291,17 @@ class Points:
                 self.unit = unit_of(math.log2(size) + 0.5 * math.log2(self.dim))
                 half_norms, offset = self._norms()
         if not torch.isfinite(half_norms).all():
-            raise ValueError(f"data must be finite, point {int((~torch.isfinite(half_norms)).nonzero()[0])} is not")
+            self._refuse((~torch.isfinite(half_norms)).nonzero().squeeze(1))
         radius = math.sqrt(2 * float(half_norms.max()))
         return Summary(self.centre, self.unit, half_norms, offset, radius, float(half_norms.mean()))
+
+    def _refuse(self, index: Tensor) -> None:
+        """Raise the ValueError for points whose squares are no numbers."""
+        sizes = torch.cat([self.rows.exact(part).abs().amax(1) for part in index.split(self.few_rows)])
+        sizes.nan_to_num_(math.inf, math.inf)
+        largest = sizes.max()
+        rule = "below 1e150" if largest < math.inf else "finite"
+        raise ValueError(f"data must be {rule}, point {int(index[sizes == largest][0])} is not")
 
     def _norms(self) -> tuple[Tensor, Tensor]:
         # Filled in place: thousands of small results between the large temporaries would fragment the heap.

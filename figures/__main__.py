@@ -5,16 +5,17 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
-from optimal.datasets import with_options
+from optimal.cli import options, parsed
+from optimal.cli.run import run
 
 from .config import Config
-from .gallery import FIGURES, PAGES, make, make_together, warn
+from .gallery import FIGURES, PAGES, make, make_together
 from .networks import prepare
 
 __all__ = ["FIGURES", "main"]
@@ -29,36 +30,38 @@ class Command(Config):
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME…")] = ()
     """Figures to draw: names, or `all`; `list` shows what there is."""
+    dry_run: options.DryRun = False
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 with one sentence on stderr for bad input."""
-    command = tyro.cli(Command, prog="python -m figures", args=arguments)
-    warnings.showwarning = warn
-    try:
-        if command.names == ("list",):
-            for name, module in (FIGURES | PAGES).items():
-                print(f"{name:10} {module.TITLE}")
-            return 0
-        names = _chosen(command.names)
-        if len(names) > 1 and command.dataset:
-            for name in [name for name in names if name in _PRESETS]:
-                print(f"{name}: left out, it shows networks trained on presets, not --dataset")
-            names = [name for name in names if name not in _PRESETS]
-        if command.names == ("all",) and not command.dataset:
-            prepare(command, ("toy", "digits"), ("toy", "digits"))
-            if (os.cpu_count() or 1) > 1:
-                make_together(names, command)
-                return 0
-        for name in names:
-            print(make(name, command))
-    except (ValueError, OSError) as error:
-        print(f"error: {with_options(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; finished figures are complete, the others are as they were", file=sys.stderr)
-        return 130
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, see `optimal.cli.run`."""
+    told = "interrupted; finished figures are complete, the others are as they were"
+    return run(lambda: _draw(list(sys.argv[1:] if arguments is None else arguments)), interrupted=told)
+
+
+def _draw(words: list[str]) -> None:
+    command: Command = parsed(Command, prog="python -m figures", description=Command.__doc__, args=words)
+    if command.names == ("list",):
+        for name, module in (FIGURES | PAGES).items():
+            print(f"{name:10} {module.TITLE}")
+        return
+    names = _chosen(command.names)
+    if len(names) > 1 and command.dataset:
+        for name in [name for name in names if name in _PRESETS]:
+            print(f"{name}: left out, it shows networks trained on presets, not --dataset")
+        names = [name for name in names if name not in _PRESETS]
+    if command.dry_run:
+        if command.dataset:
+            print(command.load(command.dataset).describe())
+        print(f"{', '.join(names)} into {command.out}; nothing was drawn")
+        return
+    if command.names == ("all",) and not command.dataset:
+        prepare(command, ("toy", "digits"), ("toy", "digits"))
+        if (os.cpu_count() or 1) > 1:
+            make_together(names, command)
+            return
+    for name in names:
+        print(make(name, command))
 
 
 def _chosen(names: tuple[str, ...]) -> list[str]:

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from optimal import Dataset, load
-from optimal.datasets import parse_options
+from optimal.cli import options, parse_options
 
 __all__ = ["Config"]
 
 
 @dataclass(frozen=True)
 class Config:
-    """Options of every figure."""
+    """Options of every figure; each has data of its own unless --dataset names others."""
 
-    dataset: str | None = None
-    """Data to draw: an embedded name (digits, faces, emoji, patches) or a path (zip, folder, npy, npz, parquet, idx).
-
-    Each figure has its own default."""
-    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Option of the data set, as name=value; may be repeated: --option n=1000 --option value_range=0,1."""
+    dataset: options.Dataset = None
+    option: options.DataOption = ()
     out: Path = Path("figures/out")
     """Folder for the PNG, PDF, NPZ and JSON files; for `explore` alone, also the name of its page, ending in .html."""
-    seed: int = 0
-    """Seed of every random draw."""
-    quick: bool = False
-    """Fewer draws and coarser grids, to have a look in seconds."""
+    seed: options.Seed = 0
+    quick: options.Quick = False
 
     def load(self, default: str) -> Dataset:
         """The data set that was asked for, or the figure's own.

@@ -9,16 +9,17 @@ import sys
 import time
 import warnings
 from types import ModuleType
-from typing import Any
 
 from tqdm import tqdm
+
+from optimal.cli.run import say
 
 from . import border, distilled, explore, fewstep, fig1, grids, prop4, samples, steps, students, trained, trajectories
 from .config import Config
 from .output import save
 from .workers import begin, finished
 
-__all__ = ["FIGURES", "LONGEST", "PAGES", "make", "make_together", "warn"]
+__all__ = ["FIGURES", "LONGEST", "PAGES", "make", "make_together"]
 
 FIGURES: dict[str, ModuleType] = {
     "fig1": fig1,
@@ -80,15 +81,10 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Bars of several processes would write over each other; what they warn of is still to be seen.
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    warnings.showwarning = lambda message, *_, **__: warn(message, file=sys.__stderr__)
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", file=sys.__stderr__)
     begin()
 
 
 def _made(job: tuple[str, Config]) -> tuple[str, str]:
     name, config = job
     return name, make(name, config)
-
-
-def warn(message: Warning | str, *_: Any, file: Any = None, **__: Any) -> None:
-    """One line on stderr."""
-    tqdm.write(f"warning: {message}", file=file or sys.stderr)

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 import sys
-import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +20,9 @@ import tyro
 from torch import distributed
 
 from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load, sample
-from optimal.datasets import parse_options, with_options
+from optimal.cli import parse_options, parsed, save_grid
+from optimal.cli.run import run, say
 from optimal.denoiser import Denoiser
-from optimal.point_files import save_grid
 from optimal.randomness import RowNoise
 from optimal.samplers import solver_of
 from optimal.storage import replacing
@@ -39,33 +39,39 @@ from .saved import load_model, model_path, student_at
 __all__ = ["main"]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 with one sentence on stderr for bad input."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, see `optimal.cli.run`."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    resumes = words[:1] in (["train"], ["distill"])
+    told = "interrupted" + ("; what has a checkpoint goes on with --resume" if resumes else "")
+    return run(lambda: _do(words), interrupted=told)
+
+
+def _do(words: list[str]) -> None:
     kinds = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Distill, tyro.conf.subcommand("distill")]
     kinds = (
         kinds | Annotated[Sample, tyro.conf.subcommand("sample")] | Annotated[Compare, tyro.conf.subcommand("compare")]
     )
     kinds = kinds | Annotated[Audit, tyro.conf.subcommand("audit")]
-    command: Any = tyro.cli(kinds, prog="python -m neural", description=__doc__, args=arguments)  # pyright: ignore
-    warnings.showwarning = lambda message, *_, **__: _warn(str(message))
-    launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_initialized()
-    try:
-        if launched:
-            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-            if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    command = parsed(kinds, prog="python -m neural", description=__doc__, args=words)
+    with _processes():
         {Train: _train, Distill: _distill, Sample: _sample, Compare: _compare, Audit: _audit}[type(command)](command)
-    except (ValueError, OSError) as error:
-        print(f"error: {with_options(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        resumes = isinstance(command, Train | Distill)
-        print("interrupted" + ("; what has a checkpoint goes on with --resume" if resumes else ""), file=sys.stderr)
-        return 130
+
+
+@contextlib.contextmanager
+def _processes() -> Iterator[None]:
+    """Those that torchrun has started, as a group."""
+    launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not distributed.is_initialized()
+    if not launched:
+        yield
+        return
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        yield
     finally:
-        if launched and distributed.is_initialized():
-            distributed.destroy_process_group()
-    return 0
+        distributed.destroy_process_group()
 
 
 _CHANGES = ("steps", "batch", "lr", "accumulate", "bf16", "compile", "ema", "weighting", "sigma_min")
@@ -154,14 +160,10 @@ def _model(name: str, given: Dataset | None) -> tuple[Denoiser, Dataset, Any]:
     if tuple(about["event"]) != data.event:
         raise ValueError(f"{name} makes points of shape {tuple(about['event'])}, {data.name} has {data.event}")
     if about["fingerprint"] != data.fingerprint:
-        _warn(f"{name} was trained on other data ({about['name']}) than {data.name}")
+        say(f"warning: {name} was trained on other data ({about['name']}) than {data.name}")
     if experiment.optimisation.flip:
-        _warn(f"{name} was trained with mirrored images; its optimum is that of --option xflip=True")
+        say(f"warning: {name} was trained with mirrored images; its optimum is that of --option xflip=True")
     return model, data, config
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
 
 
 def _dataset(command: Sample | Compare) -> Dataset | None:
@@ -291,7 +293,7 @@ def _audit(command: Audit) -> None:
         data_options=parse_options(command.option),
         sample_options=parse_options(command.sample_option),
         near=command.near,
-        say=lambda text: print(text, file=sys.stderr),
+        say=say,
     )
     print(f"{found.sentence()}\n{', '.join(map(str, files))}")
 

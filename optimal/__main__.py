@@ -7,8 +7,7 @@ import json
 import math
 import os
 import sys
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,28 +18,28 @@ import numpy as np
 import torch
 import tyro
 
-from .answers import denoised, described, destination, located, sampled
-from .datasets import Dataset, load, parse_options, with_options
-from .point_files import NUMBERS, read_point, save_grid
+from .cli import device_of, in_words, options, parse_options, parsed, read_point, save_grid, suffixed, writable
+from .cli.answers import denoised, described, destination, expected, located, sampled
+from .cli.point_files import NUMBERS
+from .cli.run import run, say
+from .datasets import Dataset, load
 from .storage import replacing
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
 
-Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
 Point = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
 _TILE = 128
 """Pixels a side that an image of a grid has at least about."""
+_QUICK_DRAWS = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class _Common:
-    data: Data
-    """An embedded name (emoji, digits, faces, patches, five-deltas, ring …) or a path: zip, folder of images, npy, npz,
-    parquet, idx."""
-    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Option of DATA, as name=value; may be repeated: --option n=1000 --option resolution=64."""
-    json: bool = False
-    """Print one JSON object instead of sentences; null stands for what is infinite or undefined."""
+    data: options.Data
+    option: options.DataOption = ()
+    device: options.Device = "cpu"
+    json: options.Json = False
+    dry_run: options.DryRun = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Border(_Common):
 
     draws: int = 256
     """Noisy points x0 + sigma noise that are looked at."""
-    seed: int = 0
-    """Of these draws."""
+    seed: options.Seed = 0
+    quick: options.Quick = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +66,7 @@ class _AtPoint(_Common):
     """Noise level, in units of the data (images span -1 to 1), > 0."""
     add_noise: bool = False
     """Add noise of this level to IMAGE first; else IMAGE is taken as the noisy x itself."""
-    seed: int = 0
-    """Of the noise."""
+    seed: options.Seed = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,66 +91,75 @@ class Where(_AtPoint):
 class Sample(_Common):
     """Samples of the optimal denoiser under a solver, from pure noise."""
 
-    solver: str = "heun"
-    """euler, heun, edm_stochastic, dpm_solver, dpm_solver_pp, reverse_sde, or consistency, of the flow map. Those that
-    draw no noise run in the span of the data where these are large."""
-    solver_option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Option of the solver, as name=value; may be repeated: --solver-option order=3."""
+    n: options.Number = 16
     steps: int = 18
     """Steps from sigma-max to 0."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
-    """Number of samples."""
+    solver: options.SolverName = "heun"
+    """Consistency is that of the flow map. Those that draw no noise run in the span of the data where these are
+    large."""
+    solver_option: options.SolverOption = ()
     sigma_min: float = 0.002
     """Last noise level above 0, in units of the data."""
     sigma_max: float | None = None
     """First noise level, in units of the data; unless given 80, or 160 standard deviations of the data if that is
     more."""
-    seed: int = 0
-    """Of the noises."""
+    seed: options.Seed = 0
     out: Path = Path("samples")
     """Path of the files, without suffix: NPZ and, of images, PNG."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 2 with one sentence on stderr for bad input."""
-    kinds = Annotated[Info, tyro.conf.subcommand("info")] | Annotated[Denoise, tyro.conf.subcommand("denoise")]
-    kinds = kinds | Annotated[Sample, tyro.conf.subcommand("sample")]
-    kinds = kinds | Annotated[Border, tyro.conf.subcommand("border")] | Annotated[Where, tyro.conf.subcommand("where")]
-    given = sys.argv[1:] if arguments is None else arguments
-    # -1.2,0.3 would be taken for an option.
-    given = [f" {text}" if text.startswith("-") and NUMBERS.fullmatch(text) and "," in text else text for text in given]
-    command: Any = tyro.cli(kinds, prog="python -m optimal", description=__doc__, args=given)  # pyright: ignore
-    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
-    try:
-        data = load(command.data, **parse_options(command.option))
-        run = {Info: _info, Denoise: _denoise, Sample: _sample, Border: _border, Where: _where}[type(command)]
-        found, sentences = run(command, data)
-        if command.json:
-            print(json.dumps(_plain({"dataset": data.name, "fingerprint": data.fingerprint} | found), allow_nan=False))
-        else:
-            print("\n".join(sentences))
-        sys.stdout.flush()
-    except ValueError as error:
-        _say(f"error: {with_options(error)}")
-        return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        _say(f"error: {error.filename or 'a file'} could not be read or written: {error.strerror or error}")
-        return 2
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return 130
-    return 0
+COMMANDS: dict[str, type[_Common]] = {
+    "info": Info,
+    "denoise": Denoise,
+    "sample": Sample,
+    "border": Border,
+    "where": Where,
+}
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, see `optimal.cli.run`."""
+    return run(lambda: _answer(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _answer(words: list[str]) -> None:
+    kinds: Any = None
+    for name, kind in COMMANDS.items():
+        one = Annotated[kind, tyro.conf.subcommand(name)]  # pyright: ignore
+        kinds = one if kinds is None else kinds | one
+    command = parsed(kinds, prog="python -m optimal", description=__doc__, args=_positions(words))
+    data = load(command.data, **parse_options(command.option))
+    answer = {Info: _info, Denoise: _denoise, Sample: _sample, Border: _border, Where: _where}[type(command)]
+    found, sentences = answer(command, data)
+    if command.json:
+        print(json.dumps(_plain({"dataset": data.name, "fingerprint": data.fingerprint} | found), allow_nan=False))
+    else:
+        print("\n".join(sentences))
+
+
+def _positions(words: list[str]) -> list[str]:
+    """--dataset DATA is DATA in its place; -1.2,0.3 would be taken for an option."""
+    words = [f" {word}" if word.startswith("-") and NUMBERS.fullmatch(word) and "," in word else word for word in words]
+    for i, word in enumerate(words[1:], start=1):
+        if word == "--dataset" and i + 1 < len(words):
+            return [words[0], words[i + 1], *words[1:i], *words[i + 2 :]]
+        if word.startswith("--dataset="):
+            return [words[0], word.removeprefix("--dataset="), *words[1:i], *words[i + 1 :]]
+    return words
+
+
+def _planned(data: Dataset, what: str, seconds: float | None = None) -> tuple[dict[str, Any], list[str]]:
+    """What a dry run says."""
+    time = "" if seconds is None else f", about {in_words(seconds)}"
+    found: dict[str, Any] = {"plan": what} | ({} if seconds is None else {"seconds": seconds})
+    return found, [data.describe(), f"{what}{time}; nothing was computed"]
 
 
 def _info(command: Info, data: Dataset) -> tuple[dict[str, Any], list[str]]:
-    found = described(data, say=_say)
+    device = device_of(command.device)
+    if command.dry_run:
+        return _planned(data, "copies, spread and top eigenvalue of the data", expected("info", data))
+    found = described(data, device=device, say=say)
     return found, [
         data.describe(),
         f"from {data.source}; licence: {data.licence}",
@@ -174,13 +181,17 @@ def _speciation(found: dict[str, Any]) -> str:
 
 
 def _border(command: Border, data: Dataset) -> tuple[dict[str, Any], list[str]]:
-    found = located(data, command.draws, command.seed, say=_say)
+    draws = min(command.draws, _QUICK_DRAWS) if command.quick else command.draws
+    device = device_of(command.device)
+    if command.dry_run:
+        return _planned(data, f"the border by {draws} draws", expected("border", data, draws))
+    found = located(data, draws, command.seed, device=device, say=say)
     count, entropy = found["count"], found["entropy"]
     return found, [
         data.describe(),
         f"median effective count of 2 at sigma = {_interval(count)}: the border between mode seeking and mode refining",
         f"mean entropy of 1 nat at sigma = {_interval(entropy)}: the collapse of Biroli et al. 2024",
-        f"95% bootstrap intervals, {command.draws} draws, seed {command.seed}",
+        f"95% bootstrap intervals, {draws} draws, seed {command.seed}",
     ]
 
 
@@ -196,7 +207,7 @@ def _x(command: _AtPoint, data: Dataset) -> torch.Tensor:
         raise ValueError(f"sigma must be positive and finite, got {command.sigma:g}")
     x, notes = read_point(command.image, data)
     for note in notes:
-        _say(note)
+        say(note)
     if command.add_noise:
         x = x + command.sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(command.seed))
     return x[None]
@@ -206,14 +217,18 @@ def _denoise(command: Denoise, data: Dataset) -> tuple[dict[str, Any], list[str]
     if command.top < 1:
         raise ValueError(f"top must be at least 1, got {command.top}")
     x = _x(command, data)
-    mean, found = denoised(data, x, command.sigma, command.top, say=_say)
-    path = _beside(command.out, ".npy")
+    device = device_of(command.device)
+    if command.dry_run:
+        return _planned(data, f"E[x0 | x] at sigma = {command.sigma:g}", expected("denoise", data))
+    out = writable(command.out, "denoised")
+    mean, found = denoised(data, x, command.sigma, command.top, device=device, say=say)
+    path = suffixed(out, ".npy")
     with replacing(path) as temporary:
         np.save(temporary, mean[0].numpy())
     files = [path]
     if data.is_image:
         shown = torch.cat([x, mean, data[[point["index"] for point in found["points"]]]])
-        files.append(_grid(shown, command.out, columns=len(shown)))
+        files.append(_grid(shown, out, columns=len(shown)))
     found["files"] = [str(file) for file in files]
     return found, [
         data.describe(),
@@ -229,7 +244,11 @@ def _where(command: Where, data: Dataset) -> tuple[dict[str, Any], list[str]]:
     if command.out and not data.is_image:
         raise ValueError(f"--out is a picture, and {data.name} holds no images")
     x = _x(command, data)
-    mean, found = destination(data, x, command.sigma, say=_say)
+    device = device_of(command.device)
+    if command.dry_run:
+        return _planned(data, f"the landing of x from sigma = {command.sigma:g}", expected("where", data))
+    out = writable(command.out, "where") if command.out else None
+    mean, found = destination(data, x, command.sigma, device=device, say=say)
     sentences = [data.describe(), f"x becomes data point @{found['index']} ({found['sure']})"]
     if math.prod(data.event) <= 2:
         sentences[-1] += f", which is {', '.join(f'{v:.6g}' for v in data[found['index']].flatten())}"
@@ -237,14 +256,18 @@ def _where(command: Where, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         f"at sigma = {command.sigma:g} it holds {found['weight']:.3g} of the posterior; the leader is "
         f"@{found['leader']} with {found['leader_weight']:.3g}, the effective count {found['effective_count']:.4g}"
     ]
-    if command.out:
-        files = [_grid(torch.cat([x, mean, data[[found["index"]]]]), command.out, columns=3)]
+    if out:
+        files = [_grid(torch.cat([x, mean, data[[found["index"]]]]), out, columns=3)]
         found["files"] = [str(file) for file in files]
         sentences.append(_written(files, "x, E[x0 | x], the destination"))
     return found, sentences
 
 
 def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
+    device = device_of(command.device)
+    if command.dry_run:
+        return _planned(data, f"{command.n} samples, {command.steps} steps of {command.solver}")
+    out = writable(command.out, "samples")
     arrays, found = sampled(
         data,
         command.n,
@@ -254,14 +277,15 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         sigma_max=command.sigma_max,
         seed=command.seed,
         options=parse_options(command.solver_option),
-        say=_say,
+        device=device,
+        say=say,
     )
-    path = _beside(command.out, ".npz")
+    path = suffixed(out, ".npz")
     with replacing(path) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
     files = [path]
     if data.is_image:
-        files.append(_grid(arrays["samples"], command.out))
+        files.append(_grid(arrays["samples"], out))
     found["files"] = [str(file) for file in files]
     return found, [
         data.describe(),
@@ -272,15 +296,8 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
     ]
 
 
-def _beside(out: Path, suffix: str) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Names with dots keep them, but a.png does not become a.png.png.
-    name = out.stem if out.suffix in (".png", ".npy", ".npz") else out.name
-    return out.with_name(f"{name}{suffix}")
-
-
 def _grid(images: torch.Tensor, out: Path, columns: int | None = None) -> Path:
-    return save_grid(images, _beside(out, ".png"), columns=columns, scale=max(1, _TILE // max(images.shape[2:])))
+    return save_grid(images, suffixed(out, ".png"), columns=columns, scale=max(1, _TILE // max(images.shape[2:])))
 
 
 def _written(files: Iterable[Path], what: str = "") -> str:

@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from optimal import FlowMap, OptimalDenoiser, answers, load, sample, seeking_refining_border
+from optimal import FlowMap, OptimalDenoiser, load, sample, seeking_refining_border
 from optimal.__main__ import main
+from optimal.cli import answers, estimate
 from optimal.datasets import to_uint8
 
 Captured = pytest.CaptureFixture[str]
@@ -177,12 +178,13 @@ def test_samples_are_data_points(folder: Path, solver: list[str], capsys: Captur
 def test_many_samples_of_large_data_are_taken_in_their_span(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, told = load(folder), []
     options: dict[str, Any] = {"sigma_min": 0.002, "sigma_max": None, "seed": 1, "options": {}, "say": told.append}
-    monkeypatch.setattr(answers, "_span_seconds", lambda D: 1e9)
+    monkeypatch.setattr(answers, "seconds_of_the_axes", lambda D: 1e9)
     direct, about = answers.sampled(data, 8, "heun", 6, **options)
     assert not about["in_span"]
     assert not told
-    monkeypatch.setattr(answers, "_span_seconds", lambda D: 0.0)
-    monkeypatch.setattr(answers, "_LONG", 1e-9)
+    monkeypatch.setattr(answers, "seconds_of_the_axes", lambda D: 0.0)
+    monkeypatch.setattr(answers, "LONG", 1e-9)
+    monkeypatch.setattr(estimate, "LONG", 1e-9)
     arrays, about = answers.sampled(data, 8, "heun", 6, **options)
     assert about["in_span"]
     assert torch.allclose(arrays["samples"], direct["samples"], atol=1e-4)
@@ -221,7 +223,17 @@ def test_the_start_grows_with_the_data(capsys: Captured) -> None:
         (["denoise", "ring", "broken.png", "--sigma", "1"], "cannot be a point of ring"),
         (["denoise", "digits", "@3", "--sigma", "1", "--out", "broken.png/x"], "broken.png could not be"),
         (["sample", "digits", "-n", "0"], "n must be at least 1, got 0"),
-        (["sample", "digits", "--solver", "foo"], "unknown solver 'foo'"),
+        (
+            ["sample", "digits", "--solver", "foo"],
+            "invalid choice 'foo' for argument '--solver'. Expected one of ('euler', 'heun'",
+        ),
+        (["sample", "digits", "--solvr", "heun"], "unknown words or options: --solvr, heun; did you mean --solver"),
+        (["sample"], "Missing from python -m optimal sample: DATA"),
+        (["info", "digits", "more"], "unknown words or options: more"),
+        (["simple"], "unknown words or options: simple; available subcommands: info, denoise, sample, border, where"),
+        ([], "Expected one of {info, denoise, sample, border, where}"),
+        (["sample", "digits", "--steps", "1.5"], "Error parsing --steps: invalid literal for int()"),
+        (["border", "digits", "--device", "abacus"], "device must be auto or one that is there (cpu"),
         (["sample", "digits", "--solver", "dpm_solver", "--solver-option", "order=x"], "order"),
         (["sample", "digits", "--solver", "edm_stochastic", "--solver-option", "S_churn=x"], "S_churn"),
         (["sample", "digits", "--solver", "euler", "--solver-option", "eta=(1,2)"], "eta"),
@@ -273,9 +285,57 @@ def test_options_are_told_as_the_command_line_has_them(folder: Path, capsys: Cap
     assert "(here: --option resolution=…)" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
-    command = f"{sys.executable} -m optimal info five-deltas | true; echo ${{PIPESTATUS[0]}}"
+@pytest.mark.parametrize(
+    "command", ["optimal info five-deltas", "optimal --help", "neural train --help", "figures list"]
+)
+def test_a_reader_that_goes_away_is_no_error(command: str) -> None:
+    command = f"{sys.executable} -m {command} | true; echo ${{PIPESTATUS[0]}}"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "141"
     assert done.stderr == ""
+
+
+def test_an_existing_folder_is_written_into(capsys: Captured) -> None:
+    Path("results").mkdir()
+    for out, expected in (("results/", "results/denoised"), (".", "denoised"), ("", "denoised"), ("./v1.5", "v1.5")):
+        assert run("denoise", "digits", "@8", "--sigma", "1", "--out", out) == 0
+        assert Path(f"{expected}.npy").exists(), out
+        assert Path(f"{expected}.png").exists(), out
+    assert [path.name for path in Path().glob("results*")] == ["results"]
+
+
+def test_where_nothing_can_be_written_nothing_is_computed(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it was computed")
+
+    for name in ("denoised", "sampled", "destination"):
+        monkeypatch.setattr(f"optimal.__main__.{name}", never)
+    Path("file").write_text("")
+    for command in (["denoise", "digits", "@8", "--sigma", "1"], ["sample", "digits"]):
+        assert run(*command, "--out", "file/x") == 2
+        assert capsys.readouterr().err.splitlines()[-1] == "error: file could not be written to: File exists"
+    assert run("where", "digits", "@8", "--sigma", "1", "--out", "/proc/x/y") == 2
+    assert "error: /proc/x could not be written to" in capsys.readouterr().err
+
+
+def test_data_have_one_name(capsys: Captured) -> None:
+    first = asked(capsys, "where", "ring", "0.3,0.4", "--sigma", "0.5")
+    assert asked(capsys, "where", "--dataset", "ring", "0.3,0.4", "--sigma", "0.5") == first
+    assert asked(capsys, "where", "0.3,0.4", "--sigma", "0.5", "--dataset=ring") == first
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["info"], ["border", "--quick"], ["denoise", "@3", "--sigma", "1"], ["where", "@3", "--sigma", "1"], ["sample"]],
+)
+def test_dry_runs_do_nothing(command: list[str], capsys: Captured) -> None:
+    assert run(command[0], "digits", *command[1:], "--dry-run") == 0
+    assert "nothing was computed" in capsys.readouterr().out
+    assert asked(capsys, command[0], "digits", *command[1:], "--dry-run")["plan"]
+    assert [path.name for path in Path().iterdir() if path.name != "cache"] == []
+
+
+def test_quick_is_fewer_draws(capsys: Captured) -> None:
+    few = asked(capsys, "border", "digits", "--quick")
+    assert (few["draws"], few) == (64, asked(capsys, "border", "digits", "--draws", "64"))

@@ -6,45 +6,45 @@ Every function takes `say`, which is told what will take long; progress bars are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .border import collapse_border, seeking_refining_border
-from .datasets import Dataset
-from .denoiser import OptimalDenoiser
-from .flow import FlowMap, certify
-from .randomness import RowNoise
-from .regimes import collapse_sigma, speciation_sigma, top_eigenvalue
-from .samplers import sample, solver_of
-from .schedule import karras
-from .span import are_few, landed, sample_in_span, way_of
-from .span.basis import OVERSAMPLING, RANK
+from ..border import collapse_border, seeking_refining_border
+from ..datasets import Dataset
+from ..denoiser import OptimalDenoiser
+from ..flow import FlowMap, certify
+from ..randomness import RowNoise
+from ..regimes import collapse_sigma, speciation_sigma, top_eigenvalue
+from ..samplers import sample, solver_of
+from ..schedule import karras
+from ..span import landed, sample_in_span, way_of
+from .estimate import LONG, Say, announce, seconds_of_a_call, seconds_of_reading, seconds_of_the_axes
 
-__all__ = ["denoised", "described", "destination", "located", "sampled"]
+__all__ = ["denoised", "described", "destination", "expected", "located", "sampled"]
 
-Say = Callable[[str], object]
-
-_FLOPS = 6e10
-"""Of a processor of two cores, about: the same everywhere, so that what is chosen by it depends on sizes only."""
-_BYTES = 4e9
-"""Read from the data in a second, about."""
-_LONG = 10.0
-"""Seconds of work that are announced."""
-_BORDER_CALLS = 48
+_CPU = torch.device("cpu")
 _FLOW_CALLS = 80
+_CALLS = {"border": 48, "denoise": 2, "where": _FLOW_CALLS}
 
 
-def described(data: Dataset, *, say: Say) -> dict[str, Any]:
-    """Size, copies, spread, and the closed formulas of `optimal.regimes`."""
+def expected(question: Literal["info", "border", "denoise", "where"], data: Dataset, draws: int = 1) -> float:
+    """Seconds that an answer will take, about; of `border`, with so many draws."""
     dim = math.prod(data.event)
-    passes = dim / 16 if dim <= 1024 else 25
-    _announce(passes * data.array.size * 4 / _BYTES, say)
+    if question == "info":
+        return (dim / 16 if dim <= 1024 else 25) * seconds_of_reading(data.array.size)
+    return _CALLS[question] * seconds_of_a_call(len(data), dim, draws)
+
+
+def described(data: Dataset, *, device: torch.device = _CPU, say: Say) -> dict[str, Any]:
+    """Size, copies, spread, and the closed formulas of `optimal.regimes`."""
+    announce(expected("info", data), say)
     with tqdm(total=3, desc="info", unit="part", leave=False, delay=1) as bar:
-        D = OptimalDenoiser(data)
+        D = _optimum(data, device)
         bar.update()
         first = D.first_copies()
         bar.update()
@@ -62,14 +62,14 @@ def described(data: Dataset, *, say: Say) -> dict[str, Any]:
         "standard_deviation": D.standard_deviation,
         "top_eigenvalue": eigenvalue,
         "sigma_S": speciation_sigma(eigenvalue),
-        "sigma_C": collapse_sigma(len(data), dim, D.standard_deviation),
+        "sigma_C": collapse_sigma(len(data), math.prod(data.event), D.standard_deviation),
     }
 
 
-def located(data: Dataset, draws: int, seed: int, *, say: Say) -> dict[str, Any]:
+def located(data: Dataset, draws: int, seed: int, *, device: torch.device = _CPU, say: Say) -> dict[str, Any]:
     """The border, by both of its definitions: {"count": …, "entropy": …}, each with sigma, low, high and threshold."""
-    D = OptimalDenoiser(data)
-    _announce(_BORDER_CALLS * _seconds(D, draws), say)
+    announce(expected("border", data, draws), say)
+    D = _optimum(data, device)
     found: dict[str, Any] = {"draws": draws, "seed": seed}
     for name, measure in (("count", seeking_refining_border), ("entropy", collapse_border)):
         border = measure(D, draws=draws, generator=torch.Generator().manual_seed(seed), progress=True)
@@ -77,14 +77,17 @@ def located(data: Dataset, draws: int, seed: int, *, say: Say) -> dict[str, Any]
     return found
 
 
-def denoised(data: Dataset, x: Tensor, sigma: float, top: int, *, say: Say) -> tuple[Tensor, dict[str, Any]]:
+def denoised(
+    data: Dataset, x: Tensor, sigma: float, top: int, *, device: torch.device = _CPU, say: Say
+) -> tuple[Tensor, dict[str, Any]]:
     """E[x0 | x] of x, (1, *event), and the most probable points."""
-    D = OptimalDenoiser(data)
-    _announce(2 * _seconds(D, 1), say)
+    announce(expected("denoise", data), say)
+    D = _optimum(data, device)
+    x = x.to(device)
     post = D.posterior(x, sigma)
     weights, index = D.weights(x, sigma)[0].topk(min(top, len(D)))
     points = [{"index": int(k), "weight": float(w)} for k, w in zip(index, weights, strict=True) if w > 0]
-    return post.mean, {
+    return post.mean.cpu(), {
         "sigma": sigma,
         "effective_count": float(post.effective_count),
         "entropy": float(post.entropy),
@@ -95,14 +98,17 @@ def denoised(data: Dataset, x: Tensor, sigma: float, top: int, *, say: Say) -> t
     }
 
 
-def destination(data: Dataset, x: Tensor, sigma: float, *, say: Say) -> tuple[Tensor, dict[str, Any]]:
+def destination(
+    data: Dataset, x: Tensor, sigma: float, *, device: torch.device = _CPU, say: Say
+) -> tuple[Tensor, dict[str, Any]]:
     """Where the exact flow takes x, (1, *event), and how sure that is; the first is E[x0 | x].
 
     `certified`: whether it is proven at sigma already; `captured`: the noise level from which on it is, 0 where x is on
     the border between basins to within rounding; `weight`: the posterior probability of the destination.
     """
-    D = OptimalDenoiser(data)
-    _announce(_FLOW_CALLS * _seconds(D, 1), say)
+    announce(expected("where", data), say)
+    D = _optimum(data, device)
+    x = x.to(device)
     post = D.posterior(x, sigma)
     landing = FlowMap(D).land(x, sigma, progress=True)
     index, captured = int(landing.index), float(landing.captured)
@@ -126,7 +132,7 @@ def destination(data: Dataset, x: Tensor, sigma: float, *, say: Say) -> tuple[Te
         "effective_count": float(post.effective_count),
         "nfe": int(landing.nfe),
     }
-    return post.mean, found
+    return post.mean.cpu(), found
 
 
 def sampled(
@@ -139,12 +145,13 @@ def sampled(
     sigma_max: float | None,
     seed: int,
     options: Mapping[str, Any],
+    device: torch.device = _CPU,
     say: Say,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """n samples: arrays (noises, samples, index of the data point that each is, or −1; sigmas), and what they are."""
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
-    D = OptimalDenoiser(data)
+    D = _optimum(data, device)
     if sigma_max is None:
         sigma_max = 80.0 * max(1.0, 2 * D.standard_deviation)
     sigmas = karras(steps, sigma_min=sigma_min, sigma_max=sigma_max)
@@ -156,25 +163,25 @@ def sampled(
         raise ValueError(f"{solver} cannot have {given}: an option has a value of the wrong type") from error
     rows = RowNoise(torch.Generator().manual_seed(seed))
     shape = (n, *data.event)
-    noises = (sigma_max * rows.draw(shape)).float()
-    direct = 2 * steps * _seconds(D, n)
-    axes = _span_seconds(D)
+    noises = (sigma_max * rows.draw(shape)).float().to(device)
+    direct = 2 * steps * seconds_of_a_call(len(D), D.points.dim, n)
+    axes = seconds_of_the_axes(D)
     way = "full" if chosen.draws(steps) else way_of(D)
-    in_span = way != "full" and direct > (axes if way == "few" else max(axes / 2, _LONG))
+    in_span = way != "full" and direct > (axes if way == "few" else max(axes / 2, LONG))
     if in_span:
-        _announce(axes + direct / 10, say)
+        announce(axes + direct / 10, say)
         ends = sample_in_span(D, noises, sigmas, solver=chosen, progress=True)
         samples, index, nfe = ends.x, ends.index, ends.nfe
     else:
         calls: list[int] = []
         model = FlowMap(D) if solver == "consistency" else D
-        _announce(direct * (_FLOW_CALLS / 2 if solver == "consistency" else 1), say)
+        announce(direct * (_FLOW_CALLS / 2 if solver == "consistency" else 1), say)
         samples = sample(
             model,
             noises,
             sigmas,
             solver=chosen,
-            noise=lambda step: rows.draw(shape),
+            noise=lambda step: rows.draw(shape).to(device),
             progress=True,
             callback=lambda state: calls.append(state.nfe),
         )
@@ -192,22 +199,12 @@ def sampled(
         "different": len(index[index >= 0].unique()),
         "index": index.tolist(),
     }
-    return {"noises": noises, "samples": samples, "index": index, "sigmas": sigmas}, found
+    arrays = {"noises": noises, "samples": samples, "index": index, "sigmas": sigmas}
+    return {name: array.cpu() for name, array in arrays.items()}, found
 
 
-def _span_seconds(D: OptimalDenoiser) -> float:
-    """What the axes of the data take, about; those of many points are kept in the cache."""
-    size, dim = len(D), D.points.dim
-    axes = min(RANK + OVERSAMPLING, dim)
-    return (5 * size**2 * dim if are_few(D) else 10 * size * dim * axes) / _FLOPS
-
-
-def _seconds(D: OptimalDenoiser, rows: int) -> float:
-    """What a call of so many rows takes, about."""
-    values = len(D) * D.points.dim
-    return rows * (4 * values + 400 * len(D)) / _FLOPS + values / _BYTES
-
-
-def _announce(seconds: float, say: Say) -> None:
-    if seconds >= _LONG:
-        say(f"this will take about {seconds:.0f} s" if seconds < 90 else f"this will take about {seconds / 60:.0f} min")
+def _optimum(data: Dataset, device: torch.device) -> OptimalDenoiser:
+    """The optimum of the data, which lie where it computes."""
+    if device.type == "cpu":
+        return OptimalDenoiser(data)
+    return OptimalDenoiser(torch.from_numpy(np.ascontiguousarray(data.array)).to(device))

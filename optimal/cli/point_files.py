@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .datasets import Dataset, to_float, to_uint8
-from .datasets.pictures import Encoded, decode_images
-from .storage import replacing
+from ..datasets import Dataset, to_float, to_uint8
+from ..datasets.pictures import Encoded, decode_images
+from ..storage import replacing
 
 __all__ = ["NUMBERS", "read_point", "save_grid"]
 

@@ -1,0 +1,107 @@
+"""How command lines end: exit codes, one sentence for whatever went wrong, warnings as lines."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from optimal.cli.run import run, say
+
+ROOT = Path(__file__).parents[1]
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+MEMORY = "error: there is not enough memory for this: ask for fewer at once (--batch), or for fewer\n"
+FILE = "could not be read or written"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ValueError("n must be at least 1, got 0"), 2, "error: n must be at least 1, got 0\n"),
+        (ValueError("resolution= is missing"), 2, "error: resolution= is missing (here: --option resolution=…)\n"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.npy"), 2, f"error: a.npy {FILE}: No such file\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, f"error: a file {FILE}: No space left on device\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (BrokenPipeError(), 141, ""),
+        (MemoryError(), 2, MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory"), 2, MEMORY),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_a_code(
+    error: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(raising(error)) == code
+    assert capsys.readouterr().err == told
+
+
+def test_our_own_faults_are_not_hidden() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        run(raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
+    with pytest.raises(SystemExit):
+        run(raising(SystemExit(0)))
+
+
+def test_too_much_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(lambda: torch.empty(2**60, dtype=torch.uint8)) == 2
+    assert capsys.readouterr().err.startswith("error: there is not enough memory")
+
+
+def test_warnings_are_lines_and_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        warnings.simplefilter("always")
+        for text in ("two\nlines", "another", "two\nlines"):
+            warnings.warn(text, stacklevel=1)
+        say("a\n  word")
+
+    before = warnings.showwarning
+    assert run(work) == 0
+    assert capsys.readouterr().err == "warning: two lines\nwarning: another\na word\n"
+    assert warnings.showwarning is before
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPTIMAL_CACHE": str(tmp_path / "cache")}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_output_that_is_full(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "optimal", "info", "five-deltas"],
+            env=environment(tmp_path), cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "error: a file could not be read or written: No space left on device\n"
+
+
+def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
+    """^C while a border is measured, long after the start."""
+    command = [sys.executable, "-m", "optimal", "border", "emoji", "--draws", "100000"]
+    started = subprocess.Popen(command, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert started.stderr is not None
+    first = started.stderr.readline()
+    while "this will take about" not in first:
+        first = started.stderr.readline()
+    time.sleep(0.5)
+    started.send_signal(signal.SIGINT)
+    _, told = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert told.rstrip().splitlines()[-1].endswith("interrupted")
+    assert "Traceback" not in told

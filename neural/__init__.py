@@ -15,6 +15,8 @@ from .adapters import from_edm as from_edm
 from .adapters import from_flow as from_flow
 from .adapters import from_prediction as from_prediction
 from .adapters import from_unet as from_unet
+from .cache import cached as cached
+from .cache import is_cached as is_cached
 from .config import PRESETS as PRESETS
 from .config import Distillation as Distillation
 from .config import Experiment as Experiment
@@ -31,12 +33,11 @@ from .networks import MLP as MLP
 from .networks import UNet as UNet
 from .networks import from_diffusers as from_diffusers
 from .precondition import Preconditioned as Preconditioned
-from .run import cached as cached
 from .run import distil as distil
 from .run import fit as fit
-from .run import is_cached as is_cached
 from .saved import load_model as load_model
 from .saved import student_at as student_at
+from .saved import training_pairs as training_pairs
 from .training import Training as Training
 from .training import TrainingDiverged as TrainingDiverged
 from .training import train as train

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
@@ -33,8 +32,9 @@ from .config import PRESETS, Distillation, Experiment, experiment_of, student_of
 from .loss import root_mean_square
 from .measures import agreement, compare, save_table
 from .networks import from_diffusers
-from .run import distil, fit, teacher_of
-from .saved import load_model, model_path, student_at
+from .run import distil, fit
+from .saved import load_model, model_path, student_at, student_steps
+from .teachers import teacher_of
 
 __all__ = ["main"]
 
@@ -264,10 +264,11 @@ def _compare(command: Compare) -> None:
             methods[f"{name}, {n} steps"] = (model, arguments)
         for name in students:
             # Where it has so many steps, from the noises' level.
-            with contextlib.suppress(ValueError):
-                own = student_at(name, n, generator=torch.Generator().manual_seed(command.seed))
-                if math.isclose(float(own[1]["sigmas"][0]), high):
-                    methods[f"{name}, {n} steps as it is meant"] = own
+            if n not in (student_steps(name) or (n,)):
+                continue
+            own = student_at(name, n, generator=torch.Generator().manual_seed(command.seed))
+            if math.isclose(float(own[1]["sigmas"][0]), high):
+                methods[f"{name}, {n} steps as it is meant"] = own
     samplers = compare(methods, D, x, reference=reference, progress=True)
     about = {
         "dataset": data.name,

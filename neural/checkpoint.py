@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file a step, with the configuration in its header.
 
-A file holds everything that the next step depends on: weights, their average, the optimiser's moments, the state of
-the random generator and the step. It is written under a temporary name, flushed to disk and renamed, so that a run
+A file holds everything that the next step depends on: weights, their average, the optimiser's moments, the random
+states of every process and the step. It is written under a temporary name, flushed to disk and renamed, so that a run
 killed at any moment leaves whole files only. Nothing is ever unpickled.
 """
 
@@ -33,16 +33,22 @@ __all__ = [
     "latest",
     "optimizer_tensors",
     "pack",
+    "path_of",
     "read",
     "replace_text",
+    "require_same",
     "restore_optimizer",
     "unpack",
     "write",
 ]
 
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
-FORMAT = "3"
-"""Raise it whenever networks, training or files change what a configuration means: what is older is then not read."""
+FORMAT = "4"
+"""Raise it whenever networks, training or files change what a configuration means: what is older is not gone on with,
+and not found in the cache."""
+_READ = ("3", FORMAT)
+"""Those whose networks are still what their configuration says."""
+_STEPS = "optimisation.steps"
 
 
 def write(folder: str | Path, step: int, tensors: dict[str, Tensor], config: Any, data: Mapping[str, Any]) -> Path:
@@ -52,8 +58,7 @@ def write(folder: str | Path, step: int, tensors: dict[str, Tensor], config: Any
         ValueError: the folder cannot be written, or a tensor cannot be kept (see `check`).
     """
     check(tensors)
-    folder = Path(folder)
-    path = folder / f"step-{step:09d}.safetensors"
+    folder, path = Path(folder), path_of(folder, step)
     text = to_json(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +72,11 @@ def write(folder: str | Path, step: int, tensors: dict[str, Tensor], config: Any
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"the checkpoint could not be written to {folder}: {reason}") from error
     return path
+
+
+def path_of(folder: str | Path, step: int) -> Path:
+    """The file of a step."""
+    return Path(folder) / f"step-{step:09d}.safetensors"
 
 
 def check(tensors: Mapping[str, Any]) -> None:
@@ -115,35 +125,48 @@ def latest(folder: str | Path) -> Path:
     return found[-1]
 
 
-def read(path: str | Path, config_type: type, expected: Any = None) -> tuple[dict[str, Tensor], int, Any]:
+def read(path: str | Path, config_type: type, *, gone_on_with: bool = False) -> tuple[dict[str, Tensor], int, Any]:
     """The tensors, the step and the configuration of a checkpoint.
 
     Args:
         path: the file.
         config_type: class of its configuration.
-        expected: a configuration it must have.
+        gone_on_with: whether training is to go on from it, which takes a file of this version.
 
     Raises:
-        ValueError: damaged, of another kind, or of another configuration: the first differing fields are named.
+        ValueError: damaged, of another kind, or of another version.
     """
     tensors, header = _load(path)
     if header.get("kind") != config_type.__name__:
         raise ValueError(
             f"{path} is a checkpoint of a {header.get('kind', 'foreign program')}, not of a {config_type.__name__}"
         )
-    if header.get("format") != FORMAT:
+    if header.get("format") not in _READ:
         raise ValueError(f"{path} was made by another version of this program: train again")
+    if gone_on_with and header.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} was made by another version of this program, which drew other random numbers: its network can be "
+            "used, but not trained on"
+        )
     try:
         config = from_json(config_type, header["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} has an unreadable configuration: {error}") from error
-    if expected is not None and config != expected:
-        fields = differing(config, expected)
-        values = "; ".join(
-            f"{name}: {_value(config, name)!r} there, {_value(expected, name)!r} here" for name in fields[:4]
-        )
-        raise ValueError(f"{path} was made with another configuration: {values}")
     return tensors, int(header["step"]), config
+
+
+def require_same(path: str | Path, there: Any, here: Any) -> None:
+    """Whether a checkpoint's configuration is the one that is asked for.
+
+    Raises:
+        ValueError: it is another; the first differing fields are named.
+    """
+    fields = differing(there, here)
+    if fields:
+        values = "; ".join(f"{name}: {_value(there, name)!r} there, {_value(here, name)!r} here" for name in fields[:4])
+        only_longer = fields in ([_STEPS], [f"experiment.{_STEPS}"])
+        advice = "; extend=True (--extend) makes a run longer" if only_longer else ""
+        raise ValueError(f"{path} was made with another configuration: {values}{advice}")
 
 
 def is_sound(path: str | Path) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "experiment_of",
     "from_json",
     "key",
+    "longer",
     "student_of",
     "to_json",
 ]
@@ -152,8 +153,10 @@ class Distillation:
     solver: Literal["euler", "heun"] = "heun"
     """The teacher's on that grid: euler or heun. progressive: always euler (DDIM). The pairs of knowledge and multistep
     come from the exact flow, without grid, where the teacher is the optimum."""
-    pairs: int = 16384
-    """knowledge, multistep: how many noises and end points are computed once."""
+    pairs: int = 0
+    """knowledge, multistep: how many noises and end points are computed once; 0: fresh ones are made while training."""
+    uses: int = 8
+    """knowledge, multistep with fresh pairs: how many times one is drawn before it is gone, on average."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
     """Data, the student's network and its optimisation; for progressive, steps are those of each stage."""
 
@@ -162,7 +165,8 @@ class Distillation:
         _require(self.solver in ("euler", "heun"), "solver must be euler or heun", repr(self.solver))
         least = 2 if self.technique == "progressive" else 1
         _require(self.points >= least, f"points must be at least {least}", self.points)
-        _require(self.pairs >= 1, "pairs must be at least 1", self.pairs)
+        _require(self.pairs >= 0, "pairs must not be negative", self.pairs)
+        _require(self.uses >= 1, "uses must be at least 1", self.uses)
 
 
 def _require(holds: bool, rule: str, value: Any) -> None:
@@ -255,6 +259,24 @@ def student_of(preset: str, technique: str) -> Distillation:
     )
     experiment = dataclasses.replace(experiment, optimisation=options)
     return Distillation(name, points=points, pairs=_PAIRS[preset], experiment=experiment)
+
+
+def longer(config: Experiment | Distillation, steps: int) -> Any:
+    """The same with more optimiser steps, of which it may have as many as now.
+
+    Raises:
+        ValueError: fewer; progressive distillation, whose later stages are taught by its earlier ones.
+    """
+    experiment = experiment_of(config)
+    if steps < experiment.optimisation.steps:
+        raise ValueError(
+            f"a run can be made longer, not shorter: it has {experiment.optimisation.steps} steps, got {steps}"
+        )
+    if isinstance(config, Distillation) and config.technique == "progressive":
+        raise ValueError("progressive distillation cannot be made longer: its later stages are taught by earlier ones")
+    options = dataclasses.replace(experiment.optimisation, steps=steps)
+    experiment = dataclasses.replace(experiment, optimisation=options)
+    return experiment if isinstance(config, Experiment) else dataclasses.replace(config, experiment=experiment)
 
 
 def experiment_of(config: Experiment | Distillation) -> Experiment:

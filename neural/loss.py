@@ -1,7 +1,7 @@
 """Objectives: what a network is trained for, as draws and as a loss of each sample.
 
-`draw` makes the random part of one global batch, on the CPU and the same in every process; `loss` is applied to any
-part of it. So a step has one outcome, however it is split over accumulated parts or processes.
+`draw` makes the random part of the batch of one process, from streams of its own; `loss` is applied to any part of it.
+So a step has one outcome, however many parts it is accumulated in.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optimal import Dataset
+from optimal.denoiser import Denoiser
 from optimal.process import VP
 from optimal.query import beside
 
 from .config import Optimisation
+from .streams import Streams
 
 __all__ = [
     "NOISES",
@@ -44,14 +46,15 @@ _IN_MEMORY = 2**28
 class Objective(Protocol):
     """A loss with its draws."""
 
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
-        """Tensors of `count` rows each, from the generator alone."""
+    def draw(self, count: int, streams: Streams) -> Batch:
+        """Tensors of `count` rows each, from the streams alone, on any device."""
         ...
 
-    def loss(self, student: nn.Module, average: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, student: Denoiser, average: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
         """The weighted loss of every row, (B,), with gradients to the student, and its noise level, (B,).
 
-        student and average, the average of its weights, are denoisers.
+        The student is in training mode; the average of its weights is in evaluation mode, whoever asks. Either runs
+        under autocast where the training says so, and nothing else does: the batch is on their device.
         """
         ...
 
@@ -73,17 +76,17 @@ class Source:
         self.data, self.flip, self.event = data, flip, data.event
         self._points = data.points if 4 * data.array.size <= _IN_MEMORY else None
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, *event) float32."""
-        index = torch.randint(len(self.data), (count,), generator=generator)
+    def draw(self, count: int, streams: Streams) -> Tensor:
+        """(count, *event) float32, on the CPU."""
+        index = streams.rows(len(self.data), count)
         x0 = self._points[index] if self._points is not None else self.data[index.numpy()]
         if self.flip:
-            mirrored = torch.rand(count, generator=generator) < 0.5
+            mirrored = streams.rows(2, count) == 1
             x0 = torch.where(beside(mirrored, x0), x0.flip(-1), x0)
         return x0
 
 
-def draw_sigma(count: int, options: Optimisation, generator: torch.Generator) -> Tensor:
+def draw_sigma(count: int, options: Optimisation, streams: Streams) -> Tensor:
     """Noise levels, (count,) float64, as `options.noise` says.
 
     log_normal: exp(P_mean + P_std ε). log_uniform: even in ln σ. uniform_t: even in the time of linear VP, between the
@@ -93,9 +96,8 @@ def draw_sigma(count: int, options: Optimisation, generator: torch.Generator) ->
         ValueError: another name.
     """
     if options.noise == "log_normal":
-        eps = torch.randn(count, generator=generator, dtype=torch.float64)
-        return (options.P_mean + options.P_std * eps).exp()
-    u = torch.rand(count, generator=generator, dtype=torch.float64)
+        return (options.P_mean + options.P_std * streams.normal(count).double()).exp()
+    u = streams.uniform(count)
     if options.noise == "log_uniform":
         low, high = math.log(options.sigma_min), math.log(options.sigma_max)
         return (low + u * (high - low)).exp()
@@ -137,14 +139,14 @@ class Denoising:
 
     def __init__(self, data: Dataset, options: Optimisation, sigma_data: float):
         self.source, self.options, self.sigma_data = Source(data, options.flip), options, sigma_data
-        draw_sigma(0, options, torch.Generator())
+        draw_sigma(0, options, Streams(0))
         weighting(options.weighting, torch.ones(0), sigma_data)
 
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
-        x0 = self.source.draw(count, generator)
-        return x0, draw_sigma(count, self.options, generator), torch.randn(x0.shape, generator=generator)
+    def draw(self, count: int, streams: Streams) -> Batch:
+        x0 = self.source.draw(count, streams)
+        return x0, draw_sigma(count, self.options, streams), streams.normal(*x0.shape)
 
-    def loss(self, student: nn.Module, average: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, student: Denoiser, average: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
         x0, sigma, eps = batch
         x = x0 + beside(sigma.to(x0.dtype), x0) * eps
         return weighted(student(x, sigma) - x0, sigma, self.options.weighting, self.sigma_data), sigma

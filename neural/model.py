@@ -30,6 +30,7 @@ from optimal.randomness import stream
 
 from . import checkpoint
 from .config import experiment_of
+from .devices import device_of
 from .networks import from_diffusers
 from .saved import is_distillation, load_model, model_path, student_at
 
@@ -225,15 +226,15 @@ def batch_of(denoiser: Any, event: tuple[int, ...] | None, device: torch.device)
 
 def _opened(source: Any, device: str | torch.device) -> Model:
     if isinstance(source, Model):
-        return source if device == "auto" else _on(source, _device(device))
+        return source if device == "auto" else _on(source, device_of(device))
     if isinstance(source, str) and source.startswith("python:"):
-        return _opened(_imported(source), _device(device))
+        return _opened(_imported(source), device_of(device))
     if isinstance(source, str) and source.startswith("diffusers:"):
         denoiser = from_diffusers(source.removeprefix("diffusers:"))
         low, high = getattr(denoiser, "sigma_min", 0.0), getattr(denoiser, "sigma_max", math.inf)
-        return _on(Model(source, denoiser, None, low, high), _device(device))
+        return _on(Model(source, denoiser, None, low, high), device_of(device))
     if isinstance(source, str | Path):
-        return _on(_run(Path(source)), _device(device))
+        return _on(_run(Path(source)), device_of(device))
     if not callable(source):
         raise ValueError(f"a network is a folder, a function (x, sigma) or a module, got {type(source).__name__}")
     _require_denoiser(source)
@@ -249,7 +250,7 @@ def _in_memory(source: Any, device: str | torch.device) -> Model:
     weights = [] if network is None else [*network.parameters(), *network.buffers()]
     there = weights[0].device if weights else getattr(source, "device", None)
     if device != "auto":
-        return _on(model, _device(device))
+        return _on(model, device_of(device))
     return dataclasses.replace(model, device=torch.device(there) if there is not None else torch.device("cpu"))
 
 
@@ -283,21 +284,6 @@ def _on(model: Model, device: torch.device) -> Model:
     if network is not None:
         network.to(device)
     return dataclasses.replace(model, device=device)
-
-
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return (
-            torch.device(torch.accelerator.current_accelerator() or "cpu")
-            if torch.accelerator.is_available()
-            else (torch.device("cpu"))
-        )
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {str(device)!r} is not there: {str(error).splitlines()[0]}") from error
-    return chosen
 
 
 def _imported(source: str) -> Any:

@@ -1,55 +1,44 @@
-"""Running trainings to their end: progress, metrics, checkpoints, and a cache keyed by what was asked for."""
+"""Running trainings to their end: progress, metrics, checkpoints."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import hashlib
-import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
 from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser
 from optimal.denoiser import Denoiser
-from optimal.storage import cache_folder, locked, read_json, replacing
 
 from . import checkpoint
-from .config import Distillation, Experiment, key
+from .config import Distillation, Experiment, Optimisation, key
+from .devices import device_of
 from .distill import stages
+from .gap import Gap, GapCurve
 from .loss import Denoising, Objective, root_mean_square
 from .networks import build
 from .precondition import Preconditioned
-from .saved import STUDENT, claim, is_distillation, load_model
+from .saved import claim, is_distillation
+from .streams import process
+from .tables import Growing
+from .teachers import fingerprint_of
 from .training import Report, Training, train
 
-__all__ = [
-    "cache_path",
-    "cached",
-    "distil",
-    "fit",
-    "is_cached",
-    "new_training",
-    "run",
-    "teacher_of",
-]
+__all__ = ["distil", "fit", "new_training", "run"]
 
 _EVERY = 100
 """Steps between rows of metrics.csv."""
 
-_DONE = "done.json"
 
-
-def new_training(config: Experiment, data: Dataset) -> tuple[Training, Objective]:
-    """A network and its denoising loss, as configured."""
+def new_training(
+    config: Experiment, data: Dataset, *, device: str | torch.device = "auto"
+) -> tuple[Training, Objective]:
+    """A network and its denoising loss, as configured, on a device."""
     sigma_data = root_mean_square(data)
-    model = build(config.network, data.event, sigma_data, seed=config.optimisation.seed)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = build(config.network, data.event, sigma_data, seed=config.optimisation.seed).to(device_of(device))
     return Training(model, config.optimisation, config, data), Denoising(data, config.optimisation, sigma_data)
 
 
@@ -59,75 +48,68 @@ def run(
     folder: str | Path | None,
     *,
     every: int = 1000,
+    keep: int = 2,
+    gap: GapCurve | None = None,
+    gap_every: int = 1000,
     progress: bool = False,
     description: str = "training",
     listeners: Iterable[Any] = (),
+    writes: bool = True,
 ) -> Preconditioned:
     """Train to the end; returns the averaged denoiser, for use.
 
     Args:
         training, objective: see `neural.training`.
-        folder: for checkpoints (every `every` steps and at the end, the last two are kept) and metrics.csv; None: none.
+        folder: for checkpoints (every `every` steps and at the end), metrics.csv (every hundredth step, losses and
+            gradients the mean since the last row) and gap.csv; None: none.
+        every: steps between checkpoints.
+        keep: how many checkpoints are kept, the last ones.
+        gap: what the network is held against every `gap_every` steps and at the end.
+        gap_every: steps between rows of gap.csv, one a noise level.
         progress: whether a bar with loss, speed and time left is drawn on stderr.
         description: of the bar.
-        listeners: called with every hundredth `Report`.
+        listeners: called with every row of metrics.csv, a `Report`.
+        writes: whether this process writes; of several, all are to be given the folder, and one writes.
 
     Raises:
-        ValueError: the folder cannot be written, or not with this network: said before the first step.
+        ValueError: the folder cannot be written, or not with this network: said before the first step; keep < 1.
     """
-    steps = training.options.steps
+    steps, listeners = training.options.steps, tuple(listeners)
+    for name, value in (("every", every), ("keep", keep), ("gap_every", gap_every)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     if folder is not None:
         folder = Path(folder)
         training.try_saving()
+    ours = folder if writes else None
+    curve = gap if writes else None
     with (
-        _Metrics(folder, training.step) as metrics,
+        Growing(ours and ours / "metrics.csv", Report, training.step) as metrics,
+        Growing(ours and ours / "gap.csv" if curve else None, Gap, training.step) as gaps,
         tqdm(total=steps, initial=training.step, desc=description, unit="it", leave=False, disable=not progress) as bar,
     ):
         for report in train(training, objective):
             bar.update()
-            if report.step % _EVERY == 0 or report.step == steps:
-                bar.set_postfix(loss=f"{report.loss:.3g}")
-                metrics.add(report)
+            last = report.step == steps
+            if report.step % _EVERY == 0 or last:
+                mean = training.means.take()
+                bar.set_postfix(loss=f"{mean.loss:.3g}")
+                metrics.add(mean)
                 for listener in listeners:
-                    listener(report)
-            if folder is not None and (report.step % every == 0 or report.step == steps):
-                training.save(folder)
-                for old in checkpoint.checkpoints(folder)[:-2]:
+                    listener(mean)
+            if curve is not None and (report.step % gap_every == 0 or last):
+                gaps.add(*_gaps(training, curve))
+            if folder is not None and (report.step % every == 0 or last):
+                training.save(folder, writes=writes)
+                for old in checkpoint.checkpoints(folder)[:-keep] if writes else ():
                     old.unlink(missing_ok=True)
     return training.denoiser.eval()
 
 
-class _Metrics:
-    """metrics.csv: step, loss, lr, gradient. A resumed run drops the rows after its checkpoint."""
-
-    def __init__(self, folder: Path | None, step: int):
-        self._file = None
-        if folder is None:
-            return
-        path, kept = folder / "metrics.csv", []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if step and path.exists():
-                with open(path, newline="") as file:
-                    kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
-            with replacing(path) as temporary, open(temporary, "w", newline="") as file:
-                csv.writer(file).writerows([[f.name for f in dataclasses.fields(Report)], *kept])
-            self._file = open(path, "a", newline="")  # noqa: SIM115
-        except OSError as error:
-            raise ValueError(f"the run cannot be written to {folder}: {error.strerror or error}") from error
-        self._writer = csv.writer(self._file)
-
-    def add(self, report: Report) -> None:
-        if self._file is not None:
-            self._writer.writerow(dataclasses.astuple(report))
-            self._file.flush()
-
-    def __enter__(self) -> _Metrics:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
+def _gaps(training: Training, curve: GapCurve) -> list[Gap]:
+    """As many rows at once as the network is trained on."""
+    batch = training.options.batch // training.options.accumulate
+    return curve.of(training.denoiser, training.step, device=training.device, batch=max(1, batch))
 
 
 def fit(
@@ -136,30 +118,57 @@ def fit(
     folder: str | Path | None = None,
     *,
     resume: bool = False,
+    extend: bool = False,
     every: int = 1000,
+    keep: int = 2,
+    gap_every: int | None = None,
+    device: str | torch.device = "auto",
     progress: bool = False,
     listeners: Iterable[Any] = (),
     writes: bool = True,
 ) -> Preconditioned:
-    """Train a network (Eq. 26); with a folder, `resume` goes on from its last checkpoint, if it has one.
+    """Train a network (Eq. 26).
 
-    Of several processes, one is to have `writes`; the others read the folder only.
+    Args:
+        config: what is trained.
+        data: the data set.
+        folder: of the run; None: nothing is written.
+        resume: whether to go on from the folder's last checkpoint, if it has one.
+        extend: as resume, and the configuration may have more steps than the run was made for.
+        every, keep, progress, listeners, writes: as for `run`.
+        gap_every: steps between measurements of the gap to the optimum of the data, in gap.csv; None: none.
+        device: where it is trained: "auto", or a device.
 
     Raises:
-        ValueError: a folder that holds a run already, without resume; a checkpoint of another configuration.
+        ValueError: a folder that holds a run already, without resume; a checkpoint of another configuration; gap_every
+            without a folder, or with flip, since the optimum is then that of other data.
     """
     folder = None if folder is None else Path(folder)
-    training, objective = new_training(config, data)
-    _prepare(training, folder, resume)
+    training, objective = new_training(config, data, device=device)
+    _prepare(training, folder, resume, extend)
+    curve = None if gap_every is None else _curve(config, data, folder)
     return run(
         training,
         objective,
-        folder if writes else None,
+        folder,
         every=every,
+        keep=keep,
+        gap=curve,
+        gap_every=gap_every or 1,
         progress=progress,
         description=f"train {data.name}",
         listeners=listeners,
+        writes=writes,
     )
+
+
+def _curve(config: Experiment, data: Dataset, folder: Path | None) -> GapCurve:
+    options = config.optimisation
+    if folder is None:
+        raise ValueError("gap_every is for gap.csv in the folder of the run: name one")
+    if options.flip:
+        raise ValueError("gap_every needs the optimum of what is trained on: load the data with xflip=True, not flip")
+    return GapCurve(OptimalDenoiser(data), sigma_min=options.sigma_min, sigma_max=options.sigma_max, seed=options.seed)
 
 
 def distil(
@@ -169,29 +178,40 @@ def distil(
     folder: str | Path,
     *,
     resume: bool = False,
+    extend: bool = False,
     every: int = 1000,
+    keep: int = 2,
+    device: str | torch.device = "auto",
     progress: bool = False,
     listeners: Iterable[Any] = (),
 ) -> Preconditioned:
     """Train a student of a teacher; returns the last stage's. Stages are kept in folders of their own.
 
+    Args:
+        config: what is trained.
+        data: the data set.
+        teacher: any denoiser; asked where the student is trained.
+        folder: of the run.
+        resume, extend, every, keep, device, progress, listeners: as for `fit`.
+
     Raises:
         ValueError: as for `fit` and `neural.distill.stages`; a folder with anything else than this distillation;
             several processes, which would all write to it.
     """
-    if distributed.is_initialized() and distributed.get_world_size() > 1:
+    if process()[1] > 1:
         raise ValueError("distillation runs in one process; of several, each would write to the same folder")
     folder = Path(folder)
-    claim(folder, config, resume)
-    student = None
-    pairs = folder / f"pairs-{key(config)}-{data.fingerprint[:8]}-{_fingerprint(teacher, data.event)}"
-    for name, training, objective in stages(config, data, teacher, pairs, progress=progress):
-        _prepare(training, folder / name, resume)
+    claim(folder, config, resume, extend)
+    student, where = None, device_of(device)
+    pairs = folder / f"pairs-{_pairs_key(config)}-{data.fingerprint[:8]}-{fingerprint_of(teacher, data.event)}"
+    for name, training, objective in stages(config, data, teacher, pairs, device=where, progress=progress):
+        _prepare(training, folder / name, resume, extend)
         student = run(
             training,
             objective,
             folder / name,
             every=every,
+            keep=keep,
             progress=progress,
             description=f"{config.technique} {data.name} {name}",
             listeners=listeners,
@@ -200,105 +220,18 @@ def distil(
     return student
 
 
-def teacher_of(config: Distillation, data: Dataset) -> Denoiser:
-    """The denoiser that `config.teacher` names."""
-    return OptimalDenoiser(data) if config.teacher == "optimum" else load_model(config.teacher)[0]
+def _pairs_key(config: Distillation) -> str:
+    """16 hex digits of what pairs depend on, beside teacher and data; not of how long a student is trained on them."""
+    options = config.experiment.optimisation
+    ends = Optimisation(sigma_min=options.sigma_min, sigma_max=options.sigma_max, seed=options.seed)
+    return key(dataclasses.replace(config, technique="knowledge", uses=1, experiment=Experiment(optimisation=ends)))
 
 
-def cached(
-    config: Experiment | Distillation, data: Dataset, *, progress: bool = False, listeners: Iterable[Any] = ()
-) -> Path:
-    """The folder of a finished run of this configuration on these data; trained, or gone on with, where there is none.
-
-    It lies in the user's cache folder (`OPTIMAL_CACHE` names another), under a name made of the version, the
-    configuration, the fingerprint of the data and, for a student of a network, that of the teacher's weights. A second
-    process that asks for the same run waits for the first. What is damaged is trained again from the last sound step.
-
-    Raises:
-        ValueError: as for `fit` and `distil`; the folder cannot be written.
-    """
-    folder = cache_path(config, data)
-    if _is_finished(folder, config):
-        return folder
-    try:
-        with locked(folder / ".lock", f"training in {folder}"):
-            if not _is_finished(folder, config):
-                _remove_damaged(folder)
-                if isinstance(config, Experiment):
-                    fit(config, data, folder, resume=True, progress=progress, listeners=listeners)
-                else:
-                    teacher = teacher_of(config, data)
-                    distil(config, data, teacher, folder, resume=True, progress=progress, listeners=listeners)
-                names = [path.relative_to(folder).as_posix() for path in _checkpoints(folder)]
-                checkpoint.replace_text(folder / _DONE, json.dumps({"checkpoints": names}, indent=1) + "\n")
-    except OSError as error:
-        raise ValueError(f"the run cannot be written to {folder}: {error.strerror or error}") from error
-    return folder
-
-
-def cache_path(config: Experiment | Distillation, data: Dataset) -> Path:
-    """Where `cached` keeps a run."""
-    name = f"{type(config).__name__.lower()}{checkpoint.FORMAT}-{data.name}-{key(config)}-{data.fingerprint[:8]}"
-    if isinstance(config, Distillation) and config.teacher != "optimum":
-        name += f"-{_fingerprint(teacher_of(config, data), data.event)}"
-    return cache_folder() / "networks" / re.sub(r"[^A-Za-z0-9_.-]+", "_", name)
-
-
-def is_cached(config: Experiment | Distillation, data: Dataset) -> bool:
-    """Whether `cached` has nothing left to train."""
-    return _is_finished(cache_path(config, data), config)
-
-
-def _is_finished(folder: Path, config: Experiment | Distillation) -> bool:
-    done = read_json(folder / _DONE)
-    if done is None:
-        return False
-    # Runs of the first version list no files.
-    names = done.get("checkpoints")
-    paths = [folder / str(name) for name in names] if isinstance(names, list) else _checkpoints(folder)
-    try:
-        return bool(paths) and all(map(checkpoint.is_sound, paths)) and load_model(folder)[1] == config
-    except ValueError:
-        return False
-
-
-def _remove_damaged(folder: Path) -> None:
-    """What a run left here that cannot be gone on with; who the folder belongs to is written again."""
-    for path in _checkpoints(folder):
-        if not checkpoint.is_sound(path):
-            path.unlink(missing_ok=True)
-    for name in (_DONE, STUDENT):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Those of a run, or of all stages of a distillation."""
-    return [path for part in (folder, *sorted(folder.glob("*/"))) for path in checkpoint.checkpoints(part)]
-
-
-def _fingerprint(teacher: Denoiser, event: tuple[int, ...]) -> str:
-    """8 hex digits of a network, or of a few answers of any other teacher; "optimum" of that."""
-    if isinstance(teacher, OptimalDenoiser):
-        return "optimum"
-    digest = hashlib.blake2b(digest_size=4)
-    state = teacher.state_dict() if isinstance(teacher, nn.Module) else {}
-    if not state or not all(isinstance(value, Tensor) and value.layout == torch.strided for value in state.values()):
-        eps = torch.randn(4, *event, generator=torch.Generator().manual_seed(0))
-        for sigma in (0.1, 1.0, 10.0):
-            digest.update(teacher(sigma * eps, sigma).detach().double().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-    if isinstance(teacher, Preconditioned):
-        digest.update(f"{teacher.precondition} {teacher.sigma_data!r}".encode())
-    for name, tensor in sorted(state.items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _prepare(training: Training, folder: Path | None, resume: bool) -> None:
+def _prepare(training: Training, folder: Path | None, resume: bool, extend: bool) -> None:
     if folder is not None and isinstance(training.config, Experiment) and is_distillation(folder):
         raise ValueError(f"{folder} holds a distillation: name another folder")
     if folder is None or not folder.is_dir() or not checkpoint.checkpoints(folder):
         return
-    if not resume:
+    if not (resume or extend):
         raise ValueError(f"{folder} holds a run already: resume it, or name another folder")
-    training.resume(folder)
+    training.resume(folder, extend=extend)

@@ -5,42 +5,61 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from optimal import karras
 
 from . import checkpoint
-from .config import Distillation, Experiment, differing, experiment_of, from_json, to_json
+from .config import Distillation, Experiment, differing, experiment_of, from_json, longer, to_json
+from .distill.pairs import open_pairs
 from .distill.progressive import student_grid
 from .networks import build
 from .precondition import Preconditioned
 
-__all__ = ["STUDENT", "claim", "is_distillation", "load_model", "model_path", "student_at"]
+__all__ = [
+    "STUDENT",
+    "claim",
+    "is_distillation",
+    "load_model",
+    "model_path",
+    "student_at",
+    "student_steps",
+    "training_pairs",
+]
 
 STUDENT = "distillation.json"
 
 
-def load_model(folder: str | Path) -> tuple[Preconditioned, Experiment | Distillation]:
+def load_model(folder: str | Path, *, net: nn.Module | None = None) -> tuple[Preconditioned, Experiment | Distillation]:
     """The averaged network of a run's last checkpoint, as a denoiser, and its configuration.
 
     Args:
         folder: of a run, or a checkpoint file. Of a distillation, the folder with its stages gives the last one. The
             data are not needed.
+        net: a module of one's own, F(x, c_noise), or the `Preconditioned` around it, which no configuration describes:
+            it is given the weights. Built as configured unless given.
 
     Raises:
-        ValueError: no checkpoint, a damaged one, progressive distillation before its last stage, or a network of a
-            module of one's own, which no configuration describes.
+        ValueError: no checkpoint, a damaged one, progressive distillation before its last stage, or weights that are
+            not those of the network.
     """
     path = checkpoint.latest(model_path(folder))
     kind = Distillation if checkpoint.kind(path) == "Distillation" else Experiment
     tensors, _, config = checkpoint.read(path, kind)
-    experiment = experiment_of(config)
-    about = checkpoint.about(path)
-    model = build(experiment.network, tuple(about["event"]), about["sigma_data"])
+    network, about = experiment_of(config).network, checkpoint.about(path)
+    if net is None:
+        model = build(network, tuple(about["event"]), about["sigma_data"])
+    else:
+        inner = net.net if isinstance(net, Preconditioned) else net
+        model = Preconditioned(inner, about["sigma_data"], about.get("precondition", network.precondition))
     try:
         model.load_state_dict(checkpoint.unpack(checkpoint.unpack(tensors, "average"), "module"))
     except RuntimeError as error:
-        raise ValueError(f"the weights in {path} are not those of the network that it names: {error}") from error
+        named = "the network that it names: give a module of your own as net=" if net is None else "the net given"
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the weights in {path} are not those of {named}: {reason}") from error
     return model.eval().requires_grad_(False), config
 
 
@@ -82,11 +101,60 @@ def student_at(
             arguments |= {"solver": "consistency", "generator": generator}
         return load_model(folder)[0], arguments
     sigmas = karras(config.points, **ends)
+    if steps not in _halvings(config):
+        raise ValueError(f"{folder} has no stage of {steps} steps; it halves {config.points} down to 1")
     while len(sigmas) - 1 > steps:
         sigmas = student_grid(sigmas)
-    if len(sigmas) - 1 != steps or steps == config.points:
-        raise ValueError(f"{folder} has no stage of {steps} steps; it halves {config.points} down to 1")
     return load_model(folder / f"steps-{steps}")[0], {"sigmas": sigmas, "solver": "euler"}
+
+
+def student_steps(folder: str | Path) -> tuple[int, ...] | None:
+    """With how many steps a student is meant to be sampled, decreasing; None: with any number.
+
+    Raises:
+        ValueError: no distillation.
+    """
+    folder = Path(folder)
+    if not is_distillation(folder):
+        raise ValueError(f"{folder} holds no distillation")
+    config = _distillation(folder)
+    return _halvings(config) if config.technique == "progressive" else None
+
+
+def _halvings(config: Distillation) -> tuple[int, ...]:
+    steps = [config.points]
+    while steps[-1] > 1:
+        steps.append(-(-steps[-1] // 2))
+    return tuple(steps[1:])
+
+
+def training_pairs(folder: str | Path) -> tuple[Tensor, Tensor] | None:
+    """The pairs that a student was trained on, where it was on a fixed number of them.
+
+    Args:
+        folder: of a run.
+
+    Returns:
+        Noises at σ_N and the teacher's ends of them, (M, *event) float32; None for what is no student, for techniques
+        without pairs, and for a student that saw fresh ones.
+
+    Raises:
+        ValueError: they are missing or damaged.
+    """
+    folder = Path(folder)
+    if not is_distillation(folder):
+        return None
+    config = _distillation(folder)
+    if config.technique not in ("knowledge", "multistep") or not config.pairs:
+        return None
+    name = checkpoint.about(checkpoint.latest(model_path(folder))).get("pairs")
+    # Runs of the first versions do not name them.
+    places = [folder / name] if name else sorted(folder.glob("pairs-*"))
+    found = open_pairs(places[0]) if len(places) == 1 else None
+    if found is None:
+        raise ValueError(f"the pairs of {folder} are missing or damaged; going on with the run makes them again")
+    noises, ends = (torch.from_numpy(np.array(each)) for each in found)
+    return noises, ends
 
 
 def is_distillation(folder: str | Path) -> bool:
@@ -94,21 +162,24 @@ def is_distillation(folder: str | Path) -> bool:
     return (Path(folder) / STUDENT).exists()
 
 
-def claim(folder: str | Path, config: Distillation, resume: bool) -> None:
+def claim(folder: str | Path, config: Distillation, resume: bool, extend: bool = False) -> None:
     """Say whose folder this is, before anything is trained.
 
     Raises:
-        ValueError: it holds another run, or this one without resume; it cannot be written.
+        ValueError: it holds another run, or this one without resume or extend; it cannot be written.
     """
     folder = Path(folder)
     if is_distillation(folder):
-        if not resume:
+        if not (resume or extend):
             raise ValueError(f"{folder} holds a run already: resume it, or name another folder")
-        fields = differing(_distillation(folder), config)
+        there = _distillation(folder)
+        there = longer(there, config.experiment.optimisation.steps) if extend else there
+        fields = differing(there, config)
         if fields:
             raise ValueError(f"{folder} holds another distillation: it differs in {', '.join(fields)}")
-        return
-    if folder.is_dir() and checkpoint.checkpoints(folder):
+        if not extend:
+            return
+    elif folder.is_dir() and checkpoint.checkpoints(folder):
         raise ValueError(f"{folder} holds the training of a network: name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
 """Training: a generator that takes one step at a time and reports it; who calls it prints, logs, saves, stops.
 
 Adam (or Muon) on the mean of an `Objective`'s losses, the learning rate rising linearly and falling as a cosine, the
-gradient clipped, the weights averaged. All randomness comes from one generator, whose state is part of the checkpoint:
-a run continued from one goes on bit for bit as if it had not been stopped. Under torchrun every process draws the whole
-batch and computes its share of it, so that the loss does not depend on how many there are.
+gradient clipped, the weights averaged. All randomness, dropout's too, comes from `Streams` of the seed, whose states
+are part of the checkpoint: a run continued from one goes on bit for bit as if it had not been stopped. Under torchrun
+every process draws its share of the batch from streams of its own, and a loss that is not finite in one ends all.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from torch import Tensor, distributed, nn
 from torch.optim.swa_utils import AveragedModel
 
 from optimal import Dataset
+from optimal.denoiser import Denoiser
 
 from . import checkpoint
-from .config import Optimisation
-from .loss import Objective
+from .config import Optimisation, longer
+from .loss import Batch, Objective
 from .networks import MLP
 from .precondition import Preconditioned
+from .streams import Streams, everyones, process
 
-__all__ = ["OPTIMIZERS", "Report", "Training", "TrainingDiverged", "learning_rate", "train"]
+__all__ = ["OPTIMIZERS", "Means", "Report", "Training", "TrainingDiverged", "learning_rate", "train"]
 
 OPTIMIZERS = ("adam", "muon")
 _MUON = 10.0
@@ -40,7 +42,7 @@ class TrainingDiverged(ValueError):
 
 @dataclass(frozen=True)
 class Report:
-    """One step.
+    """One step, or the mean of several.
 
     Attributes:
         step: how many have been taken, this one included.
@@ -53,6 +55,34 @@ class Report:
     loss: float
     lr: float
     gradient: float
+
+
+class Means:
+    """Of the reports since it was last asked, so that a curve has the noise of all steps' batches and not of one's."""
+
+    def __init__(self) -> None:
+        self._last = Report(0, math.nan, 0.0, math.nan)
+        self._loss, self._gradient, self._count = 0.0, 0.0, 0
+
+    def add(self, report: Report) -> None:
+        self._last, self._count = report, self._count + 1
+        self._loss, self._gradient = self._loss + report.loss, self._gradient + report.gradient
+
+    def take(self) -> Report:
+        """Step and learning rate of the last report, the means of loss and gradient; and begin anew."""
+        count, last = max(self._count, 1), self._last
+        out = Report(last.step, self._loss / count, last.lr, self._gradient / count)
+        self._loss, self._gradient, self._count = 0.0, 0.0, 0
+        return out
+
+    def state(self) -> Tensor:
+        """What a checkpoint keeps, (3,) float64."""
+        return torch.tensor([self._loss, self._gradient, self._count], dtype=torch.float64)
+
+    def restore(self, state: Tensor) -> None:
+        """Go on from a `state`."""
+        self._loss, self._gradient, count = state.tolist()
+        self._count = int(count)
 
 
 class Training:
@@ -72,11 +102,14 @@ class Training:
             "fingerprint": data.fingerprint,
             "event": data.event,
             "sigma_data": model.sigma_data,
+            "precondition": model.precondition,
         }
         self.average = AveragedModel(model, multi_avg_fn=_averaging(options.ema))
-        self.average.requires_grad_(False)
+        self.average.requires_grad_(False).eval()
         self.optimizers = _optimizers(model, options)
-        self.generator = torch.Generator().manual_seed(options.seed)
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self.streams = Streams(options.seed, process()[0], self.device)
+        self.means = Means()
         self.step = 0
         self.saved: Path | None = None
 
@@ -85,17 +118,25 @@ class Training:
         """The network with averaged weights, what is to be used."""
         return self.average.module  # pyright: ignore[reportReturnType]
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, writes: bool = True) -> Path:
         """Write a checkpoint of this step; returns the file.
+
+        Of several processes every one has to call it, since each has random states of its own; one `writes`.
 
         Raises:
             ValueError: the folder cannot be written, or the network has something that cannot be kept.
         """
-        tensors = self._network() | {"generator": self.generator.get_state()}
-        for name, (optimizer, _) in self.optimizers.items():
-            tensors |= checkpoint.pack(checkpoint.optimizer_tensors(optimizer), name)
-        self.saved = checkpoint.write(folder, self.step, tensors, self.config, self.about)
-        return self.saved
+        states = everyones(self.streams.state(), self.device)
+        path = checkpoint.path_of(folder, self.step)
+        if writes:
+            tensors = self._network() | {"means": self.means.state()}
+            for rank, state in enumerate(states):
+                tensors |= checkpoint.pack(state, f"streams-{rank}")
+            for name, (optimizer, _) in self.optimizers.items():
+                tensors |= checkpoint.pack(checkpoint.optimizer_tensors(optimizer), name)
+            checkpoint.write(folder, self.step, tensors, self.config, self.about)
+        self.saved = path
+        return path
 
     def try_saving(self) -> None:
         """See, before hours are spent, that what the network holds can be saved and loaded again.
@@ -114,8 +155,13 @@ class Training:
     def _network(self) -> dict[str, Tensor]:
         return checkpoint.pack(self.model.state_dict(), "model") | checkpoint.pack(self.average.state_dict(), "average")
 
-    def resume(self, folder: str | Path) -> None:
+    def resume(self, folder: str | Path, *, extend: bool = False) -> None:
         """Go on from a folder's last checkpoint.
+
+        Args:
+            folder: of the run, or a checkpoint file.
+            extend: whether the configuration may have more steps than the checkpoint's. The learning rate then goes on
+                as that of a run of so many steps: up from 0, where the shorter one has ended.
 
         Raises:
             ValueError: there is none, it is damaged, or it was made with another configuration or other data.
@@ -127,12 +173,14 @@ class Training:
                 f"{path} was trained on other data, of fingerprint {then}: {self.about['name']} has "
                 f"{self.about['fingerprint']}"
             )
-        tensors, self.step, _ = checkpoint.read(path, type(self.config), self.config)
+        tensors, self.step, config = checkpoint.read(path, type(self.config), gone_on_with=True)
+        checkpoint.require_same(path, longer(config, self.options.steps) if extend else config, self.config)
         self.model.load_state_dict(checkpoint.unpack(tensors, "model"))
         self.average.load_state_dict(checkpoint.unpack(tensors, "average"))
         for name, (optimizer, _) in self.optimizers.items():
             checkpoint.restore_optimizer(optimizer, checkpoint.unpack(tensors, name))
-        self.generator.set_state(tensors["generator"])
+        self.streams.restore(checkpoint.unpack(tensors, f"streams-{process()[0]}"))
+        self.means.restore(tensors["means"])
         self.saved = path
 
 
@@ -158,51 +206,90 @@ def train(training: Training, objective: Objective) -> Iterator[Report]:
         TrainingDiverged: a loss or a gradient that is not finite.
     """
     options, model = training.options, training.model
-    parallel = distributed.is_available() and distributed.is_initialized()
-    rank, world = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
+    _, world = process()
     if options.batch % (world * options.accumulate):
         raise ValueError(
             f"a batch of {options.batch} cannot be split over {world} processes times {options.accumulate} parts"
         )
-    student: nn.Module = nn.parallel.DistributedDataParallel(model) if parallel else model
+    student: nn.Module = nn.parallel.DistributedDataParallel(model) if world > 1 else model
     if options.compile:
         student = torch.compile(student)  # pyright: ignore[reportAssignmentType]
-    device = next(model.parameters()).device
     model.train()
+    training.denoiser.eval()
     while training.step < options.steps:
         lr = learning_rate(training.step, options)
         for optimizer, factor in training.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = factor * lr
-        batch = objective.draw(options.batch, training.generator)
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        for part in range(options.accumulate):
-            rows = slice(rank * options.accumulate + part, None, world * options.accumulate)
-            mine = tuple(tensor[rows].to(device) for tensor in batch)
-            last = part == options.accumulate - 1
-            hold = contextlib.nullcontext() if last or not parallel else student.no_sync()  # pyright: ignore
-            with hold:
-                with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-                    losses, sigma = objective.loss(student, training.denoiser, mine)
-                loss = losses.mean() / options.accumulate
-                if not torch.isfinite(losses).all():
-                    _diverged(training, losses.detach(), sigma)
-                loss.backward()
-            total += loss.detach().double()
-        if parallel:
-            distributed.all_reduce(total, distributed.ReduceOp.SUM)
-            total /= world
+        training.streams.step = training.step
+        loss = _gradients(training, objective, student)
         gradient = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
         if not torch.isfinite(gradient):
+            _forget_gradients(training)
             raise TrainingDiverged(
                 f"the norm of the gradient is {float(gradient):g} at step {training.step + 1}; {_last_good(training)}"
             )
         for optimizer, _ in training.optimizers.values():
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        _forget_gradients(training)
         training.average.update_parameters(model)
         training.step += 1
-        yield Report(training.step, float(total), lr, float(gradient))
+        report = Report(training.step, loss, lr, float(gradient))
+        training.means.add(report)
+        yield report
+
+
+def _gradients(training: Training, objective: Objective, student: nn.Module) -> float:
+    """Put the gradient of one batch, all processes' together, where the optimisers find it; the mean loss.
+
+    Raises:
+        TrainingDiverged: a loss that is not finite, in any process, in all of them.
+    """
+    options, device = training.options, training.device
+    _, world = process()
+    ask, target = (_autocast(each, device, options.bf16) for each in (student, training.denoiser))
+    # The loss of this process, and whether there is one that is not finite.
+    found = torch.zeros(2, dtype=torch.float64, device=device)
+    worst: tuple[Tensor, Tensor] | None = None
+    batch = objective.draw(options.batch // world, training.streams)
+    with training.streams.within():
+        for part in range(options.accumulate):
+            mine: Batch = tuple(tensor[part :: options.accumulate].to(device) for tensor in batch)
+            last = part == options.accumulate - 1
+            hold = contextlib.nullcontext() if last or world == 1 else student.no_sync()  # pyright: ignore
+            with hold:
+                losses, sigma = objective.loss(ask, target, mine)
+                loss = losses.mean() / options.accumulate
+                loss.backward()
+            bad = ~torch.isfinite(losses.detach()).all()
+            found += torch.stack([loss.detach().double(), bad.double()])
+            if worst is None or bool(bad):
+                worst = losses.detach(), sigma
+    if world > 1:
+        distributed.all_reduce(found, distributed.ReduceOp.SUM)
+    total, bad = found.tolist()
+    if bad:
+        assert worst is not None
+        _forget_gradients(training)
+        _diverged(training, *worst)
+    return total / world
+
+
+def _autocast(network: nn.Module, device: torch.device, bf16: bool) -> Denoiser:
+    """The network under bfloat16 autocast, and nothing around it: teachers and losses keep their precision."""
+    if not bf16:
+        return network
+
+    def ask(x: Tensor, sigma: float | Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return network(x, sigma)
+
+    return ask
+
+
+def _forget_gradients(training: Training) -> None:
+    for optimizer, _ in training.optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
 
 
 def _averaging(decay: float) -> Any:
@@ -240,10 +327,20 @@ def _optimizers(model: Preconditioned, options: Optimisation) -> dict[str, tuple
 
 
 def _diverged(training: Training, losses: Tensor, sigma: Tensor) -> None:
-    row = int((~torch.isfinite(losses)).nonzero()[0])
+    """Say so, in the same words in all processes: of the first one whose loss is not finite."""
+    bad = ~torch.isfinite(losses)
+    row = int(bad.double().argmax())
+    mine = torch.stack([bad[row].double(), losses[row].double(), sigma[row].double()]).to(training.device)
+    _, world = process()
+    everywhere = [torch.empty_like(mine) for _ in range(world)]
+    if world > 1:
+        distributed.all_gather(everywhere, mine)
+    else:
+        everywhere = [mine]
+    rank, (_, loss, level) = next((i, each.tolist()) for i, each in enumerate(everywhere) if float(each[0]))
+    where = f" in process {rank} of {world}" if world > 1 else ""
     raise TrainingDiverged(
-        f"the loss is {float(losses[row]):g} at step {training.step + 1}, sigma = {float(sigma[row]):g}; "
-        f"{_last_good(training)}"
+        f"the loss is {loss:g} at step {training.step + 1}, sigma = {level:g}{where}; {_last_good(training)}"
     )
 
 

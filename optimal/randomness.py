@@ -61,8 +61,8 @@ def fixed_generator() -> torch.Generator:
     return stream(_SEED, "unnamed")
 
 
-def stream(seed: int, purpose: Purpose, part: int = 0) -> torch.Generator:
-    """A fresh generator, on the CPU, for one purpose of a seed.
+def stream(seed: int, purpose: Purpose, part: int = 0, *, device: str | torch.device = "cpu") -> torch.Generator:
+    """A fresh generator for one purpose of a seed.
 
     torch seeds its generator with 32 bits and drops the rest. Here the purpose takes 6 of them, never 0, so that two
     purposes have different states for all seeds and parts; the other 26 are (seed + part·2²⁶/φ) mod 2²⁶, mixed one to
@@ -73,6 +73,8 @@ def stream(seed: int, purpose: Purpose, part: int = 0) -> torch.Generator:
         seed: the user's, any integer.
         purpose: what the numbers are for.
         part: which of several streams of that purpose: a rank, a figure.
+        device: where it draws. A GPU's numbers are not those of the CPU: what is to be the same everywhere is drawn on
+            the CPU and moved.
 
     Raises:
         ValueError: an unknown purpose; a part below 0.
@@ -89,7 +91,7 @@ def stream(seed: int, purpose: Purpose, part: int = 0) -> torch.Generator:
     word = (int(seed) + part * _GOLDEN) % 2**_BITS
     for factor in (0x2C1B3C6D, 0x297A2D39):  # Odd factors and shifts to the right are one to one.
         word = ((word ^ (word >> 13)) * factor) % 2**_BITS
-    return torch.Generator(device="cpu").manual_seed((1 + PURPOSES.index(purpose)) << _BITS | word ^ (word >> 13))
+    return torch.Generator(device=device).manual_seed((1 + PURPOSES.index(purpose)) << _BITS | word ^ (word >> 13))
 
 
 def generator_of(generator: torch.Generator | None) -> torch.Generator:

@@ -30,10 +30,14 @@ from neural import (
     fit,
     train,
 )
+from neural.cache import cache_path
 from neural.checkpoint import checkpoints, latest, read
-from neural.run import cache_path, load_model, new_training, run
+from neural.run import new_training, run
+from neural.saved import load_model
+from neural.streams import Streams
 from neural.training import learning_rate
 from optimal import Dataset, OptimalDenoiser, load
+from optimal.denoiser import Denoiser
 
 Normal = Callable[..., Tensor]
 ROOT = Path(__file__).parents[1]
@@ -58,7 +62,7 @@ def test_the_loss_falls_to_its_floor_on_two_points() -> None:
     data, config = load("two-points"), changed(steps=1500, batch=256, lr=3e-3, ema=0.99)
     training, objective = new_training(config, data)
     losses = [report.loss for report in train(training, objective)]
-    batch = objective.draw(50_000, torch.Generator().manual_seed(9))
+    batch = objective.draw(50_000, Streams(9))
     D = OptimalDenoiser(data)
     x = batch[0] + batch[1].float()[:, None] * batch[2]
     floor = float(((1 / batch[1].square() + 1) * D.posterior(x, batch[1]).variance).mean())
@@ -157,20 +161,6 @@ def test_killed_and_resumed_from_the_command_line(whole: Path, tmp_path: Path) -
     assert torch.isfinite(model(torch.ones(2, 1), 1.0)).all()
 
 
-def test_two_processes_share_one_batch(whole: Path, tmp_path: Path) -> None:
-    """torchrun with gloo: the losses of one process at equal global batch, up to the order of sums."""
-    double = tmp_path / "double"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    done = subprocess.run(
-        launch + command(double)[2:], env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    curves = [np.loadtxt(folder / "metrics.csv", delimiter=",", skiprows=1) for folder in (whole, double)]
-    assert len(curves[0]) == 4
-    np.testing.assert_allclose(curves[1][:, 1], curves[0][:, 1], rtol=2e-3)
-    np.testing.assert_allclose(curves[1][:, 2], curves[0][:, 2])
-
-
 def test_parts_of_a_batch_add_up() -> None:
     data = load("two-points")
     curves = []
@@ -197,10 +187,10 @@ class Exploding:
     def __init__(self) -> None:
         self.calls = 0
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        return (torch.randn(count, 1, generator=generator),)
+    def draw(self, count: int, streams: Streams) -> tuple[Tensor, ...]:
+        return (streams.normal(count, 1),)
 
-    def loss(self, student: nn.Module, average: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    def loss(self, student: Denoiser, average: Denoiser, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         self.calls += 1
         sigma = torch.linspace(1, 2, len(batch[0]), dtype=torch.float64)
         losses = student(batch[0], sigma).square().flatten()
@@ -266,7 +256,7 @@ def test_large_stores_are_read_by_rows(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Dataset, "points", property(lambda _: pytest.fail("converted as a whole")))
     source = Source(Dataset("large", array, fingerprint="0" * 16))
-    drawn = source.draw(4, torch.Generator().manual_seed(0))
+    drawn = source.draw(4, Streams(0))
     assert drawn.shape == (4, 3, 500, 500)
     assert next(train(training, objective)).step == 1
 
@@ -332,10 +322,10 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(tmp_
         def __init__(self, inner: Objective):
             self.inner, self.calls = inner, 0
 
-        def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-            return self.inner.draw(count, generator)
+        def draw(self, count: int, streams: Streams) -> tuple[Tensor, ...]:
+            return self.inner.draw(count, streams)
 
-        def loss(self, student: nn.Module, average: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        def loss(self, student: Denoiser, average: Denoiser, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
             losses, sigma = self.inner.loss(student, average, batch)
             self.calls += 1
             # The slope of √ at 0 is infinite.

@@ -5,9 +5,20 @@
 
 from ..config import TECHNIQUES
 from .consistency import Consistency
-from .knowledge import Knowledge, make_pairs
+from .knowledge import Knowledge
 from .multistep import MultistepKnowledge
+from .pairs import FixedPairs, FreshPairs, make_pairs
 from .plan import stages
 from .progressive import Progressive
 
-__all__ = ["TECHNIQUES", "Consistency", "Knowledge", "MultistepKnowledge", "Progressive", "make_pairs", "stages"]
+__all__ = [
+    "TECHNIQUES",
+    "Consistency",
+    "FixedPairs",
+    "FreshPairs",
+    "Knowledge",
+    "MultistepKnowledge",
+    "Progressive",
+    "make_pairs",
+    "stages",
+]

@@ -10,13 +10,14 @@ is 0.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optimal.denoiser import Denoiser
 from optimal.query import beside
 from optimal.schedule import grid
 
 from ..loss import Batch, Source, weighted
+from ..streams import Streams
 
 __all__ = ["SOLVERS", "Consistency", "ode_step"]
 
@@ -56,12 +57,12 @@ class Consistency:
         self.source, self.teacher, self.sigmas, self.solver = source, teacher, grid(sigmas), solver
         self.weighting, self.sigma_data = weighting, sigma_data
 
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
-        x0 = self.source.draw(count, generator)
-        index = torch.randint(len(self.sigmas) - 1, (count,), generator=generator)
-        return x0, index, torch.randn(x0.shape, generator=generator)
+    def draw(self, count: int, streams: Streams) -> Batch:
+        x0 = self.source.draw(count, streams)
+        index = streams.below(len(self.sigmas) - 1, count)
+        return x0, index, streams.normal(*x0.shape)
 
-    def loss(self, student: nn.Module, average: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, student: Denoiser, average: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
         x0, index, eps = batch
         sigmas = self.sigmas.to(x0.device)
         high, low = sigmas[index], sigmas[index + 1]

@@ -10,15 +10,16 @@ five at most; they are taken with the averaged weights, and no gradient goes thr
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from optimal.denoiser import Denoiser
 from optimal.query import beside
 from optimal.schedule import grid
 
 from ..loss import Batch, weighted
-from .knowledge import in_memory
+from ..streams import Streams
+from .pairs import Pairs
 
 __all__ = ["MultistepKnowledge"]
 
@@ -27,7 +28,7 @@ class MultistepKnowledge:
     """The loss of Eq. 42.
 
     Args:
-        noises, ends: pairs, (M, *event) float32.
+        pairs: where noises and their ends come from.
         sigmas: (n + 1,) the student's grid, from σ_N, the last 0: levels it is trained at.
         most: most DDIM steps that lead to a level.
         weighting, sigma_data: as for `Consistency`.
@@ -35,25 +36,23 @@ class MultistepKnowledge:
 
     def __init__(
         self,
-        noises: np.ndarray | Tensor,
-        ends: np.ndarray | Tensor,
+        pairs: Pairs,
         sigmas: Tensor,
         *,
         most: int = 5,
-        weighting: str = "edm",
+        weighting: str = "none",
         sigma_data: float = 1.0,
     ):
-        self.noises, self.ends, self.sigmas, self.most = in_memory(noises), in_memory(ends), grid(sigmas), most
+        self.pairs, self.sigmas, self.most = pairs, grid(sigmas), most
         self.weighting, self.sigma_data = weighting, sigma_data
 
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
-        index = torch.randint(len(self.noises), (count,), generator=generator)
-        level = torch.randint(len(self.sigmas) - 1, (count,), generator=generator)
-        level = torch.where(torch.rand(count, generator=generator) < 0.5, 0, level)
-        between = torch.rand(count, self.most - 1, generator=generator)
-        return self.noises[index], self.ends[index], level, between
+    def draw(self, count: int, streams: Streams) -> Batch:
+        noises, ends = self.pairs.draw(count, streams)
+        level = streams.below(len(self.sigmas) - 1, count)
+        level = torch.where(streams.uniform(count) < 0.5, 0, level)
+        return noises, ends, level, streams.uniform(count, self.most - 1)
 
-    def loss(self, student: nn.Module, average: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, student: Denoiser, average: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
         x, ends, level, between = batch
         sigmas = self.sigmas.to(x.device)
         with torch.no_grad():
@@ -61,7 +60,7 @@ class MultistepKnowledge:
         sigma = sigmas[level]
         return weighted(student(x, sigma) - ends, sigma, self.weighting, self.sigma_data), sigma
 
-    def _reach(self, student: nn.Module, x: Tensor, level: Tensor, between: Tensor) -> Tensor:
+    def _reach(self, student: Denoiser, x: Tensor, level: Tensor, between: Tensor) -> Tensor:
         """DDIM from σ_N to each row's level, over grid levels drawn between; some of them equal: fewer steps."""
         sigmas = self.sigmas.to(x.device)
         stops = torch.cat([(between * (level[:, None] + 1)).long(), level[:, None]], 1).sort(1).values

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from optimal import Dataset, FlowMap, OptimalDenoiser, karras
 from optimal.denoiser import Denoiser
@@ -17,24 +18,34 @@ from ..networks import build
 from ..precondition import Preconditioned
 from ..training import Training
 from .consistency import Consistency
-from .knowledge import Knowledge, make_pairs
+from .knowledge import Knowledge
 from .multistep import MultistepKnowledge
+from .pairs import FixedPairs, FreshPairs, Pairs, make_pairs
 from .progressive import Progressive
 
 __all__ = ["stages"]
 
 
 def stages(
-    config: Distillation, data: Dataset, teacher: Denoiser, pairs: str | Path, *, progress: bool = False
+    config: Distillation,
+    data: Dataset,
+    teacher: Denoiser,
+    pairs: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
 ) -> Iterator[tuple[str, Training, Objective]]:
     """The trainings that make up a distillation: one, or for progressive one a halving.
 
     Args:
         config: what is asked for.
         data: the data set.
-        teacher: the teacher's denoiser. A `Preconditioned` network of the student's architecture is what the student
-            starts from.
-        pairs: folder for the pairs of knowledge distillation; its name must be unique to teacher, grid and solver.
+        teacher: the teacher's denoiser, which is asked on the device, under no autocast and, where it is a module, in
+            evaluation mode: as a copy where it is not so already. A `Preconditioned` network of the student's
+            architecture is what the student starts from.
+        pairs: folder for a fixed number of pairs of knowledge distillation; its name must be unique to teacher, grid
+            and solver.
+        device: where the student is trained.
         progress: whether bars are drawn on stderr.
 
     Yields:
@@ -47,10 +58,11 @@ def stages(
     options = config.experiment.optimisation
     sigmas = karras(config.points, sigma_min=options.sigma_min, sigma_max=options.sigma_max)
     sigma_data = root_mean_square(data)
-    _check_event(teacher, data)
+    teacher = _asked(teacher, torch.device(device))
+    _check_event(teacher, data, device)
     source = Source(data, options.flip)
     weights = {"weighting": options.weighting, "sigma_data": sigma_data}
-    student = _student(config, data, teacher, sigma_data)
+    student = _student(config, data, teacher, sigma_data).to(device)
     if config.technique == "consistency":
         yield (
             "student",
@@ -67,15 +79,43 @@ def stages(
             teacher = copy.deepcopy(training.denoiser).eval()
             student = copy.deepcopy(teacher).requires_grad_(True)
     else:
-        jump = FlowMap(teacher) if isinstance(teacher, OptimalDenoiser) else FlowMap(teacher, sigmas, config.solver)
-        arrays = make_pairs(
-            jump, data.event, options.sigma_max, config.pairs, pairs, seed=options.seed, progress=progress
-        )
+        source = _pairs(config, data, teacher, sigmas, pairs, device, progress)
         if config.technique == "knowledge":
-            objective = Knowledge(*arrays, options.sigma_max, **weights)
+            objective = Knowledge(source, options.sigma_max, **weights)
         else:
-            objective = MultistepKnowledge(*arrays, sigmas, **weights)
-        yield "student", Training(student, options, config, data), objective
+            objective = MultistepKnowledge(source, sigmas, **weights)
+        training = Training(student, options, config, data)
+        if config.pairs:
+            training.about["pairs"] = Path(pairs).name
+        yield "student", training, objective
+
+
+def _pairs(
+    config: Distillation,
+    data: Dataset,
+    teacher: Denoiser,
+    sigmas: Tensor,
+    folder: str | Path,
+    device: torch.device | str,
+    progress: bool,
+) -> Pairs:
+    """Of the exact flow where the teacher is the optimum, else of the solver's on the grid."""
+    options = config.experiment.optimisation
+    jump = FlowMap(teacher) if isinstance(teacher, OptimalDenoiser) else FlowMap(teacher, sigmas, config.solver)
+    where = {"seed": options.seed, "device": device}
+    if not config.pairs:
+        return FreshPairs(jump, data.event, options.sigma_max, uses=config.uses, **where)
+    return FixedPairs(
+        *make_pairs(jump, data.event, options.sigma_max, config.pairs, folder, progress=progress, **where)
+    )
+
+
+def _asked(teacher: Denoiser, device: torch.device) -> Denoiser:
+    """The teacher on this device and, where it is a module, in evaluation mode; the one given stays as it is."""
+    if not isinstance(teacher, nn.Module):
+        return teacher
+    elsewhere = any(each.device != device for each in (*teacher.parameters(), *teacher.buffers()))
+    return copy.deepcopy(teacher).to(device).eval() if teacher.training or elsewhere else teacher
 
 
 def _student(config: Distillation, data: Dataset, teacher: Denoiser, sigma_data: float) -> Preconditioned:
@@ -88,8 +128,8 @@ def _student(config: Distillation, data: Dataset, teacher: Denoiser, sigma_data:
     return student
 
 
-def _check_event(teacher: Denoiser, data: Dataset) -> None:
-    probe = torch.zeros(1, *data.event)
+def _check_event(teacher: Denoiser, data: Dataset, device: torch.device | str) -> None:
+    probe = torch.zeros(1, *data.event, device=device)
     try:
         with torch.no_grad():
             shape = tuple(teacher(probe, 1.0).shape)

@@ -9,7 +9,7 @@ minimum of stage k is `optimal.progressive_optimum(teacher, sigmas, k)`.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optimal.denoiser import Denoiser
 from optimal.distilled import ddim_target
@@ -17,6 +17,7 @@ from optimal.query import beside
 from optimal.schedule import grid
 
 from ..loss import Batch, Source, weighted
+from ..streams import Streams
 
 __all__ = ["Progressive", "student_grid"]
 
@@ -46,12 +47,12 @@ class Progressive:
         self.student_sigmas = student_grid(self.sigmas)
         self.weighting, self.sigma_data = weighting, sigma_data
 
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
-        x0 = self.source.draw(count, generator)
-        index = 2 * torch.randint(len(self.student_sigmas) - 1, (count,), generator=generator)
-        return x0, index, torch.randn(x0.shape, generator=generator)
+    def draw(self, count: int, streams: Streams) -> Batch:
+        x0 = self.source.draw(count, streams)
+        index = 2 * streams.below(len(self.student_sigmas) - 1, count)
+        return x0, index, streams.normal(*x0.shape)
 
-    def loss(self, student: nn.Module, average: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, student: Denoiser, average: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
         x0, index, eps = batch
         sigmas = self.sigmas.to(x0.device)
         high = sigmas[index]

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import nn
 
+from optimal.randomness import stream
+
 from ..config import Network
 from ..precondition import Preconditioned
 from .mlp import MLP
@@ -25,7 +27,7 @@ def build(config: Network, event: tuple[int, ...], sigma_data: float, *, seed: i
         raise ValueError(f"an MLP needs width >= 1 and depth >= 0, got {config.width} and {config.depth}")
     # Modules take their first weights from the global generator: it is put back as it was.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.set_rng_state(stream(seed, "weights").get_state())
         if config.kind == "mlp":
             net: nn.Module = MLP(event, config.width, config.depth)
         elif config.kind == "unet":

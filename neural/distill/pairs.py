@@ -1,0 +1,202 @@
+"""Pairs (x, x̂) for knowledge distillation: noises at σ_N, and the end of the teacher's sampler from each.
+
+A pair costs a whole sampler run. Of a fixed number of them a student learns the pairs, not the map: it is right on them
+and wrong elsewhere. `FreshPairs` are made while training: a pool of them is held, of which every step replaces some, so
+that each is drawn a few times and then gone. `FixedPairs` are computed once, into a folder that the next run finds
+(`make_pairs`): an entry (`optimal.storage.entries`) of noises.npy and ends.npy, memory-mapped.
+
+All noises come from the stream "pairs" of the seed. What is measured draws from others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from optimal.randomness import stream
+from optimal.storage import ArrayWriter, describe, made_once, open_entry
+
+from ..streams import Streams
+
+__all__ = ["FixedPairs", "FreshPairs", "Jump", "Pairs", "make_pairs", "open_pairs"]
+
+Jump = Callable[[Tensor, float], Tensor]
+"""(x, sigma_max) -> end point: a `FlowMap` or a knowledge optimum."""
+
+_AT_ONCE = 512
+_HELD = 16
+"""Batches of a pool; fewer where they take more than `_MEMORY`."""
+_MEMORY = 2**29
+
+
+class Pairs(Protocol):
+    """Where a student's pairs come from."""
+
+    def draw(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
+        """Noises and ends, (count, *event) float32 each, on the CPU."""
+        ...
+
+
+class FixedPairs:
+    """So many and no more, drawn with replacement.
+
+    Args:
+        noises, ends: (M, *event) float32, at σ_N.
+    """
+
+    def __init__(self, noises: np.ndarray | Tensor, ends: np.ndarray | Tensor):
+        self.noises, self.ends = _in_memory(noises), _in_memory(ends)
+
+    def draw(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
+        index = streams.rows(len(self.noises), count)
+        return self.noises[index], self.ends[index]
+
+
+class FreshPairs:
+    """A pool of pairs that is renewed as it is used, drawn with replacement.
+
+    After n draws, batches ⌊n/(512 uses)⌋ … of the stream are in it, 16 of 512 pairs where memory allows: which pairs
+    these are depends on the seed and on the step alone, so that a resumed run has the same.
+
+    Args:
+        jump: the teacher's sampler.
+        event: shape of one point.
+        sigma_max: σ_N.
+        seed: of the noises.
+        uses: how many times a pair is drawn before it is gone, on average.
+        device: where the jump is asked.
+
+    Raises:
+        ValueError: uses < 1.
+    """
+
+    def __init__(
+        self,
+        jump: Jump,
+        event: tuple[int, ...],
+        sigma_max: float,
+        *,
+        seed: int = 0,
+        uses: int = 8,
+        device: torch.device | str = "cpu",
+    ):
+        if uses < 1:
+            raise ValueError(f"uses must be at least 1, got {uses}")
+        self.jump, self.event, self.sigma_max, self.seed, self.uses, self.device = (
+            jump,
+            event,
+            sigma_max,
+            seed,
+            uses,
+            device,
+        )
+        bytes_of_one = 2 * 4 * int(np.prod(event, dtype=np.int64))
+        self.held = min(_HELD, max(1, _MEMORY // (_AT_ONCE * bytes_of_one)))
+        self._noises, self._ends = (torch.empty(self.held, _AT_ONCE, *event, dtype=torch.float32) for _ in range(2))
+        self._batch_in: list[int | None] = [None] * self.held
+
+    def draw(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
+        oldest = streams.step * count // (self.uses * _AT_ONCE)
+        for batch in range(oldest, oldest + self.held):
+            self._hold(batch)
+        index = streams.rows(self.held * _AT_ONCE, count)
+        return self._noises.flatten(0, 1)[index], self._ends.flatten(0, 1)[index]
+
+    def _hold(self, batch: int) -> None:
+        place = batch % self.held
+        if self._batch_in[place] != batch:
+            x, ends = _made(
+                self.jump, _AT_ONCE, self.event, self.sigma_max, stream(self.seed, "pairs", batch), self.device
+            )
+            self._noises[place], self._ends[place], self._batch_in[place] = x, ends, batch
+
+
+def make_pairs(
+    jump: Jump,
+    event: tuple[int, ...],
+    sigma_max: float,
+    count: int,
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Noises σ_N ε and where `jump` takes them, (count, *event) float32 each, from the folder if they are there.
+
+    Args:
+        jump: the teacher's sampler.
+        event: shape of one point.
+        sigma_max: σ_N.
+        count: number of pairs.
+        folder: where they are kept; its name must be unique to the teacher, σ_N and the seed.
+        seed: of the noises.
+        device: where the jump is asked.
+        progress: whether a progress bar is drawn on stderr.
+
+    Raises:
+        ValueError: the folder cannot be written, or count < 1.
+    """
+    if count < 1:
+        raise ValueError(f"pairs must be at least 1, got {count}")
+    shape, folder = (count, *event), Path(folder)
+
+    def make(building: Path) -> None:
+        generator = stream(seed, "pairs")
+        with (
+            ArrayWriter(building / "noises.npy") as noises,
+            ArrayWriter(building / "ends.npy") as ends,
+            tqdm(total=count, desc="pairs", unit="pair", disable=not progress) as bar,
+        ):
+            for start in range(0, count, _AT_ONCE):
+                rows = min(_AT_ONCE, count - start)
+                x, ended = _made(jump, rows, event, sigma_max, generator, device)
+                noises.append(x.numpy())
+                ends.append(ended.numpy())
+                bar.update(rows)
+            prints = {"noises": noises.finish(), "ends": ends.finish()}
+        describe(building, prints, {})
+
+    def opened(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+        found = open_pairs(path)
+        return found if found is not None and found[0].shape == shape else None
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return made_once(folder, opened, make, "computing pairs")
+    except OSError as error:
+        raise ValueError(f"the pairs could not be written to {folder}: {error.strerror or error}") from error
+
+
+def open_pairs(folder: str | Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """What `make_pairs` has left in a folder, whatever its size; None if it is missing or damaged."""
+    found = open_entry(Path(folder))
+    if found is None or set(found.arrays) != {"noises", "ends"}:
+        return None
+    noises, ends = found.arrays["noises"], found.arrays["ends"]
+    if noises.shape != ends.shape or any(array.dtype != np.float32 for array in (noises, ends)):
+        return None
+    return noises, ends
+
+
+def _made(
+    jump: Jump,
+    count: int,
+    event: tuple[int, ...],
+    sigma_max: float,
+    generator: torch.Generator,
+    device: torch.device | str,
+) -> tuple[Tensor, Tensor]:
+    x = sigma_max * torch.randn(count, *event, generator=generator, dtype=torch.float32)
+    return x, jump(x.to(device), sigma_max).float().cpu()
+
+
+def _in_memory(array: np.ndarray | Tensor) -> Tensor:
+    """The pairs as a tensor of their own."""
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))

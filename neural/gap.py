@@ -1,0 +1,130 @@
+"""How far a network is from the optimum while it trains: its gap at noise levels around the border, with intervals.
+
+    gap(σ) = E‖F(x, σ) − D(x, σ)‖²,    x = x0 + σ ε
+
+F is the average of the weights, D the optimum of the data that the network is trained on, which no other trainer knows.
+The pairs (x0, ε) are the same at every level and every time, so that a curve over steps has the network's changes in it
+and no others; they come from the stream "evaluation", which training never draws from, and not from the part of it
+that finished networks are measured on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import t as student_t
+from torch import Tensor
+
+from optimal import OptimalDenoiser, seeking_refining_border
+from optimal.denoiser import Denoiser
+from optimal.draws import draw_pairs
+from optimal.query import Levels, level_list
+from optimal.randomness import stream
+
+__all__ = ["Gap", "GapCurve"]
+
+_AROUND = (1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 16)
+"""Levels, in units of the border."""
+_PART = 2
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Gap:
+    """At one step and noise level.
+
+    Attributes:
+        step: how many the network was trained.
+        sigma: noise level.
+        gap: E‖F − D‖², summed over the event.
+        gap_low, gap_high: 95% interval of it over the draws, Student's.
+        gap_share: gap/E‖D − ȳ‖²: 0 for the optimum, 1 for a network that answers the mean of the data.
+    """
+
+    step: int
+    sigma: float
+    gap: float
+    gap_low: float
+    gap_high: float
+    gap_share: float
+
+
+class GapCurve:
+    """The optimum's answers, asked once, and the gap of any network to them.
+
+    Args:
+        D: the optimum of the data.
+        sigma_min, sigma_max: of the network's training.
+        sigmas: noise levels; those at 1/16 to 16 times the seeking/refining border that lie between the two unless
+            given.
+        draws: pairs (x0, ε).
+        seed: of them.
+
+    Attributes:
+        sigmas: the levels, (S,) float64.
+
+    Raises:
+        ValueError: draws < 2, or bad levels.
+    """
+
+    def __init__(
+        self,
+        D: OptimalDenoiser,
+        *,
+        sigma_min: float,
+        sigma_max: float,
+        sigmas: Levels | None = None,
+        draws: int = 512,
+        seed: int = 0,
+    ):
+        if draws < 2:
+            raise ValueError(f"draws must be at least 2, got {draws}")
+        self.sigmas = level_list(_around(D, sigma_min, sigma_max) if sigmas is None else sigmas)
+        self._clean, self._eps = draw_pairs(D, None, draws, stream(seed, "evaluation", _PART))
+        self._answers, self._spreads = [], []
+        for sigma in self.sigmas.tolist():
+            answer = D(self._clean + sigma * self._eps, sigma)
+            self._answers.append(answer)
+            self._spreads.append(float((answer.double() - D.mean.to(answer.device)).square().sum() / draws))
+
+    @torch.no_grad()
+    def of(self, F: Denoiser, step: int, *, device: torch.device | str = "cpu", batch: int = 1024) -> list[Gap]:
+        """Of a network, at each level.
+
+        Args:
+            F: any denoiser; a module should be in evaluation mode.
+            step: what is said of it.
+            device: where it is asked.
+            batch: the most rows it is asked at once.
+        """
+        found = []
+        for sigma, answer, spread in zip(self.sigmas.tolist(), self._answers, self._spreads, strict=True):
+            parts = []
+            for clean, eps, right in zip(
+                *(each.split(batch) for each in (self._clean, self._eps, answer)), strict=True
+            ):
+                mine = F((clean + sigma * eps).to(device), sigma).to(right.device)
+                parts.append((mine.double() - right.double()).flatten(1).square().sum(1))
+            gap, low, high = _interval(torch.cat(parts))
+            share = gap / spread if spread > 0 else math.nan
+            found.append(Gap(step, sigma, gap, low, high, share))
+        return found
+
+
+def _interval(values: Tensor) -> tuple[float, float, float]:
+    """The mean of values that are not negative, and Student's interval for it."""
+    mean, count = float(values.mean()), len(values)
+    half = float(student_t.ppf((1 + _LEVEL) / 2, count - 1)) * float(values.std()) / math.sqrt(count)
+    return mean, max(mean - half, 0.0), mean + half
+
+
+def _around(D: OptimalDenoiser, sigma_min: float, sigma_max: float) -> Sequence[float]:
+    if len(D) > 1:
+        border = seeking_refining_border(D).sigma
+        inside = [border * factor for factor in _AROUND if sigma_min <= border * factor <= sigma_max]
+        if inside:
+            return inside
+    return [sigma_min, math.sqrt(sigma_min * sigma_max), sigma_max]

@@ -11,9 +11,12 @@
 """
 
 from .adapters import from_ddpm as from_ddpm
+from .adapters import from_diffusers as from_diffusers
 from .adapters import from_edm as from_edm
+from .adapters import from_edm_raw as from_edm_raw
 from .adapters import from_flow as from_flow
 from .adapters import from_prediction as from_prediction
+from .adapters import from_times as from_times
 from .adapters import from_unet as from_unet
 from .cache import cached as cached
 from .cache import is_cached as is_cached
@@ -31,7 +34,6 @@ from .model import Model as Model
 from .model import open_model as open_model
 from .networks import MLP as MLP
 from .networks import UNet as UNet
-from .networks import from_diffusers as from_diffusers
 from .precondition import Preconditioned as Preconditioned
 from .run import distil as distil
 from .run import fit as fit

@@ -29,9 +29,9 @@ from optimal.query import Levels, levels, require_points
 from optimal.randomness import stream
 
 from . import checkpoint
+from .adapters import Adapted, from_diffusers
 from .config import experiment_of
 from .devices import device_of
-from .networks import from_diffusers
 from .saved import is_distillation, load_model, model_path, student_at
 
 __all__ = ["Model", "batch_of", "open_model"]
@@ -216,11 +216,11 @@ def batch_of(denoiser: Any, event: tuple[int, ...] | None, device: torch.device)
     network = _module(denoiser)
     if network is None or event is None:
         return _MOST
-    widths = [p.shape[0] for p in network.parameters() if p.ndim > 1]
+    widths = [p.size(0) for p in network.parameters() if p.ndim > 1]
     convolves = any(p.ndim > 2 for p in network.parameters())
     places = math.prod(event[1:]) if len(event) > 1 and convolves else 1
-    first = next((p.shape[0] for p in network.parameters() if p.ndim > 2), max(widths, default=1))
-    bytes_of_a_row = 4 * _MAPS * places * max(first, event[0])
+    first = next((p.size(0) for p in network.parameters() if p.ndim > 2), max(widths, default=1))
+    bytes_of_a_row = 4 * _MAPS * places * max([first, *event[:1]])
     return max(1, min(_MOST, _BYTES.get(device.type, _BYTES["other"]) // bytes_of_a_row))
 
 
@@ -273,10 +273,8 @@ def _require_denoiser(source: Any) -> None:
 
 def _module(denoiser: Any) -> nn.Module | None:
     """The module that a denoiser asks."""
-    for each in (denoiser, getattr(denoiser, "network", None)):
-        if isinstance(each, nn.Module):
-            return each
-    return None
+    network = denoiser.asked.network if isinstance(denoiser, Adapted) else denoiser
+    return network if isinstance(network, nn.Module) else None
 
 
 def _on(model: Model, device: torch.device) -> Model:

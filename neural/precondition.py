@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from optimal.query import Levels, beside, levels, require_points
 
+from .adapters.asked import ask
+
 __all__ = ["PRECONDITIONS", "Preconditioned"]
 
 PRECONDITIONS = ("edm", "none")
@@ -34,7 +36,8 @@ class Preconditioned(nn.Module):
     """A network as a `Denoiser`, (x, sigma) -> x0_hat.
 
     Args:
-        net: F(x, c_noise): x (B, *event), c_noise (B,), both in the precision of its weights -> (B, *event).
+        net: F(x, c_noise): x (B, *event) in the precision of its weights, c_noise (B,) in float32, or float64 where
+            they are -> (B, *event).
         sigma_data: σ_d, the root mean square of the data's values.
         precondition: "edm" or "none".
 
@@ -73,14 +76,11 @@ class Preconditioned(nn.Module):
         """
         require_points(x)
         values = levels(sigma, len(x), x.device, zero=True, graph=True)
-        weights = next(self.net.parameters(), torch.empty(0)).dtype
         c_noise = values.clamp_min(_LOWEST).log() / 4
         work = torch.promote_types(x.dtype, torch.float32)
         c_skip, c_out, c_in = (beside(c.to(work), x) for c in self.coefficients(values))
         wide = x.to(work)
-        answer = self.net((c_in * wide).to(weights), c_noise.to(weights))
-        if answer.shape != x.shape:
-            raise ValueError(f"the network must return the shape of x, {tuple(x.shape)}, got {tuple(answer.shape)}")
+        answer = ask(self.net, c_in * wide, c_noise)
         return (c_skip * wide + c_out * answer.to(work)).to(x.dtype)
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -180,7 +180,7 @@ def test_a_diffusers_checkpoint_is_a_denoiser(tmp_path: Path, normal: Normal) ->
         scheduler = DDPMScheduler(prediction_type=kind)
         net.save_pretrained(folder / "unet")
         scheduler.save_pretrained(folder / "scheduler")
-        D = from_diffusers(folder)
+        D, unclipped = from_diffusers(folder), from_diffusers(folder, clip=False)
         for t in (3, 500, 990):
             kept = scheduler.alphas_cumprod[t].double()
             sigma = float(((1 - kept) / kept).sqrt())
@@ -193,11 +193,13 @@ def test_a_diffusers_checkpoint_is_a_denoiser(tmp_path: Path, normal: Normal) ->
                 "sample": value,
                 "v_prediction": kept.sqrt() * x_t - (1 - kept).sqrt() * value,
             }[kind]
-            torch.testing.assert_close(D(x, sigma), expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(unclipped(x, sigma), expected, rtol=1e-4, atol=1e-4)
+            # As the scheduler does by default.
+            torch.testing.assert_close(D(x, sigma), expected.clamp(-1, 1), rtol=1e-4, atol=1e-4)
         assert D(x, torch.tensor([1.0, 2.0])).shape == x.shape
         with pytest.raises(ValueError, match=r"sigma must lie between 0\.01.* and 15"):
             D(x, 200.0)
-        with pytest.raises(ValueError, match=r"for images of 1 channels, x has shape \(2, 3, 8, 8\)"):
+        with pytest.raises(ValueError, match=r"made for points of shape \(1, 8, 8\), x has \(3, 8, 8\)"):
             D(normal(2, 3, 8, 8), 1.0)
     with pytest.raises(ValueError, match="holds no unconditional diffusers checkpoint"):
         from_diffusers(tmp_path)

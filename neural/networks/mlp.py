@@ -46,7 +46,7 @@ class MLP(nn.Module):
         if x.shape[1:] != self.event:
             raise ValueError(f"this network is for points of shape {self.event}, got {tuple(x.shape[1:])}")
         phase = c_noise[:, None] * self.frequencies
-        level = torch.cat([c_noise[:, None], phase.sin(), phase.cos()], 1)
+        level = torch.cat([c_noise[:, None], phase.sin(), phase.cos()], 1).to(x)
         flat = x.flatten(1)
         waves = (flat[:, :, None] * self.periods).flatten(1)
         hidden = self.first(torch.cat([flat, waves.sin(), waves.cos(), level], 1))

@@ -1,0 +1,65 @@
+"""What every adapter makes: a `Denoiser` around a network, which checks what it is asked and clips what it answers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+from optimal.query import Levels, levels, require_points
+
+from .asked import Asked
+from .clipping import Clip
+
+__all__ = ["Adapted"]
+
+
+class Adapted(ABC):
+    """(x, sigma, **arguments) -> x0_hat; a leaf says what the network is asked and what follows from its answer.
+
+    Attributes:
+        asked: the network.
+        sigma_min, sigma_max: noise levels that it can be asked at; 0 and inf where nothing limits them.
+        event: the shape of its points, None where it does not say so; x of another one is refused.
+        clip: what is done to x0_hat.
+    """
+
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+
+    def __init__(self, asked: Asked, clip: Clip | None = None):
+        self.asked, self.clip, self.event = asked, clip, asked.event
+
+    def __call__(self, x: Tensor, sigma: Levels, **arguments: Any) -> Tensor:
+        """x0_hat, (B, *event), in the dtype and on the device of x.
+
+        Args:
+            x: (B, *event) noisy points.
+            sigma: noise level, > 0: float, () or (B,).
+            **arguments: of the network, in this call; class_labels are one or one a row.
+
+        Raises:
+            ValueError: x not floating point or of another event, a level outside the range, and what
+                `neural.adapters.asked.ask` says of a network that fails.
+        """
+        require_points(x)
+        if self.event is not None and tuple(x.shape[1:]) != self.event:
+            raise ValueError(
+                f"the network is made for points of shape {self.event}, x has {tuple(x.shape[1:])} (give event= to ask "
+                "it there)"
+            )
+        values = levels(sigma, len(x), x.device)
+        outside = (values < self.sigma_min * (1 - 1e-6)) | (values > self.sigma_max * (1 + 1e-6))
+        if outside.any():
+            raise ValueError(
+                f"sigma must lie between {self.sigma_min:g} and {self.sigma_max:g}, the range of the network, got "
+                f"{float(values[outside][0]):g}"
+            )
+        x0 = self._denoised(x, values, arguments)
+        return (x0 if self.clip is None else self.clip(x0)).to(x)
+
+    @abstractmethod
+    def _denoised(self, x: Tensor, sigma: Tensor, arguments: dict[str, Any]) -> Tensor:
+        """x0_hat, unclipped; sigma (B,) float64."""

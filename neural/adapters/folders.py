@@ -1,0 +1,141 @@
+"""A pretrained diffusers pipeline on disk as a denoiser: read, and held against what it says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .adapted import Adapted
+from .clipping import Given
+from .scheduled import from_unet, require_known
+
+__all__ = ["from_diffusers"]
+
+_NETWORK = "UNet2DModel"
+_ENCODERS = ("vae", "vqvae", "vqmodel", "movq", "text_encoder")
+"""Parts of a pipeline whose network does not work on images, or not on them alone."""
+
+
+def from_diffusers(
+    folder: str | Path, *, clip: Given = None, event: tuple[int, ...] | None = None, **arguments: Any
+) -> Adapted:
+    """The `UNet2DModel` and scheduler of a pipeline saved on disk, as a `Denoiser`.
+
+    It is asked as `neural.adapters.from_unet` says, and x0_hat is clipped as its scheduler clips it. Nothing is
+    downloaded; only safetensors are read, and all of them have to be there.
+
+    Args:
+        folder: with unet/ and scheduler/, as pipelines are saved, or with both configurations in one place.
+        clip: instead of the scheduler's: x0_hat is cut at ±clip, or (low, high); False for not at all.
+        event: the shape of points that it is asked at, where that is another one than it was made for.
+        **arguments: given to the network at every call: class_labels, say.
+
+    Returns:
+        (x, sigma) -> x0_hat, with the scheduler's range as attributes sigma_min and sigma_max, and the shape of its
+        images as event. It raises ValueError for a σ outside them and for x of another shape.
+
+    Raises:
+        ValueError: no such checkpoint in the folder, a damaged file, weights that are missing, left over or of another
+            shape, a network of another class, a pipeline that works on latents, or a scheduler or prediction type that
+            `from_unet` does not know.
+    """
+    folder = Path(folder)
+    weights = folder / "unet" if (folder / "unet").is_dir() else folder
+    schedule = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    _require_pixels(folder)
+    about, config = _read(schedule / "scheduler_config.json", folder), _read(weights / "config.json", folder)
+    if config.get("_class_name", _NETWORK) != _NETWORK:
+        raise ValueError(f"the network of {folder} is a {config['_class_name']}, and only {_NETWORK} is understood")
+    name = str(about.get("_class_name", ""))
+    require_known(name)
+    found = from_unet(_network(weights, folder), _scheduler(name, about, schedule), clip=clip, **arguments)
+    if event is not None:
+        found.event = tuple(event)
+    return found
+
+
+def _read(path: Path, folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{folder} holds no unconditional diffusers checkpoint: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: it holds a {type(found).__name__}, no configuration")
+    return found
+
+
+def _require_pixels(folder: Path) -> None:
+    index = folder / "model_index.json"
+    if not index.exists():
+        return
+    pipeline = _read(index, folder)
+    found = [name for name in _ENCODERS if pipeline.get(name) not in (None, [None, None])]
+    if found:
+        raise ValueError(
+            f"{folder} is a {pipeline.get('_class_name', 'pipeline')} with a {found[0]}: its network does not work on "
+            "images; encode the data, and bring the network with from_unet"
+        )
+
+
+def _scheduler(name: str, config: dict[str, Any], folder: Path) -> Any:
+    import diffusers
+
+    try:
+        with _quiet():
+            return getattr(diffusers, name).from_config(config)
+    except (NotImplementedError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{folder / 'scheduler_config.json'} does not describe a {name}: {error}") from error
+
+
+def _network(weights: Path, folder: Path) -> Any:
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+    loading: Any = UNet2DModel
+    try:
+        with _quiet():
+            net, report = loading.from_pretrained(
+                weights,
+                use_safetensors=True,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except OSError as error:
+        sentence = f"{folder} holds no unconditional diffusers checkpoint in safetensors: {error}"
+        raise ValueError(" ".join(sentence.split())) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the network of {folder} could not be read: {reason}") from error
+    wrong = {
+        "missing": report["missing_keys"],
+        "left over": report["unexpected_keys"],
+        "of another shape": report["mismatched_keys"],
+    }
+    said = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in wrong.items() if names)
+    if said:
+        raise ValueError(f"the weights in {weights} are not those of its config.json: {said}")
+    return net.eval()
+
+
+def _first(names: Any) -> str:
+    listed = sorted(name if isinstance(name, str) else str(name[0]) for name in names)
+    return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What diffusers says of what it reads is either checked here or of no use to who measures."""
+    logger = logging.getLogger("diffusers")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

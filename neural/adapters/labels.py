@@ -1,0 +1,60 @@
+"""Class labels, as networks want them: whole numbers, or one-hot where they say so; one a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["classes_of", "understood"]
+
+
+def classes_of(network: object) -> tuple[int | None, bool]:
+    """How many classes a network says it has, None where it does not say, and whether it wants them one-hot.
+
+    EDM's networks have a label_dim and multiply by one-hot rows; diffusers' have num_class_embeds and look up.
+    """
+    dim = getattr(network, "label_dim", None)
+    if isinstance(dim, int):
+        return dim, True
+    config = getattr(network, "config", None)
+    if config is None or not hasattr(config, "num_class_embeds"):
+        return None, False
+    count = config.num_class_embeds
+    if isinstance(count, int):
+        return count, False
+    return (0, False) if getattr(config, "class_embed_type", None) is None else (None, False)
+
+
+def understood(network: object, arguments: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """The arguments of a call, with class_labels of one row for each of x, as the network wants them.
+
+    Raises:
+        ValueError: labels of a network without classes, none of one with classes, others than its classes.
+    """
+    given = dict(arguments)
+    count, one_hot = classes_of(network)
+    labels = given.get("class_labels")
+    if labels is None:
+        if count:
+            raise ValueError(f"the network is class-conditional, with {count} classes: give labels")
+        return given
+    if count == 0:
+        raise ValueError("labels are given, and the network is not class-conditional")
+    labels = torch.as_tensor(labels, device=labels.device if isinstance(labels, Tensor) else torch.device("cpu"))
+    if labels.is_floating_point():
+        if count and one_hot and labels.shape[-1:] != (count,):
+            raise ValueError(f"one-hot labels of this network have {count} entries, got shape {tuple(labels.shape)}")
+        labels = labels.expand(rows, *labels.shape) if labels.ndim == 1 else labels
+    else:
+        labels = labels.expand(rows) if labels.ndim == 0 else labels
+        if count and bool(((labels < 0) | (labels >= count)).any()):
+            wrong = labels[(labels < 0) | (labels >= count)]
+            raise ValueError(f"labels must lie in 0 … {count - 1}, the classes of the network, got {int(wrong[0])}")
+        if one_hot and count:
+            labels = torch.nn.functional.one_hot(labels.long(), count).float()
+    if len(labels) != rows:
+        raise ValueError(f"labels must be one, or one a row: {len(labels)} of them for {rows} rows")
+    return given | {"class_labels": labels}

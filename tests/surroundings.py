@@ -47,6 +47,7 @@ __all__ = [
     "Products",
     "check_sums",
     "plainly",
+    "precision_tree",
     "precisions",
     "right_sums",
     "sums",
@@ -108,6 +109,21 @@ SURROUNDINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 def precisions() -> tuple[str, ...]:
     """All that says how float32 products are made."""
     return torch.get_float32_matmul_precision(), *(backend.fp32_precision for backend in _BACKENDS)
+
+
+def precision_tree(branch: int) -> list[tuple[Callable[[], str], Callable[[str], object]]]:
+    """How the precision is read and set: of all products, of those of a backend, of its matrix products."""
+    backends: Any = torch.backends
+    mkldnn, levels = backends.mkldnn, [backends, (backends.mkldnn, backends.cudnn)[branch], _BACKENDS[branch]]
+
+    def write(level: Any, value: str) -> None:
+        if level is mkldnn:
+            # Its attribute sets all backends.
+            mkldnn.set_flags(_fp32_precision=value)
+        else:
+            level.fp32_precision = value
+
+    return [(lambda level=level: level.fp32_precision, functools.partial(write, level)) for level in levels]
 
 
 class Products(TorchDispatchMode):

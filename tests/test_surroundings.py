@@ -7,6 +7,7 @@ made at the first call may carry the surroundings.
 from __future__ import annotations
 
 import functools
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from surroundings import (
     Products,
     check_sums,
     plainly,
+    precision_tree,
     precisions,
     right_sums,
     sums,
@@ -323,6 +325,8 @@ def case(request: pytest.FixtureRequest) -> Case:
     return case_of(request.param)
 
 
+FULL = {"ieee", "none"}
+"""Precisions of float32 products: none is PyTorch's default."""
 every_case = pytest.mark.parametrize("case", CASES, indirect=True)
 
 
@@ -368,10 +372,36 @@ def test_products_inside_are_of_full_precision(case: Case, surrounding: str) -> 
     with SURROUNDINGS[surrounding](), Products() as watched:
         case.ask(case.fresh(), case.x[:8], case.sigma[:8])
     assert watched.seen
-    assert {found for found in watched.seen if found[0] == torch.float32 and found[1:] != ("ieee", "ieee")} == set()
+    assert {found for found in watched.seen if found[0] == torch.float32 and not {*found[1:]} <= FULL} == set()
     assert not {found[0] for found in watched.seen} & {torch.float16, torch.bfloat16}
     if case.name == "dense":
-        assert (torch.float32, "ieee", "ieee") in watched.seen
+        assert any(found[0] == torch.float32 for found in watched.seen)
+
+
+@pytest.mark.parametrize("levels", list(itertools.product(("none", "tf32", "ieee"), repeat=3)))
+@pytest.mark.parametrize("branch", range(2), ids=["cpu", "cuda"])
+def test_a_precision_that_is_inherited_stays_inherited(branch: int, levels: tuple[str, ...]) -> None:
+    """Of all products, those of a backend, its matrix products: whatever each is set to, later changes do the same."""
+    tree = precision_tree(branch)
+
+    def later(*, called: bool) -> list[list[str]]:
+        """What is in force now, and once the first, and then the second too, are set to other values."""
+        for (_, write), level in zip(tree, levels, strict=True):
+            write(level)
+        if called:
+            D(torch.zeros(1, 20), 1.0)
+        found = [[read() for read, _ in tree]]
+        for (_, write), value in itertools.product(tree[:2], ("ieee", "tf32", "none")):
+            write(value)
+            found.append([read() for read, _ in tree])
+        return found
+
+    D = OptimalDenoiser(torch.ones(3, 20))
+    try:
+        assert later(called=True) == later(called=False)
+    finally:
+        for _, write in tree:
+            write("none")
 
 
 def test_the_watch_sees_what_it_looks_for() -> None:

@@ -226,3 +226,17 @@ def test_a_small_budget_changes_nothing(dim: int, method: str, normal: Normal) -
     v = normal(*x.shape).float()
     left, right = (D.covariance_product(x, levels, v) for D in (small, large))
     assert (left - right).norm(dim=1).amax() <= 1e-4 * right.norm(dim=1).amax()
+
+
+@pytest.mark.parametrize(("size", "dim"), [(20_000, 17), (2, 32)])
+@pytest.mark.parametrize("level", [1.0, 80.0, 1000.0])
+def test_the_mean_of_points_that_cancel_whatever_the_batch(size: int, dim: int, level: float) -> None:
+    """About 0 the mean is small, and the sum that makes it is not; with few rows it is added up term by term."""
+    data = torch.randn(size, dim, generator=torch.Generator().manual_seed(0))
+    data = torch.cat([data[:1], -data[:1]]) if size == 2 else (data.double() - data.double().mean(0)).float()
+    x = level * torch.randn(32, dim, generator=torch.Generator().manual_seed(1))
+    D = OptimalDenoiser(data, method="dense")
+    exact = D(x.double(), level)
+    for batch in (1, 3, 32):
+        mean = torch.cat([D(part, level) for part in x.split(batch)]).double()
+        assert ((mean - exact).norm(dim=1) <= 1e-5 * exact.norm(dim=1)).all(), batch

@@ -8,7 +8,7 @@ Exactness, estimated. In float32 the product z·y is off by some units of u (|z�
 is: at σ = 0.002 that is hundreds of nats. `scan` estimates the error, calibrated by bench/rounding.py, and where it
 matters takes float64 products or differences of the points instead. What is left out weighs less than N·e⁻³⁰. Queries
 in float64, and events of at most 16 values, are in float64 throughout. The mean of a query whose float32 sum may be off
-by more than 1e-5 of its norm, since points far from 0 cancel in it, is summed again in float64.
+by more than 1e-5 of its norm, since points cancel in it, is summed again in float64.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ __all__ = ["Tilted", "log_weights", "moments", "tilt", "tilted"]
 _LEAST, _LEAST_SINGLE = -700.0, -80.0
 """Weights below e to this are rounded up to it: exponentials that leave the range, here that of float32, are ten times
 slower. N e⁻⁸⁰ is nothing."""
-_CANCELLED = 10.0
-"""‖D − c‖ over ‖D‖ from which on float32 may lose more than 1e-5 of D: a sum is off by some 16 · 2⁻²⁴ ‖D − c‖."""
+_TOLERANCE, _SUMS, _LOGITS = 1e-5, 10 * 2.0**-24, 1 / 256
+"""Largest error of a float32 mean relative to itself. In units of √Σ w ‖y − c‖² it is up to the second, by its sums; or
+the third times the estimated error of the logits over √(effective number of points), where that is larger."""
 
 
 def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy: Accuracy) -> Moments:
@@ -45,8 +46,9 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
     sums.top = sums.top + scan.origin
     if scan.single:
         size = points.restored(sums.average).flatten(1).norm(dim=1) / points.unit
-        spread = sums.average.norm(dim=1)
-        again = (spread > _CANCELLED * size).nonzero().squeeze(1)
+        half_entropy = 0.5 * (sums.total.log() - sums.energy / sums.total)
+        lost = (_LOGITS * scan.unrepaired() / half_entropy.exp()).clamp_min_(_SUMS) * (sums.square / sums.total).sqrt()
+        again = (lost > _TOLERANCE * size).nonzero().squeeze(1)
         if len(again):
             sums.put(again, moments(points, z[again], sigma[again], single=False, accuracy=accuracy))
     return sums

@@ -170,6 +170,12 @@ class Scan:
             return 8 * UNIT * (self._best.abs() + WINDOW)
         return logit_error(self.points, self._norm, self.sigma, self._best, dtype or self._dtype)
 
+    def unrepaired(self) -> Tensor:
+        """Estimate of the error of the logits that were not taken exactly, nats, (B,): 0 where all that matter were."""
+        error = self.error()
+        exact = (error > _SHARP) & (self._near <= _LEADERS)
+        return error.clamp_max(_SHARP).masked_fill_(exact, 0)
+
     def _taken(self, index: slice, logits: Tensor, block: Tensor) -> Iterator[Part]:
         """The part of a block that can be trusted; what cannot is set aside."""
         top = logits.amax(0)

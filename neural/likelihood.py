@@ -34,6 +34,8 @@ from optimal.denoiser import Denoiser
 from optimal.query import require_finite, require_points
 from optimal.randomness import stream
 
+from .adapters.asked import derivatives
+
 __all__ = ["LogDensity", "log_density"]
 
 _RANGE = (0.002, 80.0)
@@ -168,7 +170,7 @@ class _Field:
     def __call__(self, x: Tensor, log_sigma: float) -> tuple[Tensor, Tensor]:
         self.calls += 1
         sigma = torch.tensor(math.exp(log_sigma), dtype=torch.float64, device=x.device)
-        with torch.enable_grad():
+        with derivatives():
             z = x.to(self._dtype, copy=True).requires_grad_(True)
             answer = self._model(z, sigma)
             if answer.shape != z.shape:

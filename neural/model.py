@@ -30,6 +30,7 @@ from optimal.randomness import stream
 
 from . import checkpoint
 from .adapters import Adapted, from_diffusers
+from .adapters.asked import derivatives_wanted
 from .config import experiment_of
 from .devices import device_of
 from .saved import is_distillation, load_model, model_path, student_at
@@ -90,7 +91,7 @@ class Model:
         values = levels(sigma, len(x), torch.device("cpu"))
         self._require_levels(values)
         given = self.arguments | self._labelled(len(x)) | arguments
-        with torch.no_grad():
+        with torch.set_grad_enabled(derivatives_wanted()):
             parts = [self._part(x, values, given, rows) for rows in self._batches(len(x))]
         return torch.cat(parts) if parts else x.clone()
 

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from neural import from_prediction
 from neural.likelihood import log_density
+from neural.model import open_model
 from optimal import OptimalDenoiser, load
+from optimal.process import VP
 
 Normal = Callable[..., Tensor]
 
@@ -35,7 +38,7 @@ class Gaussian:
 @pytest.mark.parametrize("sigma", [0.002, 1.0])
 def test_a_gaussian(normal: Normal, sigma: float) -> None:
     F = Gaussian(normal)
-    x = F.mean + 2 * normal(5, 3)
+    x = F.mean + 1.5 * (normal(5, 3) * (F.spread + sigma**2).sqrt()) @ F.turn.T
     known = F.log_density(x, sigma)
     found = log_density(F, x, sigma_min=sigma, probes="exact", prior=F.log_density)
     assert (found.nats - known).abs().max() < 1e-4
@@ -86,6 +89,21 @@ def test_the_optimum_of_images(normal: Normal) -> None:
     x = D.take(torch.tensor([3, 17])).double() + 0.7 * normal(2, *D.event)
     own = log_density(D, x, D, sigma_min=0.7, probes="exact", prior=lambda z, s: D.posterior(z, s).log_density)
     assert (own.nats - own.exact).abs().max() < 1e-3
+
+
+def test_adapters_and_models_give_derivatives() -> None:
+    """Of N(0, 1): noise predicted as x_t σ/√(1 + σ²), asked through an adapter and a model; nobody else is told."""
+    net = torch.nn.Linear(3, 3, bias=False).double()
+    torch.nn.init.eye_(net.weight)
+    process = VP()
+    F = from_prediction(lambda x_t, t: net(x_t) * process.std(t)[:, None], "eps", process=process)
+    model = open_model(F)
+    x = torch.linspace(-2, 2, 12, dtype=torch.float64).reshape(4, 3)
+    known = torch.distributions.Normal(0.0, math.sqrt(1.01)).log_prob(x).sum(1)
+    found = log_density(model, x, sigma_min=0.1, probes="exact")
+    assert found.trace == "exact"
+    assert (found.nats - known).abs().max() < 1e-2
+    assert not model(x, 1.0).requires_grad
 
 
 def test_bits_are_those_of_the_bins(normal: Normal) -> None:

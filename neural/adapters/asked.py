@@ -1,7 +1,8 @@
 """How a network is asked: on its device, in its precision, its noise level in float32 or float64; the answer like x.
 
 `ask` is one call, `Asked` a network with all that is said once about its calls. Adapters ask through the second, in
-evaluation mode and without gradients; `neural.precondition` asks through the first, in training too.
+evaluation mode and, outside of `derivatives`, without gradients; `neural.precondition` asks through the first, in
+training too.
 
 Half precision holds 11 bits or 8, and step 937 of 1,000 or ln σ needs more: levels are never rounded to the precision
 of the weights. What a network does with its level it has to cast itself, as diffusers' and ours do.
@@ -10,6 +11,7 @@ of the weights. What a network does with its level it has to cast itself, as dif
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -22,7 +24,17 @@ from optimal.query import beside
 from . import labels
 from .answers import value_of
 
-__all__ = ["TIMES", "Asked", "Order", "ask", "asks_first_for", "event_of", "place_of"]
+__all__ = [
+    "TIMES",
+    "Asked",
+    "Order",
+    "ask",
+    "asks_first_for",
+    "derivatives",
+    "derivatives_wanted",
+    "event_of",
+    "place_of",
+]
 
 Order = Literal["xt", "tx"]
 """Whether a network is called as net(x, t) or as net(t, x)."""
@@ -30,11 +42,28 @@ Order = Literal["xt", "tx"]
 TIMES = ("t", "time", "times", "timestep", "timesteps", "step", "steps")
 """Names of a parameter that is a time."""
 
+_DERIVATIVES = contextvars.ContextVar("derivatives", default=False)
 _ALIKE = 1e-2
 """Relative: batches of another size round otherwise by far less, noise levels of other rows are off by far more."""
 _COMPUTES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _MIXED = ("dtype", "scalar type", "Input type")
 """What torch says of operands in two precisions."""
+
+
+@contextlib.contextmanager
+def derivatives() -> Iterator[None]:
+    """Within it, adapters and models give derivatives by x; without it they never do, whatever x asks for."""
+    token = _DERIVATIVES.set(True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        _DERIVATIVES.reset(token)
+
+
+def derivatives_wanted() -> bool:
+    """Whether this is within `derivatives`."""
+    return _DERIVATIVES.get()
 
 
 def ask(
@@ -86,7 +115,7 @@ def ask(
 
 
 class Asked:
-    """A network, and what is the same in all of its calls: in evaluation mode, without gradients; out like x.
+    """A network, and what is the same in all of its calls: in evaluation mode and without gradients; out like x.
 
     Args:
         network: see `ask`.
@@ -144,7 +173,7 @@ class Asked:
         self._alone = True
 
     def _answer(self, x: Tensor, level: Tensor, dtype: torch.dtype | None, given: Mapping[str, Any]) -> Tensor:
-        with torch.no_grad(), _evaluating(self.network):
+        with torch.set_grad_enabled(derivatives_wanted()), _evaluating(self.network):
             out = ask(self.network, x, level, given, order=self.order, broadcast=self.broadcast, dtype=dtype)
             return out.to(x)
 

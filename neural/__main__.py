@@ -116,7 +116,11 @@ def _train(command: Train) -> None:
         data,
         command.out,
         resume=command.resume,
+        extend=command.extend,
         every=command.every,
+        keep=command.keep,
+        gap_every=command.gap_every,
+        device=command.device,
         progress=main_process,
         listeners=listeners,
         writes=main_process,
@@ -132,14 +136,25 @@ def _distill(command: Distill) -> None:
     if command.teacher != "optimum" and not command.dataset:
         theirs = experiment_of(load_model(command.teacher)[1])
         base = dataclasses.replace(base, dataset=theirs.dataset, options=theirs.options)
-    changes = {"teacher": command.teacher, "solver": command.solver} | _given(command, ("points", "pairs"))
+    changes = {"teacher": command.teacher} | _given(command, ("points", "solver", "pairs", "uses"))
     config = dataclasses.replace(config, experiment=_experiment(command, base), **changes)
     data = config.experiment.load()
     teacher = teacher_of(config, data)
     if command.dry_run:
         print(f"{data.describe()}\n{to_json(config)}\nnothing was trained")
         return
-    distil(config, data, teacher, command.out, resume=command.resume, every=command.every, progress=True)
+    distil(
+        config,
+        data,
+        teacher,
+        command.out,
+        resume=command.resume,
+        extend=command.extend,
+        every=command.every,
+        keep=command.keep,
+        device=command.device,
+        progress=True,
+    )
     print(f"distilled {data.name} ({command.technique}): {command.out}")
 
 

@@ -37,8 +37,16 @@ class Train:
     """Whether to compile the network, instead of the preset's choice."""
     every: int = 1000
     """Steps between checkpoints."""
+    keep: int = 2
+    """How many checkpoints are kept, the last ones."""
     resume: bool = False
     """Go on from the last checkpoint in --out."""
+    extend: bool = False
+    """Go on likewise, to more --steps than the run was made for."""
+    device: str = "auto"
+    """Where to train: auto (a GPU if there is one), cpu, cuda …"""
+    gap_every: int | None = None
+    """Steps between measurements of the gap to the optimum of the data, into gap.csv; none unless given."""
     tensorboard: bool = False
     """Also log for TensorBoard, into --out (needs the package tensorboard)."""
     out: Path = Path("runs/train")
@@ -63,11 +71,13 @@ class Distill:
     """Option of --dataset, as name=value; may be repeated: --option n=1000 --option xflip=True."""
     points: int | None = None
     """Noise levels of the grid above 0 (progressive: steps of the first teacher), instead of the preset's."""
-    solver: str = "heun"
-    """The teacher's on that grid: euler or heun. Progressive is always DDIM; knowledge and multistep take the exact
-    flow of an optimum."""
+    solver: str | None = None
+    """The teacher's on that grid, instead of the preset's: euler or heun. Progressive is always DDIM; knowledge and
+    multistep take the exact flow of an optimum."""
     pairs: int | None = None
-    """knowledge, multistep: noises and end points to compute once, instead of the preset's."""
+    """knowledge, multistep: noises and end points to compute once, instead of the preset's; 0: fresh ones are made."""
+    uses: int | None = None
+    """knowledge, multistep: how often a fresh pair is drawn before it is gone, instead of the preset's."""
     steps: int | None = None
     """Optimiser steps (of each stage) instead of the preset's."""
     batch: int | None = None
@@ -84,8 +94,14 @@ class Distill:
     """Of the weights and of all draws."""
     every: int = 1000
     """Steps between checkpoints."""
+    keep: int = 2
+    """How many checkpoints are kept, the last ones."""
     resume: bool = False
     """Go on from the last checkpoint in --out."""
+    extend: bool = False
+    """Go on likewise, to more --steps than the run was made for."""
+    device: str = "auto"
+    """Where to train: auto (a GPU if there is one), cpu, cuda …"""
     out: Path = Path("runs/distill")
     """Folder of the run."""
     dry_run: bool = False

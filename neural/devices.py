@@ -8,14 +8,15 @@ __all__ = ["device_of"]
 
 
 def device_of(device: str | torch.device = "auto") -> torch.device:
-    """A device by its name; "auto" is the first accelerator, or the CPU where there is none.
+    """A device by its name; "auto" is CUDA's current one, or the CPU where there is none.
+
+    Other accelerators are taken where they are named: noise levels are float64, which not all of them have.
 
     Raises:
         ValueError: it is not there.
     """
     if device == "auto":
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)

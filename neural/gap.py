@@ -11,7 +11,6 @@ that finished networks are measured on.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,10 +23,10 @@ from optimal.draws import draw_pairs
 from optimal.query import Levels, level_list
 from optimal.randomness import stream
 
+from .measure import default_sigmas
+
 __all__ = ["Gap", "GapCurve"]
 
-_AROUND = (1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 16)
-"""Levels, in units of the border."""
 _PART = 2
 _LEVEL = 0.95
 
@@ -58,8 +57,8 @@ class GapCurve:
     Args:
         D: the optimum of the data.
         sigma_min, sigma_max: of the network's training.
-        sigmas: noise levels; those at 1/16 to 16 times the seeking/refining border that lie between the two unless
-            given.
+        sigmas: noise levels; unless given, those that `measure` takes: around the seeking/refining border, between the
+            two.
         draws: pairs (x0, ε).
         seed: of them.
 
@@ -82,7 +81,10 @@ class GapCurve:
     ):
         if draws < 2:
             raise ValueError(f"draws must be at least 2, got {draws}")
-        self.sigmas = level_list(_around(D, sigma_min, sigma_max) if sigmas is None else sigmas)
+        if sigmas is None:
+            border = seeking_refining_border(D, generator=stream(seed, "evaluation", 1)).sigma
+            sigmas = default_sigmas(D, border, (sigma_min, sigma_max))
+        self.sigmas = level_list(sigmas)
         self._clean, self._eps = draw_pairs(D, None, draws, stream(seed, "evaluation", _PART))
         self._answers, self._spreads = [], []
         for sigma in self.sigmas.tolist():
@@ -119,12 +121,3 @@ def _interval(values: Tensor) -> tuple[float, float, float]:
     mean, count = float(values.mean()), len(values)
     half = float(student_t.ppf((1 + _LEVEL) / 2, count - 1)) * float(values.std()) / math.sqrt(count)
     return mean, max(mean - half, 0.0), mean + half
-
-
-def _around(D: OptimalDenoiser, sigma_min: float, sigma_max: float) -> Sequence[float]:
-    if len(D) > 1:
-        border = seeking_refining_border(D).sigma
-        inside = [border * factor for factor in _AROUND if sigma_min <= border * factor <= sigma_max]
-        if inside:
-            return inside
-    return [sigma_min, math.sqrt(sigma_min * sigma_max), sigma_max]

@@ -180,7 +180,7 @@ def open_model(
         source: the folder of a run or a distillation, or a checkpoint file; "diffusers:FOLDER", a pipeline saved on
             disk; "python:package.module.function", which is called without arguments and returns any of what follows;
             a `Model`; a function or module (x, sigma) -> x0_hat.
-        device: where it computes. "auto" is the first accelerator for what is read from disk, and where it is for what
+        device: where it computes. "auto" is a CUDA device, if any, for what is read from disk, and where it is for what
             is in memory.
         batch: the most rows that it is asked at once; `batch_of` unless given.
         labels: as for `Model.given`.

@@ -31,7 +31,7 @@ Jump = Callable[[Tensor, float], Tensor]
 
 _AT_ONCE = 512
 _HELD = 16
-"""Batches of a pool; fewer where they take more than `_MEMORY`."""
+"""Batches of a pool; fewer where they would take more than `_MEMORY` bytes."""
 _MEMORY = 2**29
 
 
@@ -88,14 +88,8 @@ class FreshPairs:
     ):
         if uses < 1:
             raise ValueError(f"uses must be at least 1, got {uses}")
-        self.jump, self.event, self.sigma_max, self.seed, self.uses, self.device = (
-            jump,
-            event,
-            sigma_max,
-            seed,
-            uses,
-            device,
-        )
+        self.jump, self.event, self.sigma_max = jump, event, sigma_max
+        self.seed, self.uses, self.device = seed, uses, device
         bytes_of_one = 2 * 4 * int(np.prod(event, dtype=np.int64))
         self.held = min(_HELD, max(1, _MEMORY // (_AT_ONCE * bytes_of_one)))
         self._noises, self._ends = (torch.empty(self.held, _AT_ONCE, *event, dtype=torch.float32) for _ in range(2))

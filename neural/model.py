@@ -13,27 +13,22 @@ device a batch at a time and come back; noise levels go as float64, and reach th
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optimal import karras
 from optimal.query import Levels, levels, require_points
-from optimal.randomness import stream
 
-from . import checkpoint
-from .adapters import Adapted, from_diffusers
+from .adapters import Adapted
 from .adapters.asked import derivatives_wanted
-from .config import experiment_of
+from .adapters.clipping import Clip, Given, clip_of
 from .devices import device_of
-from .saved import is_distillation, load_model, model_path, student_at
+from .sources import Source, module_of, source_of
 
 __all__ = ["Model", "batch_of", "open_model"]
 
@@ -44,7 +39,6 @@ _BYTES = {"cpu": 2**28, "other": 2**31}
 """What the activations of one batch may take."""
 _MAPS = 12
 """Maps of the width of the first layer that live at once: a U-Net's, measured (5.8 MB for 64x64 and 32 channels)."""
-_TIMES = ("t", "time", "times", "timestep", "timesteps", "step", "steps", "t_emb")
 
 
 @dataclass(frozen=True)
@@ -60,6 +54,7 @@ class Model:
         batch: the most rows it is asked at once.
         labels: class labels: () for all rows, (B,) one a row, or (B, K) and (K,) of floating point, one-hot say.
         arguments: further arguments of every call.
+        clip: what is done to x0_hat.
         meant: (steps, seed) -> the arguments of `optimal.sample`; None for Heun's solver on EDM's grid.
     """
 
@@ -72,6 +67,7 @@ class Model:
     batch: int = _MOST
     labels: Tensor | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
+    clip: Clip | None = None
     meant: Callable[[int | None, int], dict[str, Any]] | None = None
 
     def __call__(self, x: Tensor, sigma: Levels, **arguments: Any) -> Tensor:
@@ -156,7 +152,7 @@ class Model:
         out = self.denoiser(part, values[rows].to(self.device), **own)
         if out.shape != part.shape:
             raise ValueError(f"{self.name} must return the shape of x, {tuple(part.shape)}, got {tuple(out.shape)}")
-        return out.to(x)
+        return (out if self.clip is None else self.clip(out)).to(x)
 
     def _placed(self, value: Any, count: int, rows: slice) -> Any:
         if not isinstance(value, Tensor):
@@ -170,6 +166,7 @@ def open_model(
     device: str | torch.device = "auto",
     batch: int | None = None,
     labels: Tensor | int | list[int] | None = None,
+    clip: Given = None,
     event: tuple[int, ...] | None = None,
     name: str | None = None,
     **arguments: Any,
@@ -179,11 +176,14 @@ def open_model(
     Args:
         source: the folder of a run or a distillation, or a checkpoint file; "diffusers:FOLDER", a pipeline saved on
             disk; "python:package.module.function", which is called without arguments and returns any of what follows;
-            a `Model`; a function or module (x, sigma) -> x0_hat.
-        device: where it computes. "auto" is a CUDA device, if any, for what is read from disk, and where it is for what
-            is in memory.
+            a `Model`; a function or module (x, sigma) -> x0_hat, what an adapter makes, or what `neural.foreign`
+            understands as it is.
+        device: where it computes. "auto" is a CUDA device, if any, for what is read from disk or made by a function,
+            and where it is for what is in memory.
         batch: the most rows that it is asked at once; `batch_of` unless given.
         labels: as for `Model.given`.
+        clip: x0_hat is cut at ±clip, or (low, high). None is as the pipeline has it, and not at all for what is no
+            pipeline; False for not at all.
         event: the shape of a point, where the source does not say, or for another one than it says.
         name: what tables call it; the source unless given.
         **arguments: of the network, at every call.
@@ -197,14 +197,19 @@ def open_model(
         >>> model(torch.ones(1, 2), 1.0)
         tensor([[0.5000, 0.5000]])
     """
-    model = _opened(source, device)
-    if event is not None:
-        model = dataclasses.replace(model, event=tuple(event))
-    if name is not None:
-        model = dataclasses.replace(model, name=name)
     if batch is not None and batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
-    model = dataclasses.replace(model, batch=batch or batch_of(model.denoiser, model.event, model.device))
+    model = source if isinstance(source, Model) else _model(source_of(source, clip, event), device)
+    if isinstance(source, Model) and device != "auto":
+        model = _on(model, device_of(device))
+    if clip is not None:
+        model = _cut(model, clip)
+    if event is not None:
+        model = _shaped(model, tuple(event))
+    if name is not None:
+        model = dataclasses.replace(model, name=name)
+    if batch is not None or not isinstance(source, Model):
+        model = dataclasses.replace(model, batch=batch or batch_of(model.denoiser, model.event, model.device))
     return model.given(labels, **arguments) if labels is not None or arguments else model
 
 
@@ -214,7 +219,7 @@ def batch_of(denoiser: Any, event: tuple[int, ...] | None, device: torch.device)
 
     A row is taken for 12 maps in float32 of its size and the width of the first layer.
     """
-    network = _module(denoiser)
+    network = module_of(denoiser)
     if network is None or event is None:
         return _MOST
     widths = [p.size(0) for p in network.parameters() if p.ndim > 1]
@@ -225,106 +230,30 @@ def batch_of(denoiser: Any, event: tuple[int, ...] | None, device: torch.device)
     return max(1, min(_MOST, _BYTES.get(device.type, _BYTES["other"]) // bytes_of_a_row))
 
 
-def _opened(source: Any, device: str | torch.device) -> Model:
-    if isinstance(source, Model):
-        return source if device == "auto" else _on(source, device_of(device))
-    if isinstance(source, str) and source.startswith("python:"):
-        return _opened(_imported(source), device_of(device))
-    if isinstance(source, str) and source.startswith("diffusers:"):
-        denoiser = from_diffusers(source.removeprefix("diffusers:"))
-        low, high = getattr(denoiser, "sigma_min", 0.0), getattr(denoiser, "sigma_max", math.inf)
-        return _on(Model(source, denoiser, None, low, high), device_of(device))
-    if isinstance(source, str | Path):
-        return _on(_run(Path(source)), device_of(device))
-    if not callable(source):
-        raise ValueError(f"a network is a folder, a function (x, sigma) or a module, got {type(source).__name__}")
-    _require_denoiser(source)
-    return _in_memory(source, device)
-
-
-def _in_memory(source: Any, device: str | torch.device) -> Model:
-    low, high = getattr(source, "sigma_min", 0.0), getattr(source, "sigma_max", math.inf)
-    event = getattr(source, "event", None)
-    name = getattr(source, "name", None) or getattr(source, "__name__", None) or type(source).__name__
-    model = Model(str(name), source, None if event is None else tuple(event), float(low), float(high))
-    network = _module(source)
-    weights = [] if network is None else [*network.parameters(), *network.buffers()]
-    there = weights[0].device if weights else getattr(source, "device", None)
-    if device != "auto":
+def _model(found: Source, device: str | torch.device) -> Model:
+    model = Model(found.name, found.denoiser, found.event, found.sigma_min, found.sigma_max, meant=found.meant)
+    if found.read or device != "auto":
         return _on(model, device_of(device))
-    return dataclasses.replace(model, device=torch.device(there) if there is not None else torch.device("cpu"))
-
-
-def _require_denoiser(source: Any) -> None:
-    """A network that is given a time, not a noise level, is an adapter short."""
-    try:
-        asked = [
-            p
-            for p in inspect.signature(getattr(source, "forward", source)).parameters.values()
-            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ]
-    except (TypeError, ValueError):
-        return
-    if any(p.name in _TIMES for p in asked[:2]):
-        raise ValueError(
-            f"{type(source).__name__} is given a time, and what it predicts is not said: from_ddpm, from_unet, "
-            "from_prediction or from_flow make a denoiser (x, sigma) -> x0_hat of it"
-        )
-
-
-def _module(denoiser: Any) -> nn.Module | None:
-    """The module that a denoiser asks."""
-    network = denoiser.asked.network if isinstance(denoiser, Adapted) else denoiser
-    return network if isinstance(network, nn.Module) else None
+    network = module_of(found.denoiser)
+    weights = [] if network is None else [*network.parameters(), *network.buffers()]
+    there = weights[0].device if weights else getattr(found.denoiser, "device", None)
+    return dataclasses.replace(model, device=torch.device("cpu") if there is None else torch.device(there))
 
 
 def _on(model: Model, device: torch.device) -> Model:
-    network = _module(model.denoiser)
+    network = module_of(model.denoiser)
     if network is not None:
         network.to(device)
     return dataclasses.replace(model, device=device)
 
 
-def _imported(source: str) -> Any:
-    """What python:package.module.function names, or what it returns where it is called without arguments."""
-    path = source.removeprefix("python:")
-    module, _, attribute = path.rpartition(".")
-    if not module or not attribute:
-        raise ValueError(f"python: names a function as package.module.function, got {source!r}")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{source} cannot be imported: {error}") from error
-    if isinstance(found, nn.Module) or not callable(found) or _takes_points(found):
-        return found
-    try:
-        return found()
-    except Exception as error:
-        raise ValueError(f"{source} failed: {type(error).__name__}: {error}") from error
+def _cut(model: Model, clip: Given) -> Model:
+    """Cut as told, whatever the denoiser did by itself."""
+    if isinstance(model.denoiser, Adapted):
+        return dataclasses.replace(model, denoiser=model.denoiser.clipped(clip), clip=None)
+    return dataclasses.replace(model, clip=clip_of(clip))
 
 
-def _takes_points(function: Callable[..., Any]) -> bool:
-    """Whether it cannot be called without arguments: it is the denoiser itself."""
-    try:
-        kinds = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in kinds)
-
-
-def _run(folder: Path) -> Model:
-    denoiser, config = load_model(folder)
-    options = experiment_of(config).optimisation
-    event = tuple(checkpoint.about(checkpoint.latest(model_path(folder)))["event"])
-    meant = _Student(folder) if is_distillation(folder) else None
-    return Model(str(folder), denoiser, event, options.sigma_min, options.sigma_max, meant=meant)
-
-
-@dataclass(frozen=True)
-class _Student:
-    """How a student is meant to be sampled: in so few steps as it was made for."""
-
-    folder: Path
-
-    def __call__(self, steps: int | None, seed: int) -> dict[str, Any]:
-        return student_at(self.folder, 1 if steps is None else steps, generator=stream(seed, "samples"))[1]
+def _shaped(model: Model, event: tuple[int, ...]) -> Model:
+    denoiser = model.denoiser.at(event) if isinstance(model.denoiser, Adapted) else model.denoiser
+    return dataclasses.replace(model, denoiser=denoiser, event=event)

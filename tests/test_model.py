@@ -59,7 +59,7 @@ def test_rows_are_asked_a_batch_at_a_time() -> None:
         (lambda _: open_model("python:nothing"), "python: names a function as package.module.function"),
         (lambda _: open_model("python:no_such_module.f"), "cannot be imported: No module named"),
         (lambda _: open_model("python:math.no_such"), "cannot be imported: module 'math' has no attribute"),
-        (lambda _: open_model(lambda x, t: x), "is given a time"),
+        (lambda _: open_model(lambda x, t: x), r"is called with \(x, t\), and neither its noise levels"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(call, sentence: str) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
 from optimal.query import Levels, levels, require_points
 
 from .asked import Asked
-from .clipping import Clip
+from .clipping import Clip, Given, clip_of
 
 __all__ = ["Adapted"]
 
@@ -59,6 +60,18 @@ class Adapted(ABC):
             )
         x0 = self._denoised(x, values, arguments)
         return (x0 if self.clip is None else self.clip(x0)).to(x)
+
+    def at(self, event: tuple[int, ...]) -> Self:
+        """The same, asked at points of another shape than its network says."""
+        found = copy.copy(self)
+        found.event = tuple(event)
+        return found
+
+    def clipped(self, clip: Given) -> Self:
+        """The same, with x0_hat cut otherwise: at ±clip, (low, high), or not at all."""
+        found = copy.copy(self)
+        found.clip = clip_of(clip)
+        return found
 
     @abstractmethod
     def _denoised(self, x: Tensor, sigma: Tensor, arguments: dict[str, Any]) -> Tensor:

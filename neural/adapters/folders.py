@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from .adapted import Adapted
 from .clipping import Given
 from .scheduled import from_unet, require_known
 
-__all__ = ["from_diffusers"]
+__all__ = ["encoder_of", "from_diffusers"]
 
 _NETWORK = "UNet2DModel"
 _ENCODERS = ("vae", "vqvae", "vqmodel", "movq", "text_encoder")
@@ -53,9 +54,7 @@ def from_diffusers(
     name = str(about.get("_class_name", ""))
     require_known(name)
     found = from_unet(_network(weights, folder), _scheduler(name, about, schedule), clip=clip, **arguments)
-    if event is not None:
-        found.event = tuple(event)
-    return found
+    return found if event is None else found.at(event)
 
 
 def _read(path: Path, folder: Path) -> dict[str, Any]:
@@ -75,12 +74,17 @@ def _require_pixels(folder: Path) -> None:
     if not index.exists():
         return
     pipeline = _read(index, folder)
-    found = [name for name in _ENCODERS if pipeline.get(name) not in (None, [None, None])]
-    if found:
+    found = encoder_of(pipeline)
+    if found is not None:
         raise ValueError(
-            f"{folder} is a {pipeline.get('_class_name', 'pipeline')} with a {found[0]}: its network does not work on "
+            f"{folder} is a {pipeline.get('_class_name', 'pipeline')} with a {found}: its network does not work on "
             "images; encode the data, and bring the network with from_unet"
         )
+
+
+def encoder_of(parts: Mapping[str, Any]) -> str | None:
+    """The name of a part that stands between a pipeline's network and images, None where there is none."""
+    return next((name for name in _ENCODERS if parts.get(name) not in (None, [None, None])), None)
 
 
 def _scheduler(name: str, config: dict[str, Any], folder: Path) -> Any:
@@ -136,6 +140,8 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
     finally:
         logger.setLevel(level)

@@ -1,0 +1,138 @@
+"""Where networks are kept: folders of runs and of diffusers, functions of one's own, objects in memory."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from optimal.randomness import stream
+
+from . import checkpoint
+from .adapters import Adapted, from_diffusers
+from .adapters.clipping import Given
+from .config import experiment_of
+from .foreign import understood
+from .saved import is_distillation, load_model, model_path, student_at, student_steps
+
+__all__ = ["Source", "module_of", "source_of"]
+
+DIFFUSERS, PYTHON = "diffusers:", "python:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known of a network where it is kept; the fields are those of `neural.model.Model`.
+
+    Attributes:
+        read: whether it was made here, and may be moved to any device.
+    """
+
+    name: str
+    denoiser: Callable[..., Tensor]
+    event: tuple[int, ...] | None = None
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+    meant: Callable[[int | None, int], dict[str, Any]] | None = None
+    read: bool = True
+
+
+def source_of(source: Any, clip: Given = None, event: tuple[int, ...] | None = None) -> Source:
+    """What `neural.model.open_model` says.
+
+    Args:
+        clip, event: of a diffusers folder.
+    """
+    if isinstance(source, str) and source.startswith(PYTHON):
+        made = _imported(source)
+        return Source(source, **_known(made)) if not isinstance(made, str | Path) else source_of(made, clip, event)
+    if isinstance(source, str) and source.startswith(DIFFUSERS):
+        denoiser = from_diffusers(source.removeprefix(DIFFUSERS), clip=clip, event=event)
+        return Source(source, denoiser, denoiser.event, denoiser.sigma_min, denoiser.sigma_max)
+    if isinstance(source, str | Path):
+        return _run(Path(source))
+    name = getattr(source, "name", None) or getattr(source, "__name__", None) or type(source).__name__
+    return Source(str(name), **_known(source), read=False)
+
+
+def module_of(denoiser: Any) -> nn.Module | None:
+    """The module that a denoiser asks."""
+    network = denoiser.asked.network if isinstance(denoiser, Adapted) else denoiser
+    return network if isinstance(network, nn.Module) else None
+
+
+def _known(source: Any) -> dict[str, Any]:
+    denoiser = understood(source)
+    event = getattr(denoiser, "event", None)
+    return {
+        "denoiser": denoiser,
+        "event": None if event is None else tuple(event),
+        "sigma_min": float(getattr(denoiser, "sigma_min", 0.0)),
+        "sigma_max": float(getattr(denoiser, "sigma_max", math.inf)),
+    }
+
+
+def _imported(source: str) -> Any:
+    """What python:package.module.function names, or what it returns where it is called without arguments."""
+    module, _, attribute = source.removeprefix(PYTHON).rpartition(".")
+    if not module or not attribute:
+        raise ValueError(f"python: names a function as package.module.function, got {source!r}")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise ValueError(f"{source} cannot be imported: {error}") from error
+    if isinstance(found, nn.Module) or not callable(found) or _takes_points(found):
+        return found
+    try:
+        return found()
+    except Exception as error:
+        raise ValueError(f"{source} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
+def _takes_points(function: Callable[..., Any]) -> bool:
+    """Whether it cannot be called without arguments: it is the denoiser itself."""
+    try:
+        kinds = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in kinds)
+
+
+def _run(folder: Path) -> Source:
+    denoiser, config = load_model(folder)
+    options = experiment_of(config).optimisation
+    event = tuple(checkpoint.about(checkpoint.latest(model_path(folder)))["event"])
+    return Source(str(folder), denoiser, event, options.sigma_min, options.sigma_max, _meant(folder))
+
+
+def _meant(folder: Path) -> Callable[[int | None, int], dict[str, Any]] | None:
+    """How a student is sampled; the stages of progressive distillation are folders of it."""
+    if is_distillation(folder):
+        return _Student(folder)
+    of, _, count = folder.name.partition("-")
+    if of == "steps" and count.isdecimal() and is_distillation(folder.parent):
+        return _Student(folder.parent, int(count))
+    return None
+
+
+@dataclass(frozen=True)
+class _Student:
+    """How a student is meant to be sampled: in so few steps as it was made for."""
+
+    folder: Path
+    stage: int | None = None
+
+    def __call__(self, steps: int | None, seed: int) -> dict[str, Any]:
+        own = self.stage or (1 if student_steps(self.folder) is not None else None)
+        if own is not None and steps not in (None, own):
+            raise ValueError(
+                f"this student takes {own} step{'s' if own > 1 else ''}, got {steps}: other stages are "
+                f"{self.folder}/steps-{steps} and the like"
+            )
+        return student_at(self.folder, steps or own or 1, generator=stream(seed, "samples"))[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,13 @@ class Reference:
     order: str
 
     def open(self) -> np.memmap:
-        """The array again, for reading."""
+        """The array again, for reading.
+
+        Raises:
+            ValueError: the file is gone.
+        """
+        if not Path(self.path).exists():
+            raise ValueError(f"the data must be where they were saved from, there is no file {self.path}")
         order: Any = self.order
         return np.memmap(self.path, np.dtype(self.dtype), "r", self.offset, self.shape, order)
 

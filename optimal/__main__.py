@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 import tyro
 
-from .cli import device_of, in_words, options, parse_options, parsed, read_point, save_grid, suffixed, writable
+from .cli import as_json, device_of, in_words, options, parse_options, parsed, read_point, save_grid, suffixed, writable
 from .cli.answers import denoised, described, destination, expected, located, sampled
 from .cli.point_files import NUMBERS
 from .cli.run import run, say
@@ -132,7 +131,7 @@ def _answer(words: list[str]) -> None:
     answer = {Info: _info, Denoise: _denoise, Sample: _sample, Border: _border, Where: _where}[type(command)]
     found, sentences = answer(command, data)
     if command.json:
-        print(json.dumps(_plain({"dataset": data.name, "fingerprint": data.fingerprint} | found), allow_nan=False))
+        print(as_json({"dataset": data.name, "fingerprint": data.fingerprint} | found))
     else:
         print("\n".join(sentences))
 
@@ -302,15 +301,6 @@ def _grid(images: torch.Tensor, out: Path, columns: int | None = None) -> Path:
 
 def _written(files: Iterable[Path], what: str = "") -> str:
     return ", ".join(map(str, files)) + (f": {what}" if what else "")
-
-
-def _plain(value: Any) -> Any:
-    """JSON has neither inf nor nan."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

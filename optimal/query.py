@@ -7,25 +7,12 @@ not known yet: there the check waits for the operation that reads them (`optimal
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "Levels",
-    "beside",
-    "level_list",
-    "levels",
-    "per_row",
-    "require_dense",
-    "require_finite",
-    "require_index",
-    "require_levels",
-    "require_number",
-    "require_points",
-]
+__all__ = ["Levels", "beside", "level_list", "levels", "per_row", "require_finite", "require_levels", "require_points"]
 
 Levels = float | Tensor | np.ndarray | Sequence[float]
 """Noise levels as they may be given: a number, or numbers in a list, array or tensor."""
@@ -98,45 +85,11 @@ def require_points(x: Tensor, event: tuple[int, ...] | None = None, *, name: str
     """Raise ValueError unless x is a floating-point tensor (B, *event); with event=None, of any event shape."""
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(x).__name__}: torch.from_numpy makes one of an array")
-    require_dense(x, name=name)
     if x.ndim == 0 or (event is not None and tuple(x.shape[1:]) != event):
         shape = "*event" if event is None else ", ".join(map(str, event))
         raise ValueError(f"{name} must have shape (B, {shape}), got {tuple(x.shape)}")
     if not x.dtype.is_floating_point:
         raise ValueError(f"{name} must be floating point, got {x.dtype}")
-
-
-def require_dense(tensor: Tensor, *, name: str) -> None:
-    """Raise ValueError unless a tensor holds its values one by one: not sparse, not nested, not on "meta"."""
-    if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type == "meta":
-        kind = "a nested tensor" if tensor.is_nested else f"layout {tensor.layout} on device {tensor.device}"
-        raise ValueError(f"{name} must be a dense tensor with values, got {kind}")
-
-
-def require_number(value: object, *, name: str, whole: bool = False) -> None:
-    """Raise ValueError unless `value` is a real number, and a whole one where `whole` says so; True is none."""
-    kind = Integral if whole else Real
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
-
-
-def require_index(index: Tensor, size: int, batch: int | None = None) -> Tensor:
-    """Places among `size` data points, (B,) int64; any number of them unless `batch` says how many.
-
-    Raises:
-        ValueError: index no tensor of whole numbers, of another shape, or out of range.
-    """
-    if not isinstance(index, Tensor) or index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
-        kind = index.dtype if isinstance(index, Tensor) else type(index).__name__
-        raise ValueError(f"index must be a tensor of whole numbers, got {kind}")
-    require_dense(index, name="index")
-    if index.ndim != 1 or len(index) != (len(index) if batch is None else batch):
-        with_batch = "" if batch is None else f" with B = {batch}"
-        raise ValueError(f"index must have shape (B,), got {tuple(index.shape)}{with_batch}")
-    wrong = (index < 0) | (index >= size)
-    if wrong.any():
-        raise ValueError(f"index must lie between 0 and {size - 1}, got {int(index[wrong][0])}")
-    return index.long()
 
 
 def require_finite(z: Tensor, *, name: str = "x") -> None:
@@ -148,18 +101,12 @@ def require_finite(z: Tensor, *, name: str = "x") -> None:
 
 def _numbers(name: str, values: Levels, device: torch.device | None = None) -> Tensor:
     """float64, with its graph."""
-    sentence = f"{name} must be a number or a list, array or tensor of numbers, got "
-    if isinstance(values, Tensor):
-        require_dense(values, name=name)
-    elif np.iscomplexobj(values):
-        raise ValueError(f"{sentence}{str(values)[:60]!r}")
-    else:
+    if not isinstance(values, Tensor):
         try:
             values = torch.as_tensor(values, dtype=torch.float64, device=device or torch.device("cpu"))
-        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise ValueError(f"{sentence}{str(values)[:60]!r}") from error
-    if values.is_complex():
-        raise ValueError(f"{sentence}{values.dtype}")
+        except (TypeError, ValueError, RuntimeError) as error:
+            sentence = f"{name} must be a number or a list, array or tensor of numbers, got {str(values)[:60]!r}"
+            raise ValueError(sentence) from error
     return values.to(device=device or values.device, dtype=torch.float64)
 
 

@@ -1,19 +1,31 @@
 """How long a work will take, said before it begins.
 
 The sums over the data are estimated from their size, by the speed of a processor of two cores: the same everywhere, so
-that what is chosen by it depends on sizes only.
+that what is chosen by it depends on sizes only. What no size tells, a network, is timed on a few rows.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
+
+from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
 from ..span import are_few
 from ..span.basis import OVERSAMPLING, RANK
 
-__all__ = ["LONG", "Say", "announce", "in_words", "seconds_of_a_call", "seconds_of_reading", "seconds_of_the_axes"]
+__all__ = [
+    "LONG",
+    "Say",
+    "announce",
+    "in_words",
+    "seconds_of_a_call",
+    "seconds_of_a_row",
+    "seconds_of_reading",
+    "seconds_of_the_axes",
+]
 
 Say = Callable[[str], object]
 """Told what a user is to know while waiting."""
@@ -21,6 +33,7 @@ Say = Callable[[str], object]
 LONG = 10.0
 """Seconds of work that are announced."""
 _FLOPS = 6e10
+_TIMED = 0.1
 _BYTES = 4e9
 """Read from the data in a second, about."""
 
@@ -40,6 +53,26 @@ def seconds_of_the_axes(D: OptimalDenoiser) -> float:
     size, dim = len(D), D.points.dim
     axes = min(RANK + OVERSAMPLING, dim)
     return (5 * size**2 * dim if are_few(D) else 10 * size * dim * axes) / _FLOPS
+
+
+def seconds_of_a_row(call: Callable[[Tensor, float], object], x: Tensor, sigma: float) -> float:
+    """What a row takes, timed: on two rows, and on more while that takes less than a tenth of a second.
+
+    Args:
+        call: (x, sigma), of a network, say.
+        x: (B, *event), as many rows as are asked at once, or more.
+        sigma: a noise level.
+    """
+    rows = min(2, len(x))
+    # The first call also prepares what is kept.
+    call(x[:rows], sigma)
+    while True:
+        start = time.perf_counter()
+        call(x[:rows], sigma)
+        seconds = time.perf_counter() - start
+        if seconds > _TIMED or rows == len(x):
+            return seconds / rows
+        rows = min(4 * rows, len(x))
 
 
 def announce(seconds: float, say: Say) -> None:

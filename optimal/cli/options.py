@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -35,8 +33,6 @@ __all__ = [
     "device_of",
     "parse_options",
     "parsed",
-    "suffixed",
-    "writable",
 ]
 
 _NAMES = "an embedded name (emoji, digits, faces, patches, five-deltas, ring …) or a path: zip, folder of images, npy, "
@@ -71,8 +67,6 @@ Json = Annotated[
     bool,
     tyro.conf.arg(help="Print one JSON object instead of sentences; null stands for what is infinite or undefined."),
 ]
-
-_SUFFIXES = (".png", ".npy", ".npz", ".csv", ".json")
 
 
 def parsed(kinds: Any, *, prog: str, description: str | None, args: Sequence[str]) -> Any:
@@ -115,45 +109,6 @@ def device_of(name: str) -> torch.device:
         known += ["mps"] if torch.backends.mps.is_available() else []
         raise ValueError(f"device must be auto or one that is there ({', '.join(known)}), got {name!r}")
     return device
-
-
-def suffixed(out: Path, suffix: str) -> Path:
-    """The path `out`, written without suffix, with this one; names with dots keep them, but a.png is no a.png.png.
-
-    Example:
-        >>> suffixed(Path("runs/a.png"), ".npz").as_posix(), suffixed(Path("v1.5"), "-tables.csv").as_posix()
-        ('runs/a.npz', 'v1.5-tables.csv')
-    """
-    name = out.stem if out.suffix in _SUFFIXES else out.name
-    return out.with_name(f"{name}{suffix}")
-
-
-def writable(out: Path, name: str, *, folder: bool = False) -> Path:
-    """Where results go, tried before any work: the folder is made, and something can be written there.
-
-    Args:
-        out: a path without suffix, `~` for the home; an existing folder is one to write into.
-        name: of the results in such a folder.
-        folder: whether `out` is to be a folder itself.
-
-    Returns:
-        the path without suffix, or the folder.
-
-    Raises:
-        ValueError: a folder in which nothing can be written.
-    """
-    with contextlib.suppress(RuntimeError):
-        out = out.expanduser()
-    if not folder and (out.is_dir() or not out.name):
-        out = out / name
-    home = out if folder else out.parent
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home):
-            pass
-    except OSError as error:
-        raise ValueError(f"{home} could not be written to: {error.strerror or error}") from error
-    return out
 
 
 def _sentence(box: str) -> str:

@@ -67,8 +67,6 @@ def load(
         >>> load("ring", n=4).event
         (2,)
     """
-    if not isinstance(name_or_path, str | os.PathLike):
-        raise ValueError(f"a data set must be named, or given by the path of a file or folder, got {name_or_path!r}")
     text = os.fspath(name_or_path)
     if isinstance(name_or_path, str) and text in _EMBEDDED:
         make, given = _EMBEDDED[text], options

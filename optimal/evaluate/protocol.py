@@ -7,11 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-import numpy as np
 from torch import Tensor
 
 from ..points import Points
-from ..query import require_number
 from .moments import Moments
 
 __all__ = ["METHODS", "Accuracy", "Method", "MethodName", "Tilt"]
@@ -31,7 +29,7 @@ class Accuracy:
         certified: whether that bound must hold.
 
     Raises:
-        ValueError: unknown method, a budget of no bytes, a tolerance not positive, `certified` neither True nor False.
+        ValueError: unknown method, a budget of no bytes, a tolerance not positive.
     """
 
     method: str = "auto"
@@ -42,15 +40,8 @@ class Accuracy:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
-        require_number(self.memory, name="memory")
-        if not 1 <= self.memory < math.inf:
+        if self.memory <= 0:
             raise ValueError(f"memory must be a positive number of bytes, got {self.memory}")
-        if self.memory != int(self.memory):
-            raise ValueError(f"memory must be a whole number of bytes, got {self.memory}")
-        object.__setattr__(self, "memory", int(self.memory))
-        if not isinstance(self.certified, bool | np.bool_):
-            raise ValueError(f"certified must be True or False, got {self.certified!r}")
-        require_number(self.tolerance, name="tolerance")
         if not 0 < self.tolerance < math.inf:
             raise ValueError(f"tolerance must be positive and finite, got {self.tolerance:g}")
 

@@ -36,7 +36,7 @@ from jaxtyping import Int, Num
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
-from ..query import Levels, require_index
+from ..query import Levels
 
 __all__ = ["TRIALS", "Capture", "Certificate", "capture", "certify"]
 
@@ -111,11 +111,24 @@ def certify(
     """
     x = x.detach() if isinstance(x, Tensor) else x
     z, sigmas = D.query(x, sigma)
-    index = D.posterior(x, sigma).top_index if index is None else require_index(index, len(D), len(z)).to(z.device)
+    index = D.posterior(x, sigma).top_index if index is None else _checked(index, len(z), len(D)).to(z.device)
     sums = D.evaluator.drift_bounds(z, sigmas, index, TRIALS)
     trials = torch.tensor(TRIALS, dtype=torch.float64, device=sums.device)
     drift = torch.where(sums <= trials, trials, torch.inf).amin(1)
     return Certificate(index, drift.isfinite(), drift)
+
+
+def _checked(index: Tensor, batch: int, size: int) -> Tensor:
+    """The points to certify, (B,) int64."""
+    if not isinstance(index, Tensor) or index.dtype == torch.bool or index.is_floating_point() or index.is_complex():
+        kind = index.dtype if isinstance(index, Tensor) else type(index).__name__
+        raise ValueError(f"index must be a tensor of whole numbers, got {kind}")
+    if index.shape != (batch,):
+        raise ValueError(f"index must have shape (B,), got {tuple(index.shape)} with B = {batch}")
+    wrong = (index < 0) | (index >= size)
+    if wrong.any():
+        raise ValueError(f"index must lie between 0 and {size - 1}, got {int(index[wrong][0])}")
+    return index.long()
 
 
 def capture(D: OptimalDenoiser, states: Iterable[_State]) -> Capture:

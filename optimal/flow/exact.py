@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser, OptimalDenoiser, Posterior
-from ..query import Levels, per_row, require_number
+from ..query import Levels, per_row
 from ..query import levels as checked_levels
 from ..span import few_points
 from .adaptive import AdaptiveFlow
@@ -91,7 +91,6 @@ class ExactFlow:
                 f"the flow without a grid ends on a data point, so D must be an OptimalDenoiser, got "
                 f"{type(D).__name__}: give sigmas="
             )
-        require_number(tolerance, name="tolerance")
         if not 1e-10 <= tolerance <= 0.1:
             raise ValueError(f"tolerance must lie between 1e-10 and 0.1, got {tolerance:g}")
         self.D, self.tolerance = D, tolerance

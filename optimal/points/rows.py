@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from ..datasets import to_float
-from ..query import require_dense
 from .mapped import MappedFile, Reference, by_reference
 
 __all__ = ["Rows", "evenly"]
@@ -50,7 +49,6 @@ class Rows:
         if isinstance(array, np.ma.MaskedArray):
             raise ValueError("data must not be a masked array: fill or drop what is masked first, as by array.filled()")
         tensor = _as_tensor(array)
-        require_dense(tensor, name="data")
         if tensor.ndim < 2 or tensor.numel() == 0:
             raise ValueError(
                 f"data must have shape (N, *event) with at least one point and one axis, got {tuple(tensor.shape)}"
@@ -157,8 +155,6 @@ def _as_tensor(array: Tensor | np.ndarray) -> Tensor:
     if isinstance(array, Tensor):
         return array.detach()
     array = np.asarray(array)
-    if array.dtype.kind not in "biufc" or array.dtype in (np.longdouble, np.clongdouble):
-        raise ValueError(f"data must be floating point, or uint8 for images, got {array.dtype}")
     if any(stride < 0 for stride in array.strides):
         array = np.ascontiguousarray(array)
     with warnings.catch_warnings():

@@ -22,7 +22,6 @@ from ..arithmetic import ours
 from ..datasets import Dataset
 from ..denoiser import OptimalDenoiser
 from ..points import Points
-from ..query import require_number
 from ..storage import ArrayWriter, cache_folder, describe, fingerprint_of_blocks, made_once, open_entry
 
 __all__ = ["OVERSAMPLING", "RANK", "SKETCH", "Basis", "basis_bytes", "basis_of"]
@@ -67,7 +66,6 @@ def basis_of(D: OptimalDenoiser, rank: int = RANK, *, progress: bool = False) ->
     References:
         Halko, Martinsson, Tropp 2011, "Finding Structure with Randomness", Algorithm 4.4.
     """
-    require_number(rank, name="rank", whole=True)
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}")
     if type(D) is not OptimalDenoiser:

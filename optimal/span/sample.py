@@ -47,7 +47,6 @@ from tqdm import tqdm
 from ..arithmetic import ours
 from ..denoiser import OptimalDenoiser
 from ..points import in_range
-from ..query import require_number
 from ..samplers import Solver, sample, solver_of, trajectory
 from ..schedule import grid
 from .basis import RANK, SKETCH, basis_bytes, basis_of
@@ -122,14 +121,13 @@ def sample_in_span(
     chosen.check(levels.tolist())
     if chosen.draws(len(levels) - 1):
         raise ValueError(f"{type(chosen).__name__} draws noise at every step, which is not in the span of the start")
-    require_number(tolerance, name="tolerance")
-    require_number(rank, name="rank", whole=True)
     if not tolerance > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance:g}")
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}")
     D.points.whole()
-    z, x = D.query(x, float(levels[0]))[0].detach(), x.detach()
+    x = x.detach()
+    z, _ = D.query(x, float(levels[0]))
     # In the units of the points, as z is.
     scaled = levels / D.points.unit
     line = line_of(chosen, scaled.tolist())

@@ -1,97 +1,82 @@
-"""What can be asked of `python -m neural`: typed options, each with its unit and default."""
+"""What can be asked of `python -m neural`: typed options, each with its unit and default, and how words become them.
+
+Options that the command lines share have their types from `optimal.cli.options`. A training has one for every field of
+its configuration, `--optimisation.lr`, which also goes by its last part, `--lr`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
-__all__ = ["Audit", "Compare", "Distill", "Sample", "Train"]
+from optimal.cli import options, parsed
+
+from .answers import Place
+from .config import PRESETS, TECHNIQUES, Distillation, Experiment, student_of
+
+__all__ = ["COMMANDS", "Audit", "Compare", "Distill", "Preset", "Sample", "Train", "command_of"]
+
+Preset = Literal["toy", "digits", "faces", "emoji-16", "ffhq-64"]
+_Models = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")]
+_Start = Annotated[Preset, tyro.conf.Positional]
+_Label = Annotated[
+    int | None, tyro.conf.arg(help="Class that networks are asked for; the optimum is that of its points.")
+]
+_SigmaMin = Annotated[
+    float | None, tyro.conf.arg(help="Last noise level of samplers above 0, in units of the data; the models' own.")
+]
+_SigmaMax = Annotated[
+    float | None, tyro.conf.arg(help="First noise level of samplers, in units of the data; the models' own.")
+]
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a network with Eq. 26; checkpoints, config.json and metrics.csv go into --out."""
+    """Train a network with Eq. 26; checkpoints, config.json and metrics.csv go into --out. Every field of the
+    configuration has an option, which goes by its last part too: --lr for --optimisation.lr."""
 
-    preset: str = "toy"
-    """What to start from: toy, digits, faces, emoji-16 or ffhq-64 (needs a GPU; untested)."""
-    dataset: str | None = None
-    """Data instead of the preset's: an embedded name or a path."""
-    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Option of --dataset, as name=value; may be repeated: --option n=1000 --option xflip=True."""
-    steps: int | None = None
-    """Optimiser steps instead of the preset's."""
-    batch: int | None = None
-    """Samples of a step instead of the preset's, all processes together."""
-    lr: float | None = None
-    """Highest learning rate instead of the preset's."""
-    accumulate: int | None = None
-    """Parts in which a batch is computed, instead of the preset's."""
-    seed: int = 0
-    """Of the weights and of all draws."""
-    bf16: bool | None = None
-    """Whether to run under bfloat16 autocast, instead of the preset's choice."""
-    compile: bool | None = None
-    """Whether to compile the network, instead of the preset's choice."""
+    preset: _Start = "toy"
+    """What to start from: data, network and optimisation. ffhq-64 needs a GPU, and is untested."""
+    config: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
+        default_factory=lambda: PRESETS["toy"]
+    )
+    dataset: options.Dataset = None
+    option: options.DataOption = ()
     every: int = 1000
     """Steps between checkpoints."""
     keep: int = 2
     """How many checkpoints are kept, the last ones."""
+    gap_every: int | None = None
+    """Steps between measurements of the gap to the optimum, into gap.csv; none unless given."""
     resume: bool = False
     """Go on from the last checkpoint in --out."""
     extend: bool = False
-    """Go on likewise, to more --steps than the run was made for."""
-    device: str = "auto"
-    """Where to train: auto (a GPU if there is one), cpu, cuda …"""
-    gap_every: int | None = None
-    """Steps between measurements of the gap to the optimum of the data, into gap.csv; none unless given."""
+    """Go on with a run that is to have more --steps than it was made for."""
     tensorboard: bool = False
     """Also log for TensorBoard, into --out (needs the package tensorboard)."""
+    device: options.Device = "auto"
     out: Path = Path("runs/train")
     """Folder of the run."""
-    dry_run: bool = False
-    """Say what would be done, and stop."""
+    dry_run: options.DryRun = False
 
 
 @dataclass(frozen=True)
 class Distill:
-    """Distil a student from the optimum, or from a trained network."""
+    """Distil a student from the optimum, or from a trained network, whose data it takes. Every field of the
+    configuration has an option, which goes by its last part too: --lr for --optimisation.lr."""
 
-    technique: str = "consistency"
-    """consistency, progressive, knowledge or multistep."""
-    preset: str = "toy"
-    """Data, network and optimisation to start from."""
-    teacher: str = "optimum"
-    """optimum, or the folder of a trained network."""
-    dataset: str | None = None
-    """Data instead of the preset's; a trained teacher brings its own."""
-    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Option of --dataset, as name=value; may be repeated: --option n=1000 --option xflip=True."""
-    points: int | None = None
-    """Noise levels of the grid above 0 (progressive: steps of the first teacher), instead of the preset's."""
-    solver: str | None = None
-    """The teacher's on that grid, instead of the preset's: euler or heun. Progressive is always DDIM; knowledge and
-    multistep take the exact flow of an optimum."""
-    pairs: int | None = None
-    """knowledge, multistep: noises and end points to compute once, instead of the preset's; 0: fresh ones are made."""
-    uses: int | None = None
-    """knowledge, multistep: how often a fresh pair is drawn before it is gone, instead of the preset's."""
-    steps: int | None = None
-    """Optimiser steps (of each stage) instead of the preset's."""
-    batch: int | None = None
-    """Samples of a step instead of the preset's."""
-    lr: float | None = None
-    """Highest learning rate instead of the preset's."""
-    ema: float | None = None
-    """Decay of the average of the weights instead of the preset's; of consistency distillation it is the target."""
-    weighting: str | None = None
-    """Of the squared error, instead of the preset's: edm, none, snr or snr1."""
-    sigma_min: float | None = None
-    """Lowest level of the grid, in units of the data, instead of the preset's."""
-    seed: int = 0
-    """Of the weights and of all draws."""
+    preset: _Start = "toy"
+    """What to start from: data, network and optimisation; defaults also go by --technique."""
+    config: Annotated[Distillation, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
+        default_factory=lambda: student_of("toy", "consistency")
+    )
+    dataset: options.Dataset = None
+    option: options.DataOption = ()
     every: int = 1000
     """Steps between checkpoints."""
     keep: int = 2
@@ -99,13 +84,11 @@ class Distill:
     resume: bool = False
     """Go on from the last checkpoint in --out."""
     extend: bool = False
-    """Go on likewise, to more --steps than the run was made for."""
-    device: str = "auto"
-    """Where to train: auto (a GPU if there is one), cpu, cuda …"""
+    """Go on with a run that is to have more --steps than it was made for."""
+    device: options.Device = "auto"
     out: Path = Path("runs/distill")
     """Folder of the run."""
-    dry_run: bool = False
-    """Say what would be done, and stop."""
+    dry_run: options.DryRun = False
 
 
 @dataclass(frozen=True)
@@ -113,75 +96,156 @@ class Sample:
     """Draw samples of a model into a PNG grid (images) and an NPZ."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """optimum, the folder of a run, or diffusers:FOLDER."""
-    dataset: str | None = None
-    """Data of `optimum` and of a diffusers model; runs know theirs."""
-    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Option of --dataset, as name=value; may be repeated: --option n=1000 --option xflip=True."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
-    """Number of samples."""
+    """optimum, the folder of a run, diffusers:FOLDER, or python:package.module.function."""
+    dataset: options.Dataset = None
+    option: options.DataOption = ()
+    label: _Label = None
+    n: options.Number = 16
     steps: int | None = None
     """Steps of the sampler; 18 unless given, 1 of a student."""
-    solver: str | None = None
-    """euler, heun, dpm_solver, dpm_solver_pp, consistency …; heun unless given. Students take their own steps, on their
-    own levels, unless a solver is given."""
-    sigma_min: float | None = None
-    """Last noise level above 0, in units of the data; the model's own unless given."""
-    sigma_max: float | None = None
-    """First noise level, in units of the data; the model's own unless given."""
-    seed: int = 0
-    """Of the noises."""
+    solver: options.SolverName | None = None
+    """Heun unless given; students take their own steps, on their own levels, unless it is given."""
+    solver_option: options.SolverOption = ()
+    sigma_min: _SigmaMin = None
+    sigma_max: _SigmaMax = None
+    device: options.Device = "auto"
+    batch: options.Batch = None
+    seed: options.Seed = 0
     out: Path = Path("samples")
-    """Path of the files, without suffix."""
-    dry_run: bool = False
-    """Say what would be done, and stop."""
+    """Path of the files, without suffix: NPZ and, of images, PNG."""
+    json: options.Json = False
+    dry_run: options.DryRun = False
 
 
 @dataclass(frozen=True)
 class Compare:
     """Compare models with the optimum: as denoisers, and as samplers from the same noises."""
 
-    models: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")] = ()
-    """Folders of runs, or diffusers:FOLDER; the optimum is always in the table."""
-    dataset: str | None = None
-    """Data; those of the first run unless given."""
-    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Option of --dataset, as name=value; may be repeated: --option n=1000 --option xflip=True."""
-    sigmas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-    """Noise levels of the denoiser table, in units of the data."""
+    models: _Models = ()
+    """Folders of runs, diffusers:FOLDER, or python:package.module.function; the optimum is always beside them."""
+    dataset: options.Dataset = None
+    option: options.DataOption = ()
+    label: _Label = None
+    held_out: str | None = None
+    """Data of the same kind that were not trained on: a name or a path."""
+    held_out_option: options.DataOption = ()
+    on: tuple[Place, ...] | None = None
+    """Where denoisers are asked: at noisy points of the data, of --held-out, or on the model's own trajectory from
+    noise. Data, and held-out if there are any, unless given."""
+    sigmas: tuple[float, ...] | None = None
+    """Noise levels of the denoisers, in units of the data; twelve around the border of the data unless given."""
     draws: int = 1024
-    """Pairs (x0, noise) of the denoiser table."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
-    """Noises of the sampler table."""
+    """Pairs (x0, noise) at each."""
+    n: options.Number = 256
     steps: tuple[int, ...] = (1, 2, 4, 18)
-    """Numbers of steps of the sampler table."""
-    solver: str = "euler"
-    """Solver of the sampler table, for all models; students are also sampled as they are meant to be."""
-    sigma_min: float | None = None
-    """Last noise level of the samplers above 0, in units of the data; 0.002, or the lowest that all models are for."""
-    sigma_max: float | None = None
-    """First noise level of the samplers, in units of the data; 80, or the highest that all models are for."""
-    seed: int = 0
-    """Of all draws."""
+    """Numbers of steps of the samplers."""
+    solver: options.SolverName = "euler"
+    """Of the samplers, for all models; students are also sampled as they are meant to be."""
+    sigma_min: _SigmaMin = None
+    sigma_max: _SigmaMax = None
+    quick: options.Quick = False
+    device: options.Device = "auto"
+    batch: options.Batch = None
+    seed: options.Seed = 0
     out: Path = Path("comparison")
     """Path of the tables, without suffix: -denoiser and -samplers as CSV and JSON."""
-    dry_run: bool = False
-    """Say what would be done, and stop."""
+    json: options.Json = False
+    dry_run: options.DryRun = False
 
 
 @dataclass(frozen=True)
 class Audit:
     """Find the samples that are copies of training data: a table, its summary and a sheet of the closest pairs."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """Training data: an embedded name or a path."""
+    data: options.Data
     samples: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SAMPLES")]
     """Generated ones: a folder, zip, .npy or .npz of images, or any data set. Held-out data, for comparison."""
-    option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Option of DATA, as name=value; may be repeated: --option n=1000 --option resolution=64."""
-    sample_option: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Option of SAMPLES, as name=value; may be repeated: --sample-option key=arr_0 --sample-option value_range=0,1."""
+    option: options.DataOption = ()
+    sample_option: options.DataOption = ()
     near: float = 0.05
     """Largest root mean square difference of a near copy, over the standard deviation of a value in the data."""
     out: Path = Path("audit")
     """Path of the files, without suffix: CSV, JSON and, of images, PNG."""
+
+
+COMMANDS: dict[str, type] = {
+    "train": Train,
+    "distill": Distill,
+    "sample": Sample,
+    "compare": Compare,
+    "audit": Audit,
+}
+
+
+def command_of(words: Sequence[str], description: str | None) -> Any:
+    """The command that the words of a command line ask for; defaults are those of the preset and technique it names.
+
+    Raises:
+        ValueError: words that no command has; one sentence.
+        SystemExit: of code 0, after --help.
+    """
+    words = list(words)
+    if not words or words[0] not in ("train", "distill"):
+        return _parsed(words, "toy", "consistency", description)
+    words = _in_full(words)
+    # --help shows the defaults of what is named, too.
+    assumed = (words[1] if words[1:] and words[1] in PRESETS else "toy", _named(words, "--technique", TECHNIQUES))
+    command = _parsed(words, *assumed, description)
+    technique = command.config.technique if isinstance(command, Distill) else assumed[1]
+    meant = (command.preset, technique)
+    return command if meant == assumed else _parsed(words, *meant, description)
+
+
+def _parsed(words: Sequence[str], preset: str, technique: str, description: str | None) -> Any:
+    start: Any = preset
+    defaults: dict[str, Any] = {
+        "train": Train(start, PRESETS[preset]),
+        "distill": Distill(start, student_of(preset, technique)),
+    }
+    kinds: Any = None
+    for name, kind in COMMANDS.items():
+        given = {"default": defaults[name]} if name in defaults else {}
+        one = Annotated[kind, tyro.conf.subcommand(name, **given)]  # pyright: ignore
+        kinds = one if kinds is None else kinds | one
+    return parsed(kinds, prog="python -m neural", description=description, args=words)
+
+
+def _in_full(words: list[str]) -> list[str]:
+    """--preset NAME in its place, and the names of fields in full: --lr is --optimisation.lr."""
+    kind, config = (Train, Experiment) if words[0] == "train" else (Distill, Distillation)
+    own, fields = {f.name for f in dataclasses.fields(kind)}, _fields(config)
+    out = words[:1]
+    rest = iter(words[1:])
+    for word in rest:
+        name, equals, value = word.partition("=")
+        plain = name[2:].replace("-", "_")
+        if name == "--preset":
+            out.insert(1, value if equals else next(rest, ""))
+            continue
+        near = [field for field in fields if plain == field or field.endswith(f".{plain}")]
+        known = name.startswith("--") and plain not in own and len(near) == 1
+        out.append(f"--{near[0]}{equals}{value}" if known else word)
+    return out
+
+
+def _fields(kind: Any) -> list[str]:
+    """Of a configuration, dotted as the command line has them; --dataset and --option are commands' own."""
+    names = []
+    for f in dataclasses.fields(kind):
+        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+        if f.name == "experiment":
+            names += _fields(Experiment)
+        elif dataclasses.is_dataclass(default):
+            names += [f"{f.name}.{name}" for name in _fields(type(default))]
+        elif f.name not in ("dataset", "options"):
+            names.append(f.name)
+    return names
+
+
+def _named(words: Sequence[str], option: str, known: Sequence[str]) -> str:
+    """What the words give an option that is among the known; the first of these where they give none."""
+    for i, word in enumerate(words):
+        value = words[i + 1] if word == option and i + 1 < len(words) else word.removeprefix(f"{option}=")
+        if word.startswith(option) and value in known:
+            return value
+    return known[0]

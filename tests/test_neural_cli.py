@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import dataclasses
+import io
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,6 +19,9 @@ from PIL import Image
 from problems import small_unet
 
 from neural.__main__ import main
+from neural.commands import Distill, Preset, Train, command_of
+from neural.config import PRESETS, Network, student_of, to_json
+from optimal import load
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +45,11 @@ def test_train_distil_sample_compare(capsys: pytest.CaptureFixture[str]) -> None
         assert arrays["samples"].shape == arrays["noises"].shape == (5, 1)
     assert run("compare", "net", "student", "--n", "40", "--draws", "50", "--steps", "1", "4", "--out", "table") == 0
     printed = capsys.readouterr().out
-    assert "gap_share" in printed
+    lines = printed.splitlines()
+    assert lines[lines.index("net on data") + 1].split() == ["sigma", "gap", "per", "value", "share", "gap/sigma²"]
+    assert "net on data: farthest from the optimum at σ = " in printed
+    assert "; border 0.4" in printed
+    assert "same on own pairs" in printed
     assert "optimum, 4 steps" in printed
     with open("table-samplers.csv", newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
@@ -79,10 +92,13 @@ def test_dry_runs_do_nothing(command: list[str], capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        (["train", "--preset", "cifar"], "unknown preset 'cifar'; known are toy, digits"),
+        (
+            ["train", "--preset", "cifar"],
+            "invalid choice 'cifar' for argument 'preset'. Expected one of ('toy',",
+        ),
         (["train", "--preset", "faces", "--dataset", "five-deltas"], "a UNet works on images"),
         (["train", "--batch", "0"], "batch must be at least 1, got 0"),
-        (["distill", "--technique", "magic"], "technique must be one of"),
+        (["distill", "--technique", "magic"], "invalid choice 'magic' for argument '--technique'"),
         (["distill", "--teacher", "nowhere"], "no checkpoint"),
         (["sample", "optimum"], "give --dataset"),
         (["sample", "nowhere"], "no checkpoint"),
@@ -148,8 +164,8 @@ def test_options_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        (["distill", "--technique", "magic"], "technique must be one of"),
-        (["distill", "--solver", "foo"], "solver must be euler or heun"),
+        (["distill", "--technique", "magic"], "invalid choice 'magic' for argument '--technique'"),
+        (["distill", "--solver", "foo"], "Expected one of ('euler', 'heun')"),
         (["distill", "--points", "0"], "points must be at least 1"),
         (["distill", "--teacher", "nowhere"], "no checkpoint"),
         (["train", "--lr", "-3"], "lr must be positive and finite"),
@@ -158,7 +174,7 @@ def test_options_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
         (["sample", "optimum", "--option", "n=3"], "--option is of --dataset"),
         (["compare", "x", "--solver", "foo"], "solver"),
         (["compare", "x", "-n", "0"], "n be at least 1"),
-        (["compare", "x", "--sigmas"], "sigmas and steps must name at least one each"),
+        (["compare", "x", "--sigmas"], "sigmas, steps and on must name at least one each"),
     ],
 )
 def test_a_dry_run_refuses_what_the_run_would(
@@ -182,3 +198,103 @@ def test_a_diffusers_pipeline_is_compared_on_its_own_range(capsys: pytest.Captur
     capsys.readouterr()
     assert run("compare", "diffusers:pipeline", "--dataset", "digits", *few, "--sigma-min", "0.002") == 2
     assert "sigma must lie between 0.01" in capsys.readouterr().err
+
+
+def configured(*words: str) -> dict[str, Any]:
+    """The configuration that a command line asks for, by its dry run."""
+    with contextlib.redirect_stdout(io.StringIO()) as told:
+        assert run(*words, "--dry-run") == 0
+    text = told.getvalue()
+    return json.loads(text[text.index("{") : text.rindex("}") + 1])
+
+
+CHANGED: dict[str, Any] = {
+    "kind": "unet", "precondition": "none", "optimizer": "muon", "noise": "uniform_t", "weighting": "snr",
+    "technique": "progressive", "solver": "euler", "channels": (8, 16), "attention": (4,), "ema": 0.5, "teacher": "net",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["train", "distill"])
+def test_every_field_of_a_configuration_is_reachable(kind: str) -> None:
+    """In full and, but for what commands name themselves, by its last part."""
+    command = {"train": Train("toy"), "distill": Distill("toy")}[kind]
+
+    def walk(config: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        for f in dataclasses.fields(config):
+            value = getattr(config, f.name)
+            yield from walk(value, (*path, f.name)) if dataclasses.is_dataclass(value) else [(*path, f.name)]
+
+    paths = [path for path in walk(command.config, ()) if path[-1] not in ("dataset", "options")]
+    assert len(paths) > 20
+    for path in paths:
+        old = command.config
+        for name in path:
+            old = getattr(old, name)
+        new = CHANGED[path[-1]] if path[-1] in CHANGED else not old if isinstance(old, bool) else 2 * old + 1
+        values = [str(part) for part in new] if isinstance(new, tuple) else [str(new)]
+        for name in (".".join(path[-2:] if path[-2:-1] in (("network",), ("optimisation",)) else path[-1:]), path[-1]):
+            found: Any = command_of([kind, f"--{name}", *values], None).config
+            for part in path:
+                found = getattr(found, part)
+            assert found == new, name
+
+
+def test_presets_are_defaults_with_overrides() -> None:
+    assert PRESETS.keys() == set(get_args(Preset))
+    wanted = to_json(dataclasses.replace(PRESETS["digits"], network=Network(width=64, depth=3)))
+    for words in (
+        ["digits", "--network.width", "64"],
+        ["--preset", "digits", "--width=64"],
+        ["--width", "64", "digits"],
+    ):
+        assert configured("train", *words) == json.loads(wanted)
+    for words in (["digits", "--technique", "knowledge"], ["--technique=knowledge", "--preset=digits"]):
+        assert configured("distill", *words) == json.loads(to_json(student_of("digits", "knowledge")))
+    mirrored = configured("train", "faces", "--option", "n=50")
+    assert mirrored["options"] == {"xflip": True, "n": 50}
+    assert configured("train", "faces", "--dataset", "digits")["options"] == {}
+
+
+def test_help_shows_the_defaults_of_what_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, default in ((["train", "digits"], "384"), (["train", "--preset", "toy"], "128")):
+        with pytest.raises(SystemExit):
+            run(*words, "--help")
+        text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert f"--network.width INT mlp: width of the hidden layers. (default: {default})" in text
+        assert "--optimisation.noise {log_normal,log_uniform,uniform_t}" in text
+
+
+def test_a_run_is_made_longer_and_measured_on_the_way(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["train", "toy", "--dataset", "two-points", "--batch", "16", "--out", "net", "--device", "cpu"]
+    assert run(*small, "--steps", "4", "--gap-every", "2", "--every", "1", "--keep", "3") == 0
+    assert len(list(Path("net").glob("step-*"))) == 3
+    with open("net/gap.csv", newline="") as file:
+        assert {row["step"] for row in csv.DictReader(file)} == {"2", "4"}
+    assert run(*small, "--steps", "6", "--resume") == 2
+    assert "optimisation.steps" in capsys.readouterr().err
+    assert run(*small, "--steps", "6", "--extend") == 0
+    assert json.loads(Path("net/config.json").read_text())["optimisation"]["steps"] == 6
+
+
+def test_a_network_of_ones_own_is_compared_in_every_place(capsys: pytest.CaptureFixture[str]) -> None:
+    """The optimum as a user's function has no gap at any place; one that is off by 0.1 has that of 0.01."""
+    images = load("digits").array
+    np.save("train.npy", images[:300])
+    np.save("held.npy", images[300:350])
+    Path("mine.py").write_text(
+        "from optimal import OptimalDenoiser, load\nD = OptimalDenoiser(load('train.npy'))\n"
+        "def exact(): return lambda x, sigma: D(x, sigma)\ndef off(): return lambda x, sigma: D(x, sigma) + 0.1\n"
+    )
+    few = ["--draws", "8", "-n", "4", "--steps", "2", "--sigmas", "0.5", "2", "--json"]
+    places = ["--held-out", "held.npy", "--on", "data", "held-out", "trajectory"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path.cwd())
+        assert run("compare", "python:mine.exact", "python:mine.off", "--dataset", "train.npy", *few, *places) == 0
+        del sys.modules["mine"]
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    rows = {(row["method"], row["on"], row["sigma"]): row["gap_per_value"] for row in found["denoisers"]}
+    for place in ("data", "held-out", "trajectory"):
+        for sigma in (0.5, 2.0):
+            assert rows["python:mine.exact", place, sigma] < 1e-9
+            assert rows["python:mine.off", place, sigma] == pytest.approx(0.01, rel=1e-3)
+    assert len(rows) == 12

@@ -1,0 +1,269 @@
+"""What `python -m neural sample` and `compare` ask of models: numbers.
+
+Every function takes `say`, which is told what a user is to know while waiting; progress bars are drawn on stderr.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from optimal import Dataset, OptimalDenoiser, karras, sample
+from optimal.border import seeking_refining_border
+from optimal.cli import seconds_of_a_row
+from optimal.cli.estimate import Say, announce
+from optimal.denoiser import Denoiser
+from optimal.randomness import RowNoise, stream
+from optimal.samplers import solver_of
+
+from .measure import Measured, default_sigmas, measure
+from .model import Model
+from .named import OPTIMUM, as_meant, own_pairs, takes
+from .sampled import Method, samplers
+
+__all__ = ["Compared", "Drawing", "Place", "Plan", "compared", "drawing", "drawn", "planned"]
+
+Place = Literal["data", "held-out", "trajectory"]
+_RANGE = (0.002, 80.0)
+_BORDER_CALLS = 48
+_LANDING_CALLS = 80
+_LEVELS = 12
+_TRAJECTORY_STEPS = 32
+_TWICE = ("heun", "edm_stochastic", "dpm_solver")
+"""Solvers that ask about twice a step."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a model is to be sampled.
+
+    Attributes:
+        model: whose name it has.
+        denoiser: asked: the model, or a student of the stage with so many steps.
+        arguments: of `optimal.sample`.
+        n: number of samples.
+        seed: of their noises.
+    """
+
+    model: Model
+    denoiser: Denoiser
+    arguments: dict[str, Any]
+    n: int
+    seed: int
+
+    def about(self) -> dict[str, Any]:
+        """Model, n, solver, steps, first level and seed."""
+        sigmas = torch.as_tensor(self.arguments["sigmas"])
+        steps = {"solver": self.arguments["solver"], "steps": len(sigmas) - 1, "sigma_max": float(sigmas[0])}
+        return {"model": self.model.name, "n": self.n} | steps | {"seed": self.seed}
+
+
+def drawing(
+    model: Model,
+    n: int,
+    steps: int | None,
+    solver: str | None,
+    *,
+    options: Mapping[str, Any],
+    sigma_min: float | None,
+    sigma_max: float | None,
+    seed: int,
+) -> Drawing:
+    """A model sampled as it is meant to be, unless a solver or a level is given.
+
+    Raises:
+        ValueError: n < 1; levels for a student, which has its own; as for `solver_of` and `karras`.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if solver is None and sigma_min is None and sigma_max is None:
+        denoiser, arguments = as_meant(model, steps, seed)
+    elif solver is None and model.meant is not None:
+        raise ValueError("a student has levels of its own: give --solver with other ones")
+    else:
+        low, high = _range([model], sigma_min, sigma_max)
+        sigmas = karras(18 if steps is None else steps, sigma_min=low, sigma_max=high)
+        denoiser, arguments = model, {"sigmas": sigmas, "solver": solver or "heun"}
+    arguments = {"solver": "heun"} | {name: value for name, value in arguments.items() if name != "generator"}
+    solver_of(arguments["solver"], dict(options))
+    return Drawing(model, denoiser, arguments | dict(options), n, seed)
+
+
+def drawn(how: Drawing, event: tuple[int, ...], *, say: Say) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Arrays (noises, samples, sigmas), and what they are."""
+    about = how.about()
+    rows, shape = RowNoise(stream(how.seed, "samples")), (how.n, *event)
+    x = (about["sigma_max"] * rows.draw(shape)).float()
+    calls = how.n * _asked(about["solver"], about["steps"])
+    announce(calls * _seconds(how.model, event, min(how.model.batch, how.n)), say)
+    nfe: list[int] = []
+    ends = sample(
+        how.denoiser,
+        x,
+        noise=lambda step: rows.draw(shape),
+        progress=True,
+        callback=lambda state: nfe.append(state.nfe),
+        **how.arguments,
+    )
+    arrays = {"noises": x, "samples": ends, "sigmas": torch.as_tensor(how.arguments["sigmas"])}
+    return arrays, about | {"nfe": nfe[-1]}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Models beside the optimum.
+
+    Attributes:
+        measured: as denoisers, one a model and place.
+        samplers: as samplers, a row each, see `neural.sampled`.
+        about: data, seed, and the samplers' noise levels.
+    """
+
+    measured: list[Measured]
+    samplers: list[dict[str, Any]]
+    about: dict[str, Any]
+
+    def sentences(self) -> list[str]:
+        """Where each is farthest from the optimum."""
+        return [each.sentence() for each in self.measured]
+
+    @property
+    def denoisers(self) -> list[dict[str, Any]]:
+        """A flat row a model, place and noise level."""
+        return [row for each in self.measured for row in each.rows()]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared: everything but the models.
+
+    Attributes:
+        on: where the denoisers are asked; None for the data and, if there are any, the held-out points.
+        sigmas: of the denoisers; None for twelve around the border.
+        draws: pairs (x0, ε) at each.
+        n: noises of the samplers.
+        steps: numbers of steps of the samplers.
+        solver: of them, for all models; students are also sampled as they are meant to be.
+        sigma_min, sigma_max: of the samplers; None for those that all models share.
+        seed: of all draws.
+    """
+
+    on: tuple[Place, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+    draws: int = 1024
+    n: int = 256
+    steps: tuple[int, ...] = (1, 2, 4, 18)
+    solver: str = "euler"
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sigmas == () or not self.steps or self.on == ():
+            raise ValueError("sigmas, steps and on must name at least one each")
+        if self.draws < 2 or self.n < 1:
+            raise ValueError(f"draws must be at least 2 and n be at least 1, got {self.draws} and {self.n}")
+        solver_of(self.solver, {})
+
+    def places(self, held_out: Dataset | None) -> tuple[Place, ...]:
+        """Where the denoisers are asked.
+
+        Raises:
+            ValueError: held-out points that there are none of.
+        """
+        if self.on is None:
+            return ("data",) if held_out is None else ("data", "held-out")
+        if "held-out" in self.on and held_out is None:
+            raise ValueError("there are no held-out points: give --held-out")
+        return self.on
+
+
+def compared(
+    models: Sequence[Model], data: Dataset, plan: Plan, *, held_out: Dataset | None = None, say: Say
+) -> Compared:
+    """Models beside the optimum, as denoisers and as samplers from the same unit noises.
+
+    Raises:
+        ValueError: as for `measure` and `samplers`; two models of one name.
+    """
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        raise ValueError(f"no two models may have one name, got {', '.join(names)}")
+    places = plan.places(held_out)
+    low, high = _range(models, plan.sigma_min, plan.sigma_max)
+    grids = {n: karras(n, sigma_min=low, sigma_max=high) for n in plan.steps}
+    D = OptimalDenoiser(data)
+    announce(planned(models, D, plan, places), say)
+    border, sigmas = None, plan.sigmas
+    if sigmas is None:
+        border = seeking_refining_border(D, generator=stream(plan.seed, "evaluation", 1), progress=True)
+        shared = max(model.sigma_min for model in models), min(model.sigma_max for model in models)
+        sigmas = tuple(default_sigmas(D, border.sigma, shared).tolist())
+    measured = []
+    for model in models:
+        for place in places:
+            on = {"data": None, "held-out": held_out, "trajectory": "trajectory"}[place]
+            found = measure(model, D, on=on, sigmas=sigmas, draws=plan.draws, seed=plan.seed, progress=True)
+            measured.append(dataclasses.replace(found, border=border))
+    methods: dict[str, Method] = {}
+    pairs: dict[str, tuple[Any, Any]] = {}
+    for n, grid in grids.items():
+        arguments = {"sigmas": grid, "solver": plan.solver}
+        for name, model in ({OPTIMUM: D} | dict(zip(names, models, strict=True))).items():
+            methods[f"{name}, {n} steps"] = (model, arguments)
+        for model in models:
+            if takes(model, n):
+                name = f"{model.name}, {n} steps as it is meant"
+                methods[name] = as_meant(model, n, plan.seed)
+                learnt = own_pairs(model)
+                pairs |= {} if learnt is None else {name: learnt}
+    rows = samplers(methods, D, n=plan.n, seed=plan.seed, pairs=pairs, progress=True)
+    about = {"dataset": data.name, "fingerprint": data.fingerprint, "sigma_min": low, "sigma_max": high}
+    return Compared(measured, rows, about)
+
+
+def planned(models: Sequence[Model], D: OptimalDenoiser, plan: Plan, places: Sequence[Place]) -> float:
+    """Seconds that `compared` will take, about: a row of every network is timed, and one of the optimum."""
+    levels = len(plan.sigmas) if plan.sigmas else _LEVELS
+    steps = sum(_asked(plan.solver, n) for n in plan.steps)
+    own = {"data": levels, "held-out": levels, "trajectory": 2 * (_TRAJECTORY_STEPS + levels)}
+    a_row = seconds_of_a_row(D.posterior, _some(D, plan.draws), _middle(*_RANGE))
+    total = a_row * (256 * _BORDER_CALLS * (plan.sigmas is None) + plan.n * (_LANDING_CALLS + steps))
+    for model in models:
+        total += a_row * levels * plan.draws * len(places)
+        asked = plan.draws * sum(own[place] for place in places) + plan.n * steps
+        total += asked * _seconds(model, D.event, min(model.batch, max(plan.draws, plan.n)))
+    return total
+
+
+def _range(models: Sequence[Model], sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:
+    """The noise levels that samplers go through: EDM's, or what all models share of them."""
+    low = max(_RANGE[0], *(model.sigma_min for model in models)) if sigma_min is None else sigma_min
+    high = min(_RANGE[1], *(model.sigma_max for model in models)) if sigma_max is None else sigma_max
+    return low, high
+
+
+def _asked(solver: str, steps: int) -> int:
+    return steps * (2 if solver in _TWICE else 1)
+
+
+def _seconds(model: Model, event: tuple[int, ...], rows: int) -> float:
+    """What a row of a network takes."""
+    sigma = _middle(max(model.sigma_min, _RANGE[0]), min(model.sigma_max, _RANGE[1]))
+    unit = torch.randn((rows, *event), generator=stream(0, "queries"), dtype=torch.float32)
+    return seconds_of_a_row(model, sigma * unit, sigma)
+
+
+def _some(D: OptimalDenoiser, rows: int) -> Tensor:
+    noise = torch.randn((rows, *D.event), generator=stream(0, "queries"), dtype=torch.float32)
+    return noise.to(D.points.device)
+
+
+def _middle(low: float, high: float) -> float:
+    return math.sqrt(low * high)

@@ -1,0 +1,116 @@
+"""Models by what the command line calls them: opened, with their data, and sampled as they are meant to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optimal import Dataset, OptimalDenoiser
+from optimal.cli.estimate import Say
+from optimal.denoiser import Denoiser
+from optimal.randomness import stream
+
+from . import checkpoint
+from .config import experiment_of
+from .model import Model, open_model
+from .saved import load_model, model_path, student_at, student_steps, training_pairs
+
+__all__ = ["OPTIMUM", "as_meant", "of_label", "opened", "own_pairs", "takes"]
+
+OPTIMUM = "optimum"
+
+
+def opened(
+    names: Sequence[str],
+    data: Dataset | None,
+    *,
+    device: str = "auto",
+    batch: int | None = None,
+    label: int | None = None,
+    say: Say,
+) -> tuple[list[Model], Dataset]:
+    """Models by what the command line calls them, and their data: those of the first run unless given.
+
+    Args:
+        names: "optimum", or what `open_model` understands.
+        data: the training data; with a label those of all classes.
+        device, batch, label: as for `open_model`.
+        say: told where a run was trained on other data.
+
+    Raises:
+        ValueError: no data, where no model knows its own; as for `open_model`; points of different shapes.
+    """
+    runs = [name for name in names if name != OPTIMUM and not name.startswith(("diffusers:", "python:"))]
+    models = {name: open_model(name, device=device, batch=batch, name=name) for name in names if name != OPTIMUM}
+    if data is None:
+        if not runs:
+            raise ValueError(f"{names[0]} does not know its data: give --dataset")
+        data = experiment_of(load_model(Path(runs[0]).expanduser())[1]).load()
+    for name in runs:
+        _tell_of_other_data(name, data, say)
+    if label is not None:
+        data = of_label(data, label)
+    out = []
+    for name in names:
+        # The optimum of a class is that of its points.
+        model = open_model(OptimalDenoiser(data), name=OPTIMUM) if name == OPTIMUM else models[name]
+        model.require_event(data.event, data.name)
+        out.append(model.given(label) if label is not None and name != OPTIMUM else model)
+    return out, data
+
+
+def as_meant(model: Model, steps: int | None, seed: int) -> tuple[Denoiser, dict[str, Any]]:
+    """A model and the arguments of `optimal.sample`; of progressive distillation, every number of steps has its own."""
+    if model.meant is None:
+        return model, model.sampling(steps, seed=seed)
+    student, arguments = student_at(_folder(model), steps or 1, generator=stream(seed, "samples"))
+    own = open_model(student, device=model.device, batch=model.batch, event=model.event, name=model.name)
+    return own, arguments
+
+
+def takes(model: Model, steps: int) -> bool:
+    """Whether it is a student that is meant to be sampled with so many steps."""
+    return model.meant is not None and steps in (student_steps(_folder(model)) or (steps,))
+
+
+def own_pairs(model: Model) -> tuple[np.ndarray, np.ndarray] | None:
+    """The pairs (noises, ends) that a student was trained on, where it was on a fixed number of them."""
+    pairs = None if model.meant is None else training_pairs(_folder(model))
+    return None if pairs is None else (pairs[0].numpy(), pairs[1].numpy())
+
+
+def _folder(model: Model) -> Path:
+    """Of a run, which is called by it."""
+    return Path(model.name).expanduser()
+
+
+def of_label(data: Dataset, label: int) -> Dataset:
+    """The points of one class.
+
+    Raises:
+        ValueError: data without labels, or without this one.
+    """
+    if data.labels is None:
+        raise ValueError(f"{data.name} has no labels, so that there is no optimum of class {label}")
+    classes = data.labels if data.labels.ndim == 1 else data.labels.argmax(1)
+    index = np.flatnonzero(np.asarray(classes) == label)
+    if len(index) == 0:
+        raise ValueError(f"{data.name} has no points of class {label}, its labels are {_listed(np.unique(classes))}")
+    return Dataset(f"{data.name} of class {label}", data.array[index], None, data.licence, data.source)
+
+
+def _tell_of_other_data(name: str, data: Dataset, say: Say) -> None:
+    folder = Path(name).expanduser()
+    about = checkpoint.about(checkpoint.latest(model_path(folder)))
+    if tuple(about["event"]) == data.event and about["fingerprint"] != data.fingerprint:
+        say(f"warning: {name} was trained on other data ({about['name']}) than {data.name}")
+    if experiment_of(load_model(folder)[1]).optimisation.flip:
+        say(f"warning: {name} was trained with mirrored images; its optimum is that of --option xflip=True")
+
+
+def _listed(values: np.ndarray) -> str:
+    few = ", ".join(map(str, values[:10].tolist()))
+    return few + (", …" if len(values) > 10 else "")

@@ -26,6 +26,7 @@ from .config import Experiment as Experiment
 from .config import Network as Network
 from .config import Optimisation as Optimisation
 from .config import student_of as student_of
+from .convention import sanity as sanity
 from .measures import Agreement as Agreement
 from .measures import agreement as agreement
 from .measures import compare as compare

@@ -83,7 +83,7 @@ def from_flow(
         network: F(x_t, t): x_t (B, *event), t (B,) -> (B, *event).
         data_at: the t of the data: 0, or 1 where time runs from noise to data, x_t = t x0 + (1 − t) eps and F = x0 −
             eps, as in Lipman et al. 2023. The wrong end cannot be told from F alone: its gap is larger than that of
-            the mean of the data (`agreement`, gap_share above 1), which `neural.sanity` notices.
+            the mean of the data (`agreement`, gap_share above 1), which `neural.convention.sanity` notices.
         time_scale: what F is given for t = 1: 1000 for diffusers' transformers.
         broadcast_time: whether F is given t as (B, 1, …), ready to multiply x_t.
         order: "tx" for F(t, x_t), as torchcfm and flow_matching have it.

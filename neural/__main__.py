@@ -1,4 +1,4 @@
-"""`python -m neural train | distill | sample | compare | audit`: typed options, each with its unit; --dry-run."""
+"""`python -m neural train | distill | sample | compare | audit | report`: typed options, each with its unit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from optimal.storage import replacing
 
 from . import networks
 from .answers import Compared, Plan, compared, drawing, drawn, planned
-from .commands import Audit, Compare, Distill, Sample, Train, command_of
+from .commands import Audit, Compare, Distill, Report, Sample, Train, command_of
 from .config import Experiment, experiment_of, to_json
 from .loss import root_mean_square
 from .measures import save_table
@@ -138,7 +138,7 @@ def _on_data(command: Train | Distill, config: Experiment) -> Experiment:
     return dataclasses.replace(config, options=config.options | given)
 
 
-def _dataset(command: Sample | Compare) -> Dataset | None:
+def _dataset(command: Sample | Compare | Report) -> Dataset | None:
     if command.option and not command.dataset:
         raise ValueError("--option is of --dataset: give that too")
     return load(command.dataset, **parse_options(command.option)) if command.dataset else None
@@ -268,12 +268,37 @@ def _audit(command: Audit) -> None:
     print(f"{found.sentence()}\n{', '.join(map(str, files))}")
 
 
+def _report(command: Report) -> None:
+    from .report.reported import reported
+    from .report.study import Effort
+
+    found, files = reported(
+        command.models,
+        _dataset(command),
+        writable(command.out, "report", folder=True),
+        label=command.label,
+        held_out=load(command.held_out, **parse_options(command.held_out_option)) if command.held_out else None,
+        sigmas=command.sigmas,
+        steps=command.steps,
+        effort=Effort(
+            min(command.draws, _QUICK_DRAWS) if command.quick else command.draws,
+            min(command.n, _QUICK_SAMPLES) if command.quick else command.n,
+        ),
+        device=command.device,
+        batch=command.batch,
+        seed=command.seed,
+        say=say,
+    )
+    print("\n".join([*(network.sentence() for network in found.networks), str(files[0])]))
+
+
 _ANSWERS: dict[type, Callable[[Any], None]] = {
     Train: _train,
     Distill: _distill,
     Sample: _sample,
     Compare: _compare,
     Audit: _audit,
+    Report: _report,
 }
 
 

@@ -38,7 +38,7 @@ from optimal.datasets import to_float, to_uint8
 from .intervals import Interval, require_level, share_interval
 from .measures import save_table
 
-__all__ = ["KINDS", "Audit", "Looked", "Side", "audit"]
+__all__ = ["KINDS", "Audit", "Looked", "Side", "audit", "percent"]
 
 KINDS = ("exact", "near", "mirrored exact", "mirrored near")
 """How a sample can be a copy, "" being none."""
@@ -219,8 +219,7 @@ class Audit:
     def sentence(self) -> str:
         """The answer."""
         share, more = self.share("memorised"), self.count("memorised mirrored")
-        value, low, high = (100 * float(part) for part in (share.value, share.low, share.high))
-        memorised = f"memorised (nearest/second nearest distance < 1/3): {value:.3g}% [{low:.2g}, {high:.2g}]" + (
+        memorised = f"memorised (nearest/second nearest distance < 1/3): {percent(share)}" + (
             f", and {more:,} more as mirror images" if more else ""
         )
         count, copied = self.count("copies"), len(self.copied())
@@ -263,6 +262,17 @@ class Audit:
 def _sides(found: Looked, mirrored: bool) -> list[Side]:
     values = zip(found.index.tolist(), found.distance.tolist(), found.ratio.tolist(), strict=True)
     return [Side(index, mirrored, distance, ratio) for index, distance, ratio in values]
+
+
+def percent(share: Interval) -> str:
+    """A share with its interval, in words.
+
+    Example:
+        >>> percent(share_interval(torch.ones(100, dtype=torch.bool)))
+        '100% [96.4, 100]'
+    """
+    value, low, high = (f"{100 * float(part):.3g}" for part in (share.value, share.low, share.high))
+    return f"{value}% [{low}, {high}]"
 
 
 def audit(

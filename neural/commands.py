@@ -19,7 +19,7 @@ from optimal.cli import options, parsed
 from .answers import Place
 from .config import PRESETS, TECHNIQUES, Distillation, Experiment, student_of
 
-__all__ = ["COMMANDS", "Audit", "Compare", "Distill", "Preset", "Sample", "Train", "command_of"]
+__all__ = ["COMMANDS", "Audit", "Compare", "Distill", "Preset", "Report", "Sample", "Train", "command_of"]
 
 Preset = Literal["toy", "digits", "faces", "emoji-16", "ffhq-64"]
 _Models = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")]
@@ -168,12 +168,40 @@ class Audit:
     """Path of the files, without suffix: CSV, JSON and, of images, PNG."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """Show how far networks are from the optimum, and where: one HTML page with pictures, and the tables behind it."""
+
+    models: _Models = ()
+    """Folders of runs, diffusers:FOLDER, python:package.module.function, or optimum; several share the pictures."""
+    dataset: options.Dataset = None
+    option: options.DataOption = ()
+    label: _Label = None
+    held_out: str | None = None
+    """Data of the same kind that were not trained on: a name or a path."""
+    held_out_option: options.DataOption = ()
+    sigmas: tuple[float, ...] | None = None
+    """Noise levels, in units of the data; twelve around the border of the data unless given."""
+    draws: int = 1024
+    """Pairs (x0, noise) at each, and trajectories."""
+    n: options.Number = 256
+    steps: int | None = None
+    """Steps of the sampler; each network's own unless given."""
+    quick: options.Quick = False
+    device: options.Device = "auto"
+    batch: options.Batch = None
+    seed: options.Seed = 0
+    out: Path = Path("report")
+    """Folder of the page, the pictures and the tables."""
+
+
 COMMANDS: dict[str, type] = {
     "train": Train,
     "distill": Distill,
     "sample": Sample,
     "compare": Compare,
     "audit": Audit,
+    "report": Report,
 }
 
 

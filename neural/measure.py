@@ -53,6 +53,8 @@ _BELOW, _ABOVE = 64.0, 32.0
 _LEVELS = 12
 _STEPS = 32
 _SAME = 2.0**-20
+_ONE = 1 + 1e-4
+"""A share of one, and what float32 may add to it: the mean itself in float32 has up to 1 + 3e-7."""
 _TOP = 160.0
 """First level of a trajectory over the data's standard deviation, where the network names none: EDM's 80 for 0.5."""
 
@@ -90,6 +92,10 @@ class Measured:
             out.append(row)
         return out
 
+    def worse(self) -> Tensor:
+        """(S,) bool, whether it is farther from the optimum than the mean of the data is, the interval included."""
+        return self.columns["gap_share"].low > _ONE
+
     def sentence(self) -> str:
         """Where the network is farthest from the optimum, and where the border is."""
         gap = self.columns["gap_per_value"]
@@ -98,10 +104,11 @@ class Measured:
             f"{self.name} on {self.on}: farthest from the optimum at σ = {float(self.sigmas[at]):.3g}, gap per value "
             f"{float(gap.value[at]):.3g} [{float(gap.low[at]):.3g}, {float(gap.high[at]):.3g}]"
         )
-        above = self.sigmas[self.columns["gap_share"].low > 1].tolist()
+        above = self.sigmas[self.worse()].tolist()
         if above:
-            levels = ", ".join(f"{sigma:.3g}" for sigma in above)
-            words += f"; worse than the mean of the data (share above 1) at σ = {levels}"
+            several = f"at {len(above)} levels from σ = {min(above):.3g} to {max(above):.3g}"
+            where = several if len(above) > 2 else "at σ = " + " and ".join(f"{sigma:.3g}" for sigma in above)
+            words += f"; worse than the mean of the data (share above 1) {where}"
         return words if self.border is None else f"{words}; border {self.border.sigma:.3g}"
 
     def save(self, path: str | Path) -> None:

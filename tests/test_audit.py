@@ -68,7 +68,7 @@ def test_planted_copies_are_found(training: Tensor, planted: tuple[Tensor, list[
     assert set(found.closest(50)) == set(range(50))
     assert found.sentence() == (
         "Copies: 50 of 100 samples (20 exact, 10 near, 10 mirrored exact, 10 mirrored near), of 40 different training "
-        "images; memorised (nearest/second nearest distance < 1/3): 30% [21, 40], and 20 more as mirror images"
+        "images; memorised (nearest/second nearest distance < 1/3): 30% [21.2, 40], and 20 more as mirror images"
     )
 
 

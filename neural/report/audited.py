@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from optimal import Dataset, OptimalDenoiser, load
+from optimal.cli import announce
+from optimal.cli.estimate import Say
 from optimal.datasets import with_options
 from optimal.datasets.archives import list_folder
 from optimal.datasets.pictures import is_picture
@@ -20,8 +22,6 @@ from .pictures import pairs, write_figure
 __all__ = ["audited", "sheet"]
 
 _SHOWN = 32
-_LONG = 10.0
-"""Seconds that are announced."""
 
 
 def audited(
@@ -32,7 +32,7 @@ def audited(
     data_options: Mapping[str, Any],
     sample_options: Mapping[str, Any],
     near: float,
-    say: Callable[[str], object],
+    say: Say,
 ) -> tuple[Audit, list[Path]]:
     """Audit what lies at `samples` against `data`, and write OUT.csv, OUT.json and, of images, OUT.png.
 
@@ -58,7 +58,7 @@ def audited(
             f"{_size(training)}"
         )
     D = OptimalDenoiser(training)
-    found = audit(D, drawn, near=near, progress=True, say=lambda seconds: _announce(seconds, say))
+    found = audit(D, drawn, near=near, progress=True, say=lambda seconds: announce(seconds, say))
     about = {
         "data": training.name,
         "data_fingerprint": training.fingerprint,
@@ -85,11 +85,6 @@ def sheet(found: Audit, samples: Dataset, D: OptimalDenoiser, path: Path) -> Pat
     left, right = samples[chosen], D.take(torch.tensor([side.index for side in sides]))
     title = f"Samples (left) and their nearest training image @ (right): the closest {len(chosen)} of {len(found):,}"
     return write_figure(pairs(left, right, captions, title=title), path, title=title)
-
-
-def _announce(seconds: float, say: Callable[[str], object]) -> None:
-    if seconds >= _LONG:
-        say(f"this will take about {seconds:.0f} s" if seconds < 90 else f"this will take about {seconds / 60:.0f} min")
 
 
 def _own(samples: str) -> dict[str, Any]:

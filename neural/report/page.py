@@ -1,0 +1,255 @@
+"""A `Study` as one HTML page: what is read first on top, every picture inside, no script, nothing loaded."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..audit import percent
+from ..measure import Measured
+from .pictures import data_uri, grey_levels, png
+from .study import Studied, Study
+
+__all__ = ["html"]
+
+_SHOWN = 24
+"""Samples of one network on the page; half of that where there are several."""
+_LARGEST = 128
+"""Side of an image on the page, pixels of its own; larger ones are thinned out for show."""
+_WORDS = {
+    "optimum": "E[x0 | x], what a perfect network would answer: the mean of the training data, each weighted by how "
+    "likely x was made from it at this noise level. A network that reaches it everywhere generates training data only.",
+    "gap per value": "Mean square of the distance between network and optimum, over the number of values of a point; "
+    "in brackets its interval over the draws.",
+    "share": "The gap over the mean square distance between the optimum and the mean of the data: 0 for the optimum, "
+    "1 for a network that always answers the mean.",
+    "gap per value / σ²": "The weight of the gap in dx/dσ = (x − F)/σ, along which samples are drawn.",
+    "border": "The noise level at which the optimum blends two data points, in the median. Above it the optimum "
+    "blends many, below it returns one of them: a network that does not memorise has to leave it there.",
+    "memorised": "Nearer to one training point than a third of the distance to the second nearest.",
+    "copy": "Equal to a training image in grey levels (exact), or within a twentieth of the standard deviation of "
+    "the data from it, root mean square (near); mirrored: as its mirror image, left to right.",
+}
+
+
+def html(study: Study, charts: Mapping[str, tuple[bytes, bytes]], files: Sequence[str]) -> str:
+    """The page.
+
+    Args:
+        study: what was measured.
+        charts: name ("gap", "ratio", "points") -> PNG for a light and for a dark page.
+        files: names of the tables and pictures beside the page.
+    """
+    names = ", ".join(each.name for each in study.networks)
+    title = f"{names} beside the optimum of {study.data.name}"
+    sections = [
+        f"<h1>{escape(title)}</h1>",
+        *(f'<p class="lead">{escape(each.sentence())}.</p>' for each in study.networks),
+        *(_copies(each) for each in study.networks if each.found is None or len(study.networks) == 1),
+        _overview(study) if len(study.networks) > 1 else "",
+        *(_levels(each, study) for each in study.networks),
+        "<h2>The gap by noise level</h2>",
+        _chart(charts["gap"], "Gap and share of the gap against the noise level", _gap_caption(study)),
+        "<h2>Memorised samples</h2>",
+        _chart(
+            charts["ratio"],
+            "Histogram of the distance to the nearest over that to the second nearest training point",
+            f"{study.effort.samples:,} samples of each network, from the same unit noises. A sample left of 1/3 is "
+            "nearer to one training point than a third of the distance to any other: memorised.",
+        ),
+        *(_samples(each, study) for each in study.networks if study.data.is_image),
+    ]
+    if "points" in charts:
+        caption = "Samples (in colour) and data points (dashed lines, or grey)."
+        sections += ["<h2>Samples</h2>", _chart(charts["points"], "Samples beside the data", caption)]
+    sections += ["<h2>Words</h2>", _words(), "<h2>Files</h2>", _files(files), _foot(study)]
+    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in sections if part)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _copies(network: Studied) -> str:
+    if network.found is None:
+        return f"<p>{escape(network.name)}: its samples are not finite; its sampler diverges.</p>"
+    return f"<p>{escape(network.name)}, samples: {escape(network.found.sentence())}.</p>"
+
+
+def _overview(study: Study) -> str:
+    """A line a network."""
+    rows = []
+    for each in study.networks:
+        cells = [escape(each.name)]
+        for measured in each.measured:
+            at = _farthest(measured)
+            gap, interval = _interval(measured, "gap_per_value", at).split(" ", 1)
+            sigma = _number(float(measured.sigmas[at]))
+            cells.append(f'{gap}<br><span class="soft">{interval}<br>at σ = {sigma}</span>')
+        if each.found is None:
+            cells += ["–", "–"]
+        else:
+            value, interval = percent(each.found.share("memorised")).split(" ", 1)
+            cells += [f'{value}<br><span class="soft">{interval}</span>', f"{each.found.count('copies'):,}"]
+        rows.append(("", [*cells, f"{each.nfe}"]))
+    places = {"data": "training data", "held-out": "held-out data", "trajectory": "own trajectory"}
+    heads = [
+        "network",
+        *(places[measured.on] for measured in study.networks[0].measured),
+        "memorised",
+        "copies",
+        "calls",
+    ]
+    caption = (
+        f"Largest gap per value and where it is; memorised share and copies of {study.effort.samples:,} samples; calls "
+        "of the network a sample."
+    )
+    return "<h2>All networks</h2>" + _table(heads, rows, caption)
+
+
+def _levels(network: Studied, study: Study) -> str:
+    """The table that is read first: by noise level, on the training data."""
+    measured = network.measured[0]
+    at, dim = _farthest(measured), study.D.points.dim
+    share, weight = measured.columns["gap_share"], measured.columns["gap_over_sigma_square"]
+    rows, above = [], []
+    for i, sigma in enumerate(measured.sigmas.tolist()):
+        marks = ["farthest"] if i == at and measured.columns["gap"].value[at] != 0 else []
+        marks += ["border"] if math.isclose(sigma, study.border.sigma, rel_tol=1e-6) else []
+        worse = bool(measured.worse()[i])
+        above += [_number(sigma)] if worse else []
+        cells = [
+            _number(sigma),
+            _interval(measured, "gap_per_value", i).replace(" [", ' <span class="soft">[', 1) + "</span>",
+            _number(float(share.value[i])) + (" *" if worse else ""),
+            _number(float(weight.value[i]) / dim),
+        ]
+        rows.append((" ".join(marks), cells))
+    heads = ["σ", "gap per value", "share", "gap per value / σ²"]
+    caption = f"On the training data, {measured.draws:,} draws a level; brackets: {100 * measured.level:g}% intervals."
+    where = f"σ = {above[0]}" if len(above) == 1 else f"{len(above)} of the levels"
+    note = (
+        f"<p>* At {where} the share is above 1: the network is farther from the optimum than the plain mean of the "
+        "data is. It was not trained there, its range of noise levels is another, or its adapter is the wrong one.</p>"
+        if above
+        else ""
+    )
+    return f"<h2>{escape(network.name)}</h2>" + _table(heads, rows, caption) + note
+
+
+def _samples(network: Studied, study: Study) -> str:
+    """The samples most like a training image, and some that were not chosen, beside the nearest ones."""
+    found = network.found
+    if found is None:
+        return ""
+    half = _SHOWN // (2 if len(study.networks) == 1 else 4)
+    closest = found.closest(half)
+    first = [i for i in range(len(found)) if i not in closest][:half]
+    out = [f"<h2>Samples of {escape(network.name)}</h2>"]
+    for title, chosen in (("Closest to the training data", closest), ("The first others", first)):
+        if not chosen:
+            continue
+        nearest = study.D.take(torch.tensor([found.sides[i].index for i in chosen]))
+        cells = [
+            f'<figure><img alt="sample {i}" src="{_image(network.samples[i])}"><img alt="training image '
+            f'{found.sides[i].index}" src="{_image(image)}"><figcaption>{_pair(network, i)}</figcaption></figure>'
+            for i, image in zip(chosen, nearest, strict=True)
+        ]
+        out.append(f"<h3>{title}: the sample left, its nearest training image right</h3>")
+        out.append(f'<div class="pairs">{"".join(cells)}</div>')
+    return "\n".join(out)
+
+
+def _pair(network: Studied, i: int) -> str:
+    assert network.found is not None
+    found, side, kind = network.found, network.found.sides[i], network.found.kind[i]
+    where = f"sample {i}, {'mirrored ' if side.mirrored else ''}@{side.index}"
+    mark = f'<span class="copy">{kind} copy</span>, ' if kind else "memorised, " if side.ratio < 1 / 3 else ""
+    return f"{where}<br>{mark}{found.difference(side.distance)}, ratio {side.ratio:.2f}"
+
+
+def _image(image: torch.Tensor) -> str:
+    step = -(-max(image.shape[1:]) // _LARGEST)
+    return data_uri(png(grey_levels(image[:, ::step, ::step])))
+
+
+def _chart(files: tuple[bytes, bytes], alt: str, caption: str) -> str:
+    light, dark = map(data_uri, files)
+    return (
+        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img alt="{escape(alt)}" src="{light}"></picture><figcaption>{escape(caption)}</figcaption></figure>'
+    )
+
+
+def _gap_caption(study: Study) -> str:
+    measured = study.networks[0].measured[0]
+    held_out = f" Held-out data: {study.held_out}." if study.held_out else ""
+    return (
+        "F is the network, D the optimum, dim the number of values of a point. "
+        f"Bands: {100 * measured.level:g}% intervals over {measured.draws:,} draws. Dashed upright line and band: the "
+        f"border of {study.data.name} and its interval. On its own trajectory the network is asked where its sampler "
+        f"goes, not at training points with noise.{held_out}"
+    )
+
+
+def _words() -> str:
+    return (
+        "<dl>" + "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in _WORDS.items()) + "</dl>"
+    )
+
+
+def _files(files: Sequence[str]) -> str:
+    links = ", ".join(f'<a href="{escape(name, quote=True)}">{escape(name)}</a>' for name in files)
+    return f'<p class="soft">{links}</p>'
+
+
+def _foot(study: Study) -> str:
+    data, border = study.data, study.border
+    interval = f"{border.sigma:.4g} [{border.low:.4g}, {border.high:.4g}]"
+    text = (
+        f"{data.describe()}; licence: {data.licence}. Border {interval}, {border.draws} draws. Seed {study.seed}. "
+        f"optimal-diffusion {version('optimal-diffusion')}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}."
+    )
+    return f"<footer><p>{escape(text)}</p></footer>"
+
+
+def _farthest(measured: Measured) -> int:
+    return int(measured.columns["gap_per_value"].value.nan_to_num(math.inf).argmax())
+
+
+def _interval(measured: Measured, column: str, i: int) -> str:
+    found = measured.columns[column]
+    return f"{_number(float(found.value[i]))} [{_number(float(found.low[i]))}, {_number(float(found.high[i]))}]"
+
+
+def _table(heads: Iterable[str], rows: Iterable[tuple[str, list[str]]], caption: str) -> str:
+    """Cells are HTML already."""
+    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
+    body = "".join(
+        f'<tr class="{marks}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for marks, cells in rows
+    )
+    return (
+        f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _number(value: float) -> str:
+    """Three digits, as HTML: 0.0123, 1930, 1.2·10<sup>−7</sup>."""
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else "∞"
+    if value == 0 or 1e-4 <= abs(value) < 1e6:
+        return np.format_float_positional(float(f"{value:.3g}"), trim="-")
+    digits, power = f"{value:.1e}".split("e")
+    return f"{digits}·10<sup>{int(power)}</sup>".replace("-", "−")

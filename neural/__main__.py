@@ -27,6 +27,7 @@ from . import networks
 from .answers import Compared, Plan, compared, drawing, drawn, planned
 from .commands import Audit, Compare, Distill, Report, Sample, Train, command_of
 from .config import Experiment, experiment_of, to_json
+from .devices import device_of
 from .loss import root_mean_square
 from .measures import save_table
 from .named import opened
@@ -109,7 +110,7 @@ def _distill(command: Distill) -> None:
         base = dataclasses.replace(base, dataset=theirs.dataset, options=theirs.options)
     config = dataclasses.replace(config, experiment=_on_data(command, base))
     data = config.experiment.load()
-    teacher = teacher_of(config, data)
+    teacher = teacher_of(config, data, device_of(command.device))
     if command.dry_run:
         print(f"{data.describe()}\n{to_json(config)}\nnothing was trained")
         return

@@ -14,6 +14,7 @@ from optimal.storage import cache_folder, locked, read_json
 
 from . import checkpoint
 from .config import Distillation, Experiment, key
+from .devices import device_of
 from .run import distil, fit
 from .saved import STUDENT, load_model
 from .teachers import fingerprint_of, teacher_of
@@ -45,7 +46,7 @@ def cached(
                 if isinstance(config, Experiment):
                     fit(config, data, folder, resume=True, progress=progress, listeners=listeners)
                 else:
-                    teacher = teacher_of(config, data)
+                    teacher = teacher_of(config, data, device_of())
                     distil(config, data, teacher, folder, resume=True, progress=progress, listeners=listeners)
                 names = [path.relative_to(folder).as_posix() for path in _checkpoints(folder)]
                 checkpoint.replace_text(folder / _DONE, json.dumps({"checkpoints": names}, indent=1) + "\n")

@@ -213,28 +213,39 @@ _STUDENTS: dict[str, dict[str, tuple[int, int, float, Any, float]]] = {
         "consistency": (4000, 40, 0.95, "none", 2e-3),
         "progressive": (600, 256, 0.98, "edm", 1e-3),
         "knowledge": (2000, 32, 0.995, "edm", 1e-3),
-        "multistep": (3000, 32, 0.995, "edm", 1e-3),
+        "multistep": (3000, 32, 0.995, "none", 1e-3),
     },
     "digits": {
         "consistency": (1000, 18, 0.95, "none", 2e-3),
         "progressive": (350, 16, 0.98, "edm", 2e-3),
         "knowledge": (1000, 16, 0.99, "edm", 2e-3),
-        "multistep": (1000, 16, 0.99, "edm", 2e-3),
+        "multistep": (1000, 16, 0.99, "none", 2e-3),
     },
 }
 """Optimiser steps (of a stage), grid points of the teacher, decay of the average, weighting, learning rate. The target
 of consistency distillation is its average: at 0.995 only half of the toy's noises land right after as many steps. On
 coarser grids the teacher's own steps move mass between the toy's points: Wasserstein distance 0.16 for 18 of Heun's,
 0.27 for 32 of Euler's, however well the student is trained."""
-_PAIRS = {"toy": 65_536, "digits": 4096}
+_USES = {"toy": 16, "digits": 16}
+"""How often a pair is drawn. On a fixed number of them a student learns these."""
 _BATCH = {"toy": 1024, "digits": 256}
 """At small batches Muon's own products would take most of the time: students are trained with Adam."""
 _LOWEST = 0.02
 """Lowest level of the students' grids."""
+_OF_TECHNIQUE: dict[Technique, dict[str, Any]] = {
+    "consistency": {"ema": 0.95, "weighting": "none"},
+    "progressive": {"weighting": "edm"},
+    "knowledge": {"weighting": "none"},
+    "multistep": {"weighting": "none"},
+}
+"""For other data. The average of a consistency student is its target, and has to follow it. What a multi-step student
+is asked for is the same point at every level, and so is what an error there costs: 1/σ² would leave the weight to the
+lowest levels, where the answer is all but x."""
 
 
 def student_of(preset: str, technique: str) -> Distillation:
-    """How a preset's data are distilled: as in the figures for toy and digits; elsewhere with the preset's training.
+    """How a preset's data are distilled: toy and digits as in the figures, others with their preset's training, changed
+    where the technique asks for it.
 
     Raises:
         ValueError: an unknown preset or technique.
@@ -243,10 +254,11 @@ def student_of(preset: str, technique: str) -> Distillation:
         raise ValueError(f"unknown preset {preset!r}; known are {', '.join(PRESETS)}")
     _require(technique in TECHNIQUES, _TECHNIQUE, repr(technique))
     name = cast(Technique, technique)
+    experiment, solver = PRESETS[preset], "euler" if name == "progressive" else "heun"
     if preset not in _STUDENTS:
-        return Distillation(name, experiment=PRESETS[preset])
+        options = dataclasses.replace(experiment.optimisation, **_OF_TECHNIQUE[name])
+        return Distillation(name, solver=solver, experiment=dataclasses.replace(experiment, optimisation=options))
     steps, points, ema, weighting, lr = _STUDENTS[preset][name]
-    experiment = PRESETS[preset]
     options = dataclasses.replace(
         experiment.optimisation,
         steps=steps,
@@ -258,7 +270,7 @@ def student_of(preset: str, technique: str) -> Distillation:
         sigma_min=_LOWEST,
     )
     experiment = dataclasses.replace(experiment, optimisation=options)
-    return Distillation(name, points=points, pairs=_PAIRS[preset], experiment=experiment)
+    return Distillation(name, points=points, solver=solver, uses=_USES[preset], experiment=experiment)
 
 
 def longer(config: Experiment | Distillation, steps: int) -> Any:

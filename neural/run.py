@@ -203,7 +203,7 @@ def distil(
     folder = Path(folder)
     claim(folder, config, resume, extend)
     student, where = None, device_of(device)
-    pairs = folder / f"pairs-{_pairs_key(config)}-{data.fingerprint[:8]}-{fingerprint_of(teacher, data.event)}"
+    pairs = folder / f"pairs-{_pairs_key(config)}-{data.fingerprint[:8]}-{fingerprint_of(teacher, data.event, where)}"
     for name, training, objective in stages(config, data, teacher, pairs, device=where, progress=progress):
         _prepare(training, folder / name, resume, extend)
         student = run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,19 +19,36 @@ from .saved import load_model
 __all__ = ["fingerprint_of", "teacher_of"]
 
 
-def teacher_of(config: Distillation, data: Dataset) -> Denoiser:
-    """The denoiser that `config.teacher` names."""
-    return OptimalDenoiser(data) if config.teacher == "optimum" else load_model(config.teacher)[0]
+_ON_DEVICE = 2**33
+"""Data of up to so many bytes go to the device of their optimum; larger ones are read in blocks at every call."""
 
 
-def fingerprint_of(teacher: Denoiser, event: tuple[int, ...]) -> str:
-    """8 hex digits of a network, or of a few answers of any other teacher; "optimum" of that."""
+def teacher_of(config: Distillation, data: Dataset, device: torch.device | str = "cpu") -> Denoiser:
+    """The denoiser that `config.teacher` names, for questions on a device."""
+    where = torch.device(device)
+    if config.teacher != "optimum":
+        return load_model(config.teacher)[0].to(where)
+    if where.type == "cpu" or data.array.nbytes > _ON_DEVICE:
+        return OptimalDenoiser(data)
+    return OptimalDenoiser(torch.from_numpy(np.array(data.array)).to(where))
+
+
+def fingerprint_of(teacher: Denoiser, event: tuple[int, ...], device: torch.device | str = "cpu") -> str:
+    """8 hex digits of a network, or of a few answers of any other teacher; "optimum" of that.
+
+    Args:
+        teacher: any denoiser.
+        event: shape of one point.
+        device: where it is asked; a module with weights is where they are.
+    """
     if isinstance(teacher, OptimalDenoiser):
         return "optimum"
     digest = hashlib.blake2b(digest_size=4)
     state = teacher.state_dict() if isinstance(teacher, nn.Module) else {}
     if not state or not all(isinstance(value, Tensor) and value.layout == torch.strided for value in state.values()):
-        eps = torch.randn(4, *event, generator=stream(0, "fingerprint"), dtype=torch.float32)
+        weights = teacher.parameters() if isinstance(teacher, nn.Module) else iter(())
+        where = next((weight.device for weight in weights), torch.device(device))
+        eps = torch.randn(4, *event, generator=stream(0, "fingerprint"), dtype=torch.float32).to(where)
         for sigma in (0.1, 1.0, 10.0):
             digest.update(teacher(sigma * eps, sigma).detach().double().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()

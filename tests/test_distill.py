@@ -343,8 +343,37 @@ def test_students_are_sampled_on_their_own_levels(tmp_path: Path) -> None:
 
 def test_students_of_presets() -> None:
     assert student_of("toy", "progressive").points == 256
-    assert student_of("faces", "knowledge").experiment == PRESETS["faces"]
+    # Elsewhere the preset's training, and what belongs to the technique.
+    for technique, changes in (
+        ("consistency", {"ema": 0.95, "weighting": "none"}),
+        ("progressive", {}),
+        ("multistep", {"weighting": "none"}),
+    ):
+        options = dataclasses.replace(PRESETS["faces"].optimisation, **changes)
+        config = student_of("faces", technique)
+        assert config.experiment == dataclasses.replace(PRESETS["faces"], optimisation=options)
+        assert config.solver == ("euler" if technique == "progressive" else "heun")
+        assert config.pairs == 0
     with pytest.raises(ValueError, match="unknown preset 'tiny'"):
         student_of("tiny", "knowledge")
     with pytest.raises(ValueError, match="technique must be one of"):
         student_of("toy", "magic")
+
+
+def test_the_loss_of_multistep_students_is_not_all_at_low_noise(tmp_path: Path) -> None:
+    """By the weighting that belongs to the technique; by 1/c_out² nearly all of it is where the answer is all but x."""
+    data, D = load("five-deltas"), OptimalDenoiser(load("five-deltas"))
+    config = student_of("toy", "multistep")
+    share = {}
+    for weighting in ("edm", config.experiment.optimisation.weighting):
+        options = dataclasses.replace(config.experiment.optimisation, weighting=weighting, steps=150, batch=256)
+        experiment = dataclasses.replace(config.experiment, optimisation=options)
+        changed = dataclasses.replace(config, pairs=2048, experiment=experiment)
+        _, training, objective = next(stages(changed, data, D, tmp_path / "pairs"))
+        for _ in train(training, objective):
+            pass
+        with torch.no_grad():
+            losses, sigma = objective.loss(training.denoiser, training.denoiser, objective.draw(2000, Streams(1)))
+        share[weighting] = float(losses[sigma < 1].sum() / losses.sum())
+    assert share["edm"] > 0.9
+    assert share["none"] < 0.6

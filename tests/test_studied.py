@@ -34,7 +34,9 @@ from neural.loss import Denoising
 from neural.run import new_training, run
 from neural.saved import student_steps
 from neural.streams import Streams
+from neural.teachers import teacher_of
 from optimal import FlowMap, OptimalDenoiser, load
+from optimal.randomness import stream
 
 OPTIONS = Optimisation(steps=60, batch=32, warmup=5, lr=1e-2, ema=0.5, sigma_min=0.05, sigma_max=20.0)
 SMALL = Experiment("two-points", network=Network(width=16, depth=1), optimisation=OPTIONS)
@@ -351,8 +353,7 @@ def test_trained_on_a_second_device_as_on_the_cpu(technique: str, tmp_path: Path
             model = fit(experiment, DATA, folder, device=device, every=2, gap_every=2)
         else:
             teacher = Moved()
-            pairs = 16 if technique == "multistep" else 0
-            config = Distillation(technique, "mine", points=4, pairs=pairs, experiment=experiment)
+            config = Distillation(technique, "mine", points=4, pairs=16, experiment=experiment)
             model = distil(config, DATA, teacher, folder, device=device, every=2)
             assert torch.device(device).type in teacher.places
         return model(x.to(device), 1.0).detach().cpu()
@@ -360,6 +361,30 @@ def test_trained_on_a_second_device_as_on_the_cpu(technique: str, tmp_path: Path
     expected = trained("cpu")
     with second_device() as device:
         torch.testing.assert_close(trained(device), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_optimum_teaches_on_the_device(tmp_path: Path) -> None:
+    """Its points are there too, and pairs of its exact flow are those of the CPU."""
+    config = Distillation("knowledge", points=4, pairs=8, experiment=changed(steps=1))
+    expected = FlowMap(D)(stream_noise(8), 20.0)
+    with second_device() as device:
+        teacher = teacher_of(config, DATA, device)
+        assert isinstance(teacher, OptimalDenoiser)
+        assert teacher.points.device.type == device.type
+        distil(config, DATA, teacher, tmp_path, device=device)
+    found = training_pairs(tmp_path)
+    assert found is not None
+    assert torch.equal(found[0], stream_noise(8))
+    torch.testing.assert_close(found[1], expected)
+    with second_device() as device:
+        pairs = FreshPairs(FlowMap(teacher), (1,), 20.0, at_once=4096, device=device)
+        noises, ends = pairs.draw(5, Streams(0))
+    assert noises.device.type == ends.device.type == "cpu"
+    torch.testing.assert_close(FlowMap(D)(noises, 20.0), ends)
+
+
+def stream_noise(count: int) -> Tensor:
+    return 20 * torch.randn(count, 1, generator=stream(0, "pairs"))
 
 
 def test_a_device_that_is_not_there(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ Jump = Callable[[Tensor, float], Tensor]
 """(x, sigma_max) -> end point: a `FlowMap` or a knowledge optimum."""
 
 _AT_ONCE = 512
-_HELD = 16
-"""Batches of a pool; fewer where they would take more than `_MEMORY` bytes."""
+_HELD = 8192
+"""Pairs of a pool; fewer where they would take more than `_MEMORY` bytes."""
 _MEMORY = 2**29
 
 
@@ -61,8 +61,8 @@ class FixedPairs:
 class FreshPairs:
     """A pool of pairs that is renewed as it is used, drawn with replacement.
 
-    After n draws, batches ⌊n/(512 uses)⌋ … of the stream are in it, 16 of 512 pairs where memory allows: which pairs
-    these are depends on the seed and on the step alone, so that a resumed run has the same.
+    It holds 8,192 where memory allows, in batches of the stream, of which after n draws ⌊n/(uses · at_once)⌋ are gone:
+    which pairs these are depends on the seed and on the step alone, so that a resumed run has the same.
 
     Args:
         jump: the teacher's sampler.
@@ -70,10 +70,11 @@ class FreshPairs:
         sigma_max: σ_N.
         seed: of the noises.
         uses: how many times a pair is drawn before it is gone, on average.
+        at_once: how many noises the jump is asked with.
         device: where the jump is asked.
 
     Raises:
-        ValueError: uses < 1.
+        ValueError: uses or at_once < 1.
     """
 
     def __init__(
@@ -84,31 +85,33 @@ class FreshPairs:
         *,
         seed: int = 0,
         uses: int = 8,
+        at_once: int = _AT_ONCE,
         device: torch.device | str = "cpu",
     ):
-        if uses < 1:
-            raise ValueError(f"uses must be at least 1, got {uses}")
+        for name, value in (("uses", uses), ("at_once", at_once)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         self.jump, self.event, self.sigma_max = jump, event, sigma_max
         self.seed, self.uses, self.device = seed, uses, device
         bytes_of_one = 2 * 4 * int(np.prod(event, dtype=np.int64))
-        self.held = min(_HELD, max(1, _MEMORY // (_AT_ONCE * bytes_of_one)))
-        self._noises, self._ends = (torch.empty(self.held, _AT_ONCE, *event, dtype=torch.float32) for _ in range(2))
+        self.at_once, self.held = at_once, max(1, min(_HELD, _MEMORY // bytes_of_one) // at_once)
+        self._noises, self._ends = (torch.empty(self.held, at_once, *event, dtype=torch.float32) for _ in range(2))
         self._batch_in: list[int | None] = [None] * self.held
 
     def draw(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
-        oldest = streams.step * count // (self.uses * _AT_ONCE)
-        for batch in range(oldest, oldest + self.held):
+        gone = streams.step * count // (self.uses * self.at_once)
+        for batch in range(gone, gone + self.held):
             self._hold(batch)
-        index = streams.rows(self.held * _AT_ONCE, count)
+        index = streams.rows(self.held * self.at_once, count)
         return self._noises.flatten(0, 1)[index], self._ends.flatten(0, 1)[index]
 
     def _hold(self, batch: int) -> None:
         place = batch % self.held
         if self._batch_in[place] != batch:
-            x, ends = _made(
-                self.jump, _AT_ONCE, self.event, self.sigma_max, stream(self.seed, "pairs", batch), self.device
-            )
-            self._noises[place], self._ends[place], self._batch_in[place] = x, ends, batch
+            generator = stream(self.seed, "pairs", batch)
+            made = _made(self.jump, self.at_once, self.event, self.sigma_max, generator, self.device)
+            self._noises[place], self._ends[place] = made
+            self._batch_in[place] = batch
 
 
 def make_pairs(
@@ -119,6 +122,7 @@ def make_pairs(
     folder: str | Path,
     *,
     seed: int = 0,
+    at_once: int = _AT_ONCE,
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -131,6 +135,7 @@ def make_pairs(
         count: number of pairs.
         folder: where they are kept; its name must be unique to the teacher, σ_N and the seed.
         seed: of the noises.
+        at_once: how many noises the jump is asked with.
         device: where the jump is asked.
         progress: whether a progress bar is drawn on stderr.
 
@@ -148,8 +153,8 @@ def make_pairs(
             ArrayWriter(building / "ends.npy") as ends,
             tqdm(total=count, desc="pairs", unit="pair", disable=not progress) as bar,
         ):
-            for start in range(0, count, _AT_ONCE):
-                rows = min(_AT_ONCE, count - start)
+            for start in range(0, count, at_once):
+                rows = min(at_once, count - start)
                 x, ended = _made(jump, rows, event, sigma_max, generator, device)
                 noises.append(x.numpy())
                 ends.append(ended.numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,10 @@ from .pairs import FixedPairs, FreshPairs, Pairs, make_pairs
 from .progressive import Progressive
 
 __all__ = ["stages"]
+
+_SMALL = 2048
+_MANY, _SOME, _FEW = 2048, 512, 32
+"""Noises that a teacher is asked with at once: of events up to `_SMALL` numbers; else at most, and at least."""
 
 
 def stages(
@@ -102,7 +107,9 @@ def _pairs(
     """Of the exact flow where the teacher is the optimum, else of the solver's on the grid."""
     options = config.experiment.optimisation
     jump = FlowMap(teacher) if isinstance(teacher, OptimalDenoiser) else FlowMap(teacher, sigmas, config.solver)
-    where = {"seed": options.seed, "device": device}
+    # The exact flow is cheaper by the row the more rows there are; a network has room for a batch of its training.
+    few = isinstance(teacher, OptimalDenoiser) and math.prod(data.event) <= _SMALL
+    where = {"seed": options.seed, "device": device, "at_once": _MANY if few else min(_SOME, max(options.batch, _FEW))}
     if not config.pairs:
         return FreshPairs(jump, data.event, options.sigma_max, uses=config.uses, **where)
     return FixedPairs(

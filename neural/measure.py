@@ -18,6 +18,10 @@ number of values of a point and ‖·‖ the norm over all of them:
     pearson_square        the same of its square                            (Kamb, Ganguli 2024)
     cosine                E ⟨F, D⟩/(‖F‖ ‖D‖)
 
+Intervals are those of `neural.intervals` over the draws; those of the gap are widened by what rounding may have done
+to F − D, so that they hold 0 where the two agree as far as can be told. Draws come from the streams "evaluation" and
+"evaluation-noises" of the seed, of which no training takes a number.
+
 The last five as published; r_square and pearson are nan for events of one value. `neural.agreement` has the
 coefficients of all draws together instead.
 """
@@ -25,38 +29,31 @@ coefficients of all draws together instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from optimal import OptimalDenoiser, karras, trajectory
+from optimal import OptimalDenoiser
 from optimal.border import Border, seeking_refining_border
 from optimal.denoiser import Denoiser
-from optimal.draws import Data, draw_indexed
 from optimal.query import Levels, level_list
 from optimal.randomness import stream
 
 from .intervals import Interval, mean_interval, median_interval, ratio_interval, require_level
-from .measures import evaluate, save_table
+from .measures import save_table
+from .places import On, along, around, default_sigmas, is_data, labelled, range_of, require_range, source_of
 from .sampled import samplers
 
 __all__ = ["Measured", "default_sigmas", "measure", "samplers"]
 
-On = Data | Literal["trajectory"] | None
-
-_BELOW, _ABOVE = 64.0, 32.0
-_LEVELS = 12
-_STEPS = 32
-_SAME = 2.0**-20
 _ONE = 1 + 1e-4
 """A share of one, and what float32 may add to it: the mean itself in float32 has up to 1 + 3e-7."""
-_TOP = 160.0
-"""First level of a trajectory over the data's standard deviation, where the network names none: EDM's 80 for 0.5."""
+_ROUNDING = 1e-5
+"""Relative error that D is held to where no bound says better; float32 answers of a network are nearer to theirs."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +135,9 @@ def measure(
     Args:
         model: F, any denoiser; a `Model` says its range, its name and its labels.
         D: the optimum of the data: of the class, where the network is asked for one.
-        on: where x is: None, at x0 + σ ε with x0 from the data of D; points (B, *event) or a `Dataset` for x0 that are
-            none of the data (held-out); "trajectory", on the network's own flow, dx/dσ = (x − F)/σ from noise, in Heun
-            steps.
+        on: where x is: None, at x0 + σ ε with x0 from the data of D, or from some of them, (K,) int64 places in the
+            data; points (B, *event) or a `Dataset` for x0 that are none of the data (held-out); "trajectory", on the
+            network's own flow, dx/dσ = (x − F)/σ from noise, in Heun steps.
         sigmas: (S,) noise levels; `default_sigmas` unless given.
         draws: pairs (x0, ε), or noises.
         seed: of the draws.
@@ -161,16 +158,16 @@ def measure(
     border = None
     if sigmas is None:
         border = seeking_refining_border(D, generator=stream(seed, "evaluation", 1), progress=progress)
-        sigmas = default_sigmas(D, border.sigma, _range(model))
+        sigmas = default_sigmas(D, border.sigma, range_of(model))
     levels = level_list(sigmas)
-    _require_range(levels, _range(model))
-    where = "trajectory" if isinstance(on, str) else "data" if on is None or on is D.data else "held-out"
+    require_range(levels, range_of(model))
     if isinstance(on, str):
         if on != "trajectory":
             raise ValueError(f'on must be None, points or "trajectory", got {on!r}')
-        places = _along(_labelled(model, labels, draws), D, levels, draws, seed)
+        where, places = on, along(labelled(model, labels, draws), D, levels, draws, seed)
     else:
-        places = _around(model, D, on if where == "held-out" else None, levels, draws, seed, labels)
+        where = "data" if is_data(D, on) else "held-out"
+        places = around(model, D, source_of(D, on, where), where, levels, draws, seed, labels)
     found: dict[float, dict[str, Interval]] = {}
     bar = tqdm(places, total=len(levels), desc="measure", unit="level", leave=False, disable=not progress)
     for sigma, x, answer, x0 in bar:
@@ -185,98 +182,6 @@ def measure(
 _PARTS = ("value", "low", "high")
 
 
-def default_sigmas(D: OptimalDenoiser, border: float, within: tuple[float, float] = (0.0, math.inf)) -> Tensor:
-    """Twelve levels, even in log σ on either side of the border, itself among them: six octaves down, five up.
-
-    Args:
-        D: the optimum of the data.
-        border: of the data; the data's standard deviation stands in where it is 0 or infinite.
-        within: the network's range: the levels then lie in what they share, and in the range where they share nothing.
-    """
-    centre = border if 0 < border < math.inf else D.standard_deviation or 1.0
-    low, high = max(centre / _BELOW, within[0]), min(centre * _ABOVE, within[1])
-    if not low < high:
-        low, high = max(within[0], within[1] / 2048), min(within[1], max(within[0], 1e-3) * 2048)
-    if not low < centre < high:
-        return torch.logspace(math.log10(low), math.log10(high), _LEVELS, dtype=torch.float64).clamp(low, high)
-    below = torch.logspace(math.log10(low), math.log10(centre), _LEVELS // 2 + 1, dtype=torch.float64)
-    above = torch.logspace(math.log10(centre), math.log10(high), _LEVELS // 2, dtype=torch.float64)
-    return torch.cat([below, above[1:]]).clamp(low, high)
-
-
-Place = tuple[float, Tensor, Tensor, Tensor | None]
-"""σ, x, F(x, σ) and x0."""
-
-
-def _around(
-    model: Denoiser, D: OptimalDenoiser, on: Data | None, levels: Tensor, draws: int, seed: int, labels: Any
-) -> Iterator[Place]:
-    index, x0, eps = draw_indexed(D, on, draws, stream(seed, "evaluation"))
-    size = len(D) if on is None else len(on)
-    _require_apart(D, on, index, x0)
-    asked = _labelled(model, labels, size, index)
-    for sigma in levels.tolist():
-        x = x0 + sigma * eps
-        yield sigma, x, evaluate(asked, x, sigma), x0
-
-
-def _along(model: Denoiser, D: OptimalDenoiser, levels: Tensor, draws: int, seed: int) -> Iterator[Place]:
-    high = _range(model)[1]
-    top = high if math.isfinite(high) else max(_TOP * (D.standard_deviation or 1.0), float(levels.max()))
-    bottom = float(levels.min())
-    own = karras(_STEPS, sigma_min=min(bottom, 0.99 * top), sigma_max=top)[:-1]
-    grid = torch.cat([own, levels]).unique().flip(0)
-    wanted = set(levels.tolist())
-    unit = torch.randn((draws, *D.event), generator=stream(seed, "evaluation-noises"), dtype=torch.float32)
-    for state in trajectory(model, top * unit.to(D.points.device), torch.cat([grid, grid.new_zeros(1)])):
-        if state.sigma in wanted:
-            yield state.sigma, state.x, state.denoised, None
-        if state.sigma <= bottom:
-            return
-
-
-def _labelled(model: Denoiser, labels: Any, size: int, index: Tensor | None = None) -> Denoiser:
-    """The model given its labels, one a row: those at `index` of `size` points."""
-    if labels is None:
-        return model
-    given = getattr(model, "given", None)
-    if given is None:
-        raise ValueError(f"labels are for a Model, and {type(model).__name__} takes none: neural.open_model makes one")
-    values = torch.as_tensor(labels)
-    if values.ndim == 0:
-        return given(values)
-    if len(values) != size:
-        raise ValueError(f"labels must be one for all, or one a point, {size} of them, got {len(values)}")
-    return given(values if index is None else values[index.to(values.device)])
-
-
-def _require_apart(D: OptimalDenoiser, on: Data | None, index: Tensor, x0: Tensor) -> None:
-    """Raise ValueError if held-out points that were drawn are data points."""
-    if on is None:
-        return
-    # float32 rounds what is the same image by less, and no two images of 8 bits are so close.
-    same = (x0 - D.take(D.nearest(x0)).to(x0)).abs().flatten(1).amax(1) <= _SAME * x0.abs().flatten(1).amax(1)
-    if same.any():
-        first = int(index[same.cpu()].min())
-        count = len(index[same.cpu()].unique())
-        raise ValueError(
-            f"held-out points must be none of the data: of those drawn, {count} are, such as number {first}"
-        )
-
-
-def _range(model: Denoiser) -> tuple[float, float]:
-    return float(getattr(model, "sigma_min", 0.0)), float(getattr(model, "sigma_max", math.inf))
-
-
-def _require_range(levels: Tensor, within: tuple[float, float]) -> None:
-    low, high = within
-    outside = (levels < low * (1 - 1e-6)) | (levels > high * (1 + 1e-6))
-    if outside.any():
-        raise ValueError(
-            f"sigmas must lie within the network's range, {low:g} to {high:g}, got {float(levels[outside][0]):g}"
-        )
-
-
 def _columns(
     D: OptimalDenoiser, x: Tensor, sigma: float, answer: Tensor, x0: Tensor | None, level: float
 ) -> dict[str, Interval]:
@@ -286,15 +191,17 @@ def _columns(
     gap = (f - d).square().sum(1)
     nothing = torch.full_like(gap, torch.nan)
     excess = nothing if x0 is None else 2 * ((f - d) * (d - x0.double().flatten(1))).sum(1) + gap
+    bound = torch.where(post.error_bound.isfinite(), post.error_bound, 0.0).double().clamp_min(_ROUNDING)
+    blur = (bound * torch.maximum(d.norm(dim=1), f.norm(dim=1))).square().mean().sqrt()
     spread = (d - D.mean.flatten()).square().sum(1)
     about_f, about_d = f - f.mean(1, keepdim=True), d - d.mean(1, keepdim=True)
     several = dim > 1
     correlation = torch.nn.functional.cosine_similarity(about_f, about_d) if several else nothing
-    gaps = mean_interval(gap, level).within(0)
+    gaps = _blurred(mean_interval(gap, level), blur)
     return {
         "gap": gaps,
         "gap_per_value": gaps.scaled(1 / dim),
-        "gap_share": ratio_interval(gap, spread, level).within(0),
+        "gap_share": _blurred(ratio_interval(gap, spread, level), blur / spread.mean().sqrt()),
         "gap_over_sigma_square": gaps.scaled(sigma**-2),
         "excess_risk": mean_interval(excess, level),
         "mmse": mean_interval(post.variance.double(), level).within(0),
@@ -304,3 +211,9 @@ def _columns(
         "pearson_square": median_interval(correlation.square(), level),
         "cosine": mean_interval(torch.nn.functional.cosine_similarity(f, d), level).within(-1, 1),
     }
+
+
+def _blurred(gap: Interval, blur: Tensor) -> Interval:
+    """The interval of E‖F − D‖² where F − D is known to within errors of root mean square `blur` (Minkowski)."""
+    low = (gap.low.clamp_min(0).sqrt() - blur).clamp_min(0).square()
+    return Interval(gap.value, low, (gap.high.sqrt() + blur).square())

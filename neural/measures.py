@@ -36,6 +36,7 @@ from optimal.query import Levels, level_list
 from optimal.schedule import grid
 from optimal.storage import replacing
 
+from .model import Model
 from .sampled import MEMORISED, coverage_interval, sample_from
 from .transport import transport
 
@@ -51,6 +52,8 @@ __all__ = [
 ]
 
 _AT_ONCE = 4096
+_VALUES = 2**22
+"""Values of x that a denoiser is asked for at once: 341 images of 64x64 in colour."""
 
 
 @dataclass(frozen=True)
@@ -245,12 +248,15 @@ def wasserstein(x: Tensor, D: OptimalDenoiser, *, projections: int = 256) -> flo
 
 
 def evaluate(F: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
-    """F(x, sigma) without gradients, a few thousand rows at a time."""
+    """F(x, sigma) without gradients; what does not know its own batch is asked a few thousand rows of points at a time,
+    fewer of images."""
     levels = torch.as_tensor(sigma, dtype=torch.float64)
+    knows = isinstance(F, Model | OptimalDenoiser)
+    size = max(1, len(x)) if knows else max(1, min(_AT_ONCE, _VALUES // max(x[:1].numel(), 1)))
     with torch.no_grad():
         parts = [
-            F(x[start : start + _AT_ONCE], levels if levels.ndim == 0 else levels[start : start + _AT_ONCE])
-            for start in range(0, len(x), _AT_ONCE)
+            F(x[start : start + size], levels if levels.ndim == 0 else levels[start : start + size])
+            for start in range(0, len(x), size)
         ]
     out = torch.cat(parts) if parts else x.clone()
     if out.shape != x.shape:
@@ -259,7 +265,7 @@ def evaluate(F: Denoiser, x: Tensor, sigma: float | Tensor) -> Tensor:
 
 
 def save_table(rows: Sequence[Mapping[str, Any]], path: str | Path, about: Mapping[str, Any]) -> None:
-    """Write path.csv, and path.json with what it is about.
+    """Write path.csv, and path.json with what it is about; in the latter, what is no finite number is null.
 
     Raises:
         ValueError: the folder cannot be written.
@@ -272,9 +278,15 @@ def save_table(rows: Sequence[Mapping[str, Any]], path: str | Path, about: Mappi
             writer.writeheader()
             writer.writerows(rows)
         with replacing(path.with_name(f"{path.name}.json")) as temporary:
-            temporary.write_text(json.dumps(dict(about) | {"rows": list(rows)}, indent=2) + "\n")
+            finite = [{name: _finite(value) for name, value in row.items()} for row in rows]
+            temporary.write_text(json.dumps(dict(about) | {"rows": finite}, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise ValueError(f"the table could not be written to {path}: {error.strerror or error}") from error
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no nan and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _pearson(a: Tensor, b: Tensor) -> Tensor:

@@ -252,7 +252,8 @@ def _method(name: str, method: Method, seed: int) -> tuple[Denoiser, dict[str, A
 
 def _pairs(name: str, pairs: tuple[Any, Any], D: OptimalDenoiser, first: float, n: int) -> tuple[Tensor, Tensor]:
     """The first n pairs, checked."""
-    start, ends = (torch.as_tensor(np.array(part[:n])).float().to(D.points.device) for part in pairs)
+    some = (part[:n] if isinstance(part, Tensor) else torch.from_numpy(np.array(part[:n])) for part in pairs)
+    start, ends = (part.float().to(D.points.device) for part in some)
     if start.shape != ends.shape or tuple(start.shape[1:]) != D.event or len(start) == 0:
         raise ValueError(
             f"the pairs of {name} must be one or more noises and as many ends of shape {D.event}, got "

@@ -60,7 +60,7 @@ def test_a_student_of_its_pairs_alone_is_seen() -> None:
     for seed in (0, 1):
         row, other = samplers(methods, DIGITS, n=32, seed=seed, pairs={"student": (noises.numpy(), ends.numpy())})
         assert row["same_pairs"] == 1
-        assert row["same_pairs_low"] == pytest.approx(0.025 ** (1 / 40))
+        assert row["same_pairs_low"] == pytest.approx(0.025 ** (1 / 32))
         assert row["same_high"] < 0.2
         assert row["distance_pairs"] == 0
         assert math.isnan(other["same_pairs"])
@@ -80,14 +80,14 @@ def test_what_diverges_is_no_copy_of_anything() -> None:
 
 def test_bad_input() -> None:
     methods = {"optimum": (DELTAS, {"sigmas": karras(4)})}
-    noises = 80 * torch.ones(8, 1)
+    noises = 80 * torch.ones(800, 1)
     for pairs, words in (
         ({"other": (noises, noises)}, "pairs must be of one of optimum, got 'other'"),
         ({"optimum": (noises / 4, noises)}, "the pairs of optimum start at σ = 20, its first noise level is 80"),
         ({"optimum": (noises, noises[:4])}, "noises and as many ends of shape"),
     ):
         with pytest.raises(ValueError, match=words):
-            samplers(methods, DELTAS, n=8, pairs=pairs)
+            samplers(methods, DELTAS, n=800, pairs=pairs)
     with pytest.raises(ValueError, match="n must be at least 1, got 0"):
         samplers(methods, DELTAS, n=0)
     with pytest.raises(ValueError, match="must name its noise levels, sigmas="):

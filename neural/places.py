@@ -1,0 +1,174 @@
+"""Where a network is measured: at noisy points of the data, of others, or on its own way from noise.
+
+Each of `around` and `along` yields, level by level, x, the network's answer there, and the clean point if there is one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from optimal import Dataset, OptimalDenoiser, karras, trajectory
+from optimal.denoiser import Denoiser
+from optimal.draws import Data, draw_indexed
+from optimal.randomness import stream
+
+from .measures import evaluate
+
+__all__ = [
+    "On",
+    "Place",
+    "along",
+    "around",
+    "default_sigmas",
+    "is_data",
+    "labelled",
+    "range_of",
+    "require_range",
+    "source_of",
+]
+
+On = Data | Literal["trajectory"] | None
+"""Tensors of whole numbers, (K,), are places in the data."""
+
+_BELOW, _ABOVE = 64.0, 32.0
+_LEVELS = 12
+_STEPS = 32
+_APART = 1e-3
+"""How far, in ln σ, a grid's own levels keep from those that are asked for."""
+_TOP = 160.0
+"""First level of a trajectory over the data's standard deviation, where the network names none: EDM's 80 for 0.5."""
+_SAME = 2.0**-20
+"""Relative difference below which a point is a data point: float32 rounds the same image by less, and no two images
+of 8 bits are so close."""
+
+
+def default_sigmas(D: OptimalDenoiser, border: float, within: tuple[float, float] = (0.0, math.inf)) -> Tensor:
+    """Twelve levels, even in log σ on either side of the border, itself among them: six octaves down, five up.
+
+    Args:
+        D: the optimum of the data.
+        border: of the data; the data's standard deviation stands in where it is 0 or infinite.
+        within: the network's range: the levels then lie in what they share, and in the range where they share nothing.
+    """
+    centre = border if 0 < border < math.inf else D.standard_deviation or 1.0
+    low, high = max(centre / _BELOW, within[0]), min(centre * _ABOVE, within[1])
+    if not low < high and within[0] >= high:
+        low, high = within[0], min(within[1], within[0] * _BELOW * _ABOVE)
+    elif not low < high:
+        low, high = max(within[0], within[1] / (_BELOW * _ABOVE)), within[1]
+    if not low < centre < high:
+        return torch.logspace(math.log10(low), math.log10(high), _LEVELS, dtype=torch.float64).clamp(low, high)
+    below = torch.logspace(math.log10(low), math.log10(centre), _LEVELS // 2 + 1, dtype=torch.float64)
+    above = torch.logspace(math.log10(centre), math.log10(high), _LEVELS // 2, dtype=torch.float64)
+    return torch.cat([below, above[1:]]).clamp(low, high)
+
+
+Place = tuple[float, Tensor, Tensor, Tensor | None]
+"""σ, x, F(x, σ) and x0."""
+
+
+def is_data(D: OptimalDenoiser, on: Data | None) -> bool:
+    """Whether `on` are the data of D, or places among them."""
+    if on is None or on is D.data or _are_places(on):
+        return True
+    return isinstance(on, Dataset) and isinstance(D.data, Dataset) and on.fingerprint == D.data.fingerprint
+
+
+def _are_places(on: Data | None) -> bool:
+    return isinstance(on, Tensor) and on.dtype == torch.int64 and on.ndim == 1
+
+
+def source_of(D: OptimalDenoiser, on: Data | None, where: str) -> Data | None:
+    """What x0 is drawn from, as `draw_indexed` takes it."""
+    if isinstance(on, Tensor) and _are_places(on):
+        outside = on[(on < 0) | (on >= len(D))]
+        if len(on) == 0 or len(outside):
+            got = f"got {int(outside[0])}" if len(outside) else "got none"
+            raise ValueError(f"places in the data must lie in 0 to {len(D) - 1}, {got}")
+        return D.take(on)
+    return None if where == "data" else on
+
+
+def around(
+    model: Denoiser,
+    D: OptimalDenoiser,
+    source: Data | None,
+    where: str,
+    levels: Tensor,
+    draws: int,
+    seed: int,
+    labels: Any,
+) -> Iterator[Place]:
+    """At x0 + σ ε, the same draws at every level; `source` as `source_of` gives it."""
+    index, x0, eps = draw_indexed(D, source, draws, stream(seed, "evaluation"))
+    if where == "held-out":
+        _require_apart(D, index, x0)
+    asked = labelled(model, labels, len(D) if source is None else len(source), index)
+    for sigma in levels.tolist():
+        x = x0 + sigma * eps
+        yield sigma, x, evaluate(asked, x, sigma), x0
+
+
+def along(model: Denoiser, D: OptimalDenoiser, levels: Tensor, draws: int, seed: int) -> Iterator[Place]:
+    """On the model's own flow from noises at its first level, in Heun steps; there is no x0."""
+    high, top = range_of(model)[1], float(levels.max())
+    first = high if math.isfinite(high) else _TOP * (D.standard_deviation or 1.0)
+    bottom, first = float(levels.min()), first if top < first * (1 - _APART) else top
+    own = karras(_STEPS, sigma_min=min(bottom, first / 2), sigma_max=first)[:-1]
+    # The levels asked for stand in for those of the grid that are next to them.
+    own = own[((own[:, None] / levels).log().abs() > _APART).all(1)]
+    grid = torch.cat([own, levels]).unique().flip(0)
+    wanted = set(levels.tolist())
+    unit = torch.randn((draws, *D.event), generator=stream(seed, "evaluation-noises"), dtype=torch.float32)
+    for state in trajectory(model, first * unit.to(D.points.device), torch.cat([grid, grid.new_zeros(1)])):
+        if state.sigma in wanted:
+            yield state.sigma, state.x, state.denoised, None
+        if state.sigma <= bottom:
+            return
+
+
+def labelled(model: Denoiser, labels: Any, size: int, index: Tensor | None = None) -> Denoiser:
+    """The model given its labels, one a row: those at `index` of `size` points."""
+    if labels is None:
+        return model
+    given = getattr(model, "given", None)
+    if given is None:
+        raise ValueError(f"labels are for a Model, and {type(model).__name__} takes none: neural.open_model makes one")
+    values = torch.as_tensor(labels)
+    # Codes of floating point have an axis of their own.
+    if values.ndim == (1 if values.is_floating_point() else 0):
+        return given(values)
+    if len(values) != size:
+        raise ValueError(f"labels must be one for all, or one a point, {size} of them, got {len(values)}")
+    return given(values if index is None else values[index.to(values.device)])
+
+
+def _require_apart(D: OptimalDenoiser, index: Tensor, x0: Tensor) -> None:
+    """Raise ValueError if held-out points that were drawn are data points."""
+    same = (x0 - D.take(D.nearest(x0)).to(x0)).abs().flatten(1).amax(1) <= _SAME * x0.abs().flatten(1).amax(1)
+    if same.any():
+        first = int(index[same.cpu()].min())
+        count = len(index[same.cpu()].unique())
+        raise ValueError(
+            f"held-out points must be none of the data: of those drawn, {count} are, such as number {first}"
+        )
+
+
+def range_of(model: Denoiser) -> tuple[float, float]:
+    """The model's first and last noise level, as far as it says."""
+    return float(getattr(model, "sigma_min", 0.0)), float(getattr(model, "sigma_max", math.inf))
+
+
+def require_range(levels: Tensor, within: tuple[float, float]) -> None:
+    """Raise ValueError unless all levels lie within the network's range."""
+    low, high = within
+    outside = (levels < low * (1 - 1e-6)) | (levels > high * (1 + 1e-6))
+    if outside.any():
+        raise ValueError(
+            f"sigmas must lie within the network's range, {low:g} to {high:g}, got {float(levels[outside][0]):g}"
+        )

@@ -86,7 +86,7 @@ def test_rows_and_files(tmp_path: Path) -> None:
     for row in rows:
         assert row["gap_low"] < row["gap"] < row["gap_high"]
         assert row["on"] == "data"
-    assert "worse than the mean of the data (share above 1) at σ = 0.5, 20" in found.sentence()
+    assert "worse than the mean of the data (share above 1) at σ = 0.5 and 20" in found.sentence()
     found.save(tmp_path / "table")
     saved = json.loads((tmp_path / "table.json").read_text(), parse_constant=lambda word: pytest.fail(word))
     assert saved["sentence"] == found.sentence()

@@ -22,6 +22,7 @@ from optimal.denoiser import Denoiser
 from optimal.randomness import RowNoise, stream
 from optimal.samplers import solver_of
 
+from .convention import question
 from .measure import Measured, default_sigmas, measure
 from .model import Model
 from .named import OPTIMUM, as_meant, own_pairs, takes
@@ -199,6 +200,7 @@ def compared(
     low, high = _range(models, plan.sigma_min, plan.sigma_max)
     grids = {n: karras(n, sigma_min=low, sigma_max=high) for n in plan.steps}
     D = OptimalDenoiser(data)
+    question(models, D, say, seed=plan.seed)
     announce(planned(models, D, plan, places), say)
     border, sigmas = None, plan.sigmas
     if sigmas is None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from optimal.randomness import stream
 from .adapters import Adapted, from_ddpm, from_edm, from_edm_raw, from_flow, from_prediction
 from .model import Model, open_model
 
-__all__ = ["conventions", "sanity"]
+__all__ = ["conventions", "question", "sanity"]
 
 _BELOW, _ABOVE = 0.1, 10.0
 """The two levels over the data's standard deviation, within the network's range."""
@@ -69,6 +69,7 @@ def sanity(model: Denoiser, D: OptimalDenoiser, *, labels: Any = None, seed: int
         seed: of the 64 draws.
 
     Returns:
+        None for students and consistency functions, too, which answer with points; else
         "worse than returning x at sigma = …" or "worse than the mean of the data at sigma = …: is this the right
         convention?", with the convention that fits best among those tried.
 
@@ -84,6 +85,8 @@ def sanity(model: Denoiser, D: OptimalDenoiser, *, labels: Any = None, seed: int
         'worse than returning x'
     """
     asked = model if isinstance(model, Model) else open_model(model)
+    if asked.meant is not None or getattr(asked.denoiser, "jumps", False):
+        return None
     asked.require_event(D.event, "the data")
     index, x0, eps = draw_indexed(D, None, _DRAWS, stream(seed, "queries"))
     asked = asked if labels is None else asked.given(_of_rows(labels, len(D), index))
@@ -100,6 +103,14 @@ def sanity(model: Denoiser, D: OptimalDenoiser, *, labels: Any = None, seed: int
     if risks.get(best, math.inf) <= _WORSE:
         return f"{line} {best} fits best of {len(risks)} others that were tried"
     return f"{line} none of {len(risks)} others that were tried fits"
+
+
+def question(models: Sequence[Model], D: OptimalDenoiser, say: Callable[[str], object], *, seed: int = 0) -> None:
+    """Say the `sanity` line of each model that has one, as a warning."""
+    for model in models:
+        line = sanity(model, D, seed=seed)
+        if line is not None:
+            say(f"warning: {model.name} is {line}")
 
 
 def _of_rows(labels: Any, size: int, index: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def source_of(source: Any, clip: Given = None, event: tuple[int, ...] | None = N
         denoiser = from_diffusers(source.removeprefix(DIFFUSERS), clip=clip, event=event)
         return Source(source, denoiser, denoiser.event, denoiser.sigma_min, denoiser.sigma_max)
     if isinstance(source, str | Path):
-        return _run(Path(source))
+        return _run(Path(source).expanduser())
     name = getattr(source, "name", None) or getattr(source, "__name__", None) or type(source).__name__
     return Source(str(name), **_known(source), read=False)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +18,11 @@ from neural import (
     from_edm_raw,
     from_flow,
     from_prediction,
+    from_unet,
     open_model,
     sanity,
 )
+from neural.__main__ import main
 from optimal import OptimalDenoiser, load
 
 KEPT = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
@@ -143,3 +147,26 @@ def test_labels_go_with_the_points() -> None:
         sanity(model, D, labels=[1, 2, 3])
     with pytest.raises(ValueError, match=r"is made for points of shape \(3,\), the data has \(1, 8, 8\)"):
         sanity(open_model(nearly, event=(3,)), D)
+
+
+def test_students_answer_with_points() -> None:
+    """A jump to a data point is farther from x0 than the mean is, and right."""
+    from diffusers import LCMScheduler
+
+    jump = open_model(lambda x, sigma: D.take(D.nearest(x)))
+    line = sanity(jump, D)
+    assert line is not None
+    assert line.startswith("worse than the mean of the data at sigma")
+    assert sanity(dataclasses.replace(jump, meant=lambda steps, seed: {}), D) is None
+    assert sanity(from_unet(Steps(), LCMScheduler()), D) is None
+
+
+def test_the_command_line_asks_before_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "asked_wrongly.py").write_text("def make():\n    return lambda x, sigma: 3 + 0 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    words = "compare python:asked_wrongly.make --dataset two-points --sigmas 0.5 --draws 8 -n 4 --steps 1 --out"
+    assert main([*words.split(), str(tmp_path / "found")]) == 0
+    said = capsys.readouterr().err
+    assert "warning: python:asked_wrongly.make is worse than returning x at sigma = 0.1 and than" in said

@@ -25,10 +25,12 @@ class Adapted(ABC):
         sigma_min, sigma_max: noise levels that it can be asked at; 0 and inf where nothing limits them.
         event: the shape of its points, None where it does not say so; x of another one is refused.
         clip: what is done to x0_hat.
+        jumps: whether it is a consistency function, which answers with a point where the flow ends, not with a mean.
     """
 
     sigma_min: float = 0.0
     sigma_max: float = math.inf
+    jumps: bool = False
 
     def __init__(self, asked: Asked, clip: Clip | None = None):
         self.asked, self.clip, self.event = asked, clip, asked.event

@@ -44,7 +44,7 @@ def from_diffusers(
             shape, a network of another class, a pipeline that works on latents, or a scheduler or prediction type that
             `from_unet` does not know.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     weights = folder / "unet" if (folder / "unet").is_dir() else folder
     schedule = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
     _require_pixels(folder)

@@ -94,7 +94,7 @@ class Tabulated(Adapted):
     ):
         # Consistency models cut x0_hat before they mix it with x_t.
         super().__init__(asked, clip_of(clip) if boundary is None else None)
-        self._before = clip_of(clip)
+        self._before, self.jumps = clip_of(clip), boundary is not None
         self._table, self._kind, self._whole, self._boundary = table, kind, whole_steps, boundary
         self.sigma_min, self.sigma_max = (float(level) for level in np.exp(table[[0, -1]]))
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optimal import Dataset
+from optimal import Dataset, OptimalDenoiser
 from optimal.cli import announce
 from optimal.cli.estimate import Say
 from optimal.storage import replacing
 
+from ..convention import question
 from ..measures import save_table
 from ..named import of_label, opened
 from .audited import sheet
@@ -63,6 +64,7 @@ def reported(
         raise ValueError(f"held-out points must have the shape of the data, {training.event}, got {held_out.event}")
     if held_out is not None and label is not None:
         held_out = of_label(held_out, label)
+    question(networks, OptimalDenoiser(training), say, seed=seed)
     found = study(
         networks,
         training,

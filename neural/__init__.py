@@ -20,12 +20,10 @@ from .adapters import from_times as from_times
 from .adapters import from_unet as from_unet
 from .cache import cached as cached
 from .cache import is_cached as is_cached
-from .config import PRESETS as PRESETS
 from .config import Distillation as Distillation
 from .config import Experiment as Experiment
 from .config import Network as Network
 from .config import Optimisation as Optimisation
-from .config import student_of as student_of
 from .convention import sanity as sanity
 from .measures import Agreement as Agreement
 from .measures import agreement as agreement
@@ -36,6 +34,8 @@ from .model import open_model as open_model
 from .networks import MLP as MLP
 from .networks import UNet as UNet
 from .precondition import Preconditioned as Preconditioned
+from .presets import PRESETS as PRESETS
+from .presets import student_of as student_of
 from .run import distil as distil
 from .run import fit as fit
 from .saved import load_model as load_model

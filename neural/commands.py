@@ -17,7 +17,8 @@ import tyro
 from optimal.cli import options, parsed
 
 from .answers import Place
-from .config import PRESETS, TECHNIQUES, Distillation, Experiment, student_of
+from .config import TECHNIQUES, Distillation, Experiment
+from .presets import PRESETS, student_of
 
 __all__ = ["COMMANDS", "Audit", "Compare", "Distill", "Preset", "Report", "Sample", "Train", "command_of"]
 

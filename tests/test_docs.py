@@ -59,7 +59,7 @@ def test_every_public_name_has_an_entry(entries: set[str]) -> None:
     for door, name in DOORS:
         value = getattr(importlib.import_module(door), name)
         module = getattr(value, "__module__", door)
-        places = {f"{place}.{name}" for place in (module, module.rpartition(".")[0], f"{door}.config")}
+        places = {f"{place}.{name}" for place in (module, module.rpartition(".")[0], f"{door}.presets")}
         assert places & entries, f"{door}.{name}"
 
 

@@ -20,7 +20,8 @@ from problems import small_unet
 
 from neural.__main__ import main
 from neural.commands import Distill, Preset, Train, command_of
-from neural.config import PRESETS, Network, student_of, to_json
+from neural.config import Network, to_json
+from neural.presets import PRESETS, student_of
 from optimal import load
 
 

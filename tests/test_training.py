@@ -311,6 +311,14 @@ def test_a_checkpoint_of_an_older_version_is_refused(tmp_path: Path, monkeypatch
         assert cache_path(SMALL, data) != kept
     with pytest.raises(ValueError, match="made by another version of this program: train again"):
         load_model(tmp_path)
+    # Of the last version the network is what it was, and its random numbers are not gone on with.
+    with monkeypatch.context() as patch:
+        patch.setattr("neural.checkpoint.FORMAT", "3")
+        older = new_training(SMALL, data)[0]
+        older.save(tmp_path / "older")
+    assert torch.equal(weights(load_model(tmp_path / "older")[0]), weights(older.denoiser))
+    with pytest.raises(ValueError, match="its network can be used, but not trained on"):
+        fit(SMALL, data, tmp_path / "older", resume=True)
     with pytest.raises(ValueError, match="made by another version"):
         fit(SMALL, data, tmp_path, resume=True)
 

@@ -311,6 +311,23 @@ def test_changed_data_are_noticed(tmp_path: Path) -> None:
             D(torch.zeros(1, 20), 1.0)
 
 
+@pytest.mark.parametrize("kind", ["array", "numpy()", ".data", "float16"])
+def test_one_value_that_is_changed_behind_the_count_of_writes_is_noticed(kind: str) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (9001, 2001), dtype=np.uint8)
+    given = array if kind == "array" else torch.from_numpy(array)
+    if kind == "float16":
+        given = torch.from_numpy(array).half()
+    D = OptimalDenoiser(given)
+    x = torch.zeros(1, 2001)
+    D.nearest(x)
+    if isinstance(given, torch.Tensor):
+        (given.data if kind == ".data" else given.numpy())[1, 7] += 1
+    else:
+        given[1, 7] += 1
+    with pytest.raises(ValueError, match="the data were changed after the denoiser was made"):
+        D.nearest(x)
+
+
 def test_masks_are_refused() -> None:
     with pytest.raises(ValueError, match="data must not be a masked array"):
         OptimalDenoiser(np.ma.masked_array(np.ones((3, 2)), mask=np.eye(3, 2)))

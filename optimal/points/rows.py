@@ -1,7 +1,10 @@
 """The rows of the data where they live: in memory, in a file larger than memory, on a device.
 
-A small array is copied. A large one is used where it is; that it has not been written to since is checked by
-PyTorch's own count of writes, for tensors, and by some of its rows, for all (`Rows.check`). A read-only memory map
+A small array is copied. A large one is used where it is; that it has not been written to since is checked at every call
+(`Rows.check`): by PyTorch's own count of writes, for tensors; by the sum of all its words of 8 bytes modulo 2⁶⁴, where
+it is contiguous in memory (0.6 ms of processor time for 24 MB, beside 24 ms and more for a call); and by some of its
+rows, which are all there is for memory maps, for what is not contiguous and on other devices. What leaves the sum as it
+is, as an exchange of rows, is noticed by those rows only. A read-only memory map
 larger than the budget is streamed: the kernel reads the next block while this one is used, and used blocks are given
 back, so that they do not count as this process's memory.
 """
@@ -101,7 +104,7 @@ class Rows:
         return self._file is not None
 
     def check(self) -> None:
-        """Raise ValueError if a large array is no longer what it was: noticed by some of its rows."""
+        """Raise ValueError if a large array is no longer what it was, as far as that is noticed: see the module."""
         if self._array is None:
             return
         written = self._version is not None and _writes(self._tensor) != self._version
@@ -111,14 +114,18 @@ class Rows:
             )
 
     def _look(self) -> bytes:
-        """A digest of rows spread over an array that is not our own."""
+        """A digest of rows spread over an array that is not our own, and of the sum of its words."""
         if self._array is None:
             return b""
         row_bytes = max(1, self.dim * self._tensor.element_size())
         count = min(self.size, _LOOK, max(2, _LOOK_BYTES // row_bytes))
         index = torch.arange(count, dtype=torch.int64, device=self.device) * (self.size - 1) // max(count - 1, 1)
         rows = self._tensor.index_select(0, index).cpu().contiguous()
-        return hashlib.blake2b(rows.view(-1).view(torch.uint8).numpy().data, digest_size=16).digest()
+        digest = hashlib.blake2b(rows.view(-1).view(torch.uint8).numpy().data, digest_size=16)
+        if self.device.type == "cpu" and self._tensor.is_contiguous() and not isinstance(self._array, np.memmap):
+            raw = self._tensor.view(-1).view(torch.uint8).numpy()
+            digest.update(raw[: len(raw) // 8 * 8].view(np.int64).sum().tobytes())
+        return digest.digest()
 
     @contextlib.contextmanager
     def opened(self, where: slice | Tensor) -> Iterator[Tensor]:

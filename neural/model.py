@@ -28,7 +28,7 @@ from .adapters import Adapted
 from .adapters.asked import derivatives_wanted
 from .adapters.clipping import Clip, Given, clip_of
 from .devices import device_of
-from .sources import Source, module_of, source_of
+from .sources import Source, module_of, source_of, takes_named
 
 __all__ = ["Model", "batch_of", "open_model"]
 
@@ -97,11 +97,19 @@ class Model:
         Args:
             labels: () or (B,) whole numbers, or floating-point codes (K,) or (B, K).
             **arguments: of the network, at every call.
+
+        Raises:
+            ValueError: labels that are no numbers, or a network that takes none.
         """
         theirs = getattr(self.denoiser, "given", None)
         if labels is not None and theirs is not None:
             return dataclasses.replace(self, denoiser=theirs(labels), arguments=self.arguments | arguments)
-        held = None if labels is None else torch.as_tensor(labels, device=torch.device("cpu"))
+        try:
+            held = None if labels is None else torch.as_tensor(labels, device=torch.device("cpu"))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"labels must be numbers, got {str(labels)[:60]!r}") from error
+        if held is not None and not takes_named(self.denoiser, "class_labels"):
+            raise ValueError(f"{self.name} takes no class_labels, and labels are given")
         return dataclasses.replace(self, labels=held, arguments=self.arguments | arguments)
 
     def sampling(self, steps: int | None = None, *, seed: int = 0) -> dict[str, Any]:
@@ -149,7 +157,13 @@ class Model:
     def _part(self, x: Tensor, values: Tensor, given: dict[str, Any], rows: slice) -> Tensor:
         own = {name: self._placed(value, len(x), rows) for name, value in given.items()}
         part = x[rows].to(self.device)
-        out = self.denoiser(part, values[rows].to(self.device), **own)
+        try:
+            out = self.denoiser(part, values[rows].to(self.device), **own)
+        except (RuntimeError, TypeError, AssertionError, IndexError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(f"{self.name} failed on points of shape {tuple(x.shape[1:])}: {reason}") from error
+        if not isinstance(out, Tensor):
+            raise ValueError(f"{self.name} must return a tensor like x, got {type(out).__name__}")
         if out.shape != part.shape:
             raise ValueError(f"{self.name} must return the shape of x, {tuple(part.shape)}, got {tuple(out.shape)}")
         return (out if self.clip is None else self.clip(out)).to(x)

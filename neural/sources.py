@@ -21,7 +21,7 @@ from .config import experiment_of
 from .foreign import understood
 from .saved import is_distillation, load_model, model_path, student_at, student_steps
 
-__all__ = ["Source", "module_of", "source_of"]
+__all__ = ["Source", "module_of", "source_of", "takes_named"]
 
 DIFFUSERS, PYTHON = "diffusers:", "python:"
 
@@ -65,6 +65,16 @@ def module_of(denoiser: Any) -> nn.Module | None:
     """The module that a denoiser asks."""
     network = denoiser.asked.network if isinstance(denoiser, Adapted) else denoiser
     return network if isinstance(network, nn.Module) else None
+
+
+def takes_named(denoiser: Any, name: str) -> bool:
+    """Whether a network can be given an argument of this name; True where its signature is not known."""
+    network = denoiser.asked.network if isinstance(denoiser, Adapted) else denoiser
+    try:
+        parameters = inspect.signature(getattr(network, "forward", network)).parameters
+    except (TypeError, ValueError):
+        return True
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _known(source: Any) -> dict[str, Any]:

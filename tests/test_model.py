@@ -52,6 +52,13 @@ def test_rows_are_asked_a_batch_at_a_time() -> None:
         (lambda m: m(torch.zeros(2, 3), [1.0, 0.01]), "sigma must lie between 0.1 and 5, the range of Net, got 0.01"),
         (lambda m: m(torch.zeros(2, 3), float("nan")), "sigma must be positive and finite"),
         (lambda m: m.given([1, 2, 3])(torch.zeros(2, 3), 1.0), "labels must be one, or one a row: 3 of them for 2"),
+        (lambda m: m.given("three"), "labels must be numbers, got 'three'"),
+        (lambda _: open_model(lambda x, sigma: x).given(3), "<lambda> takes no class_labels, and labels are given"),
+        (
+            lambda _: open_model(lambda x, sigma: x @ x)(torch.zeros(2, 3), 1.0),
+            r"<lambda> failed on points of .*\(3,\): mat1",
+        ),
+        (lambda _: open_model(lambda x, sigma: (x,))(torch.zeros(2, 3), 1.0), "must return a tensor like x, got tuple"),
         (lambda m: open_model(m, batch=0), "batch must be at least 1, got 0"),
         (lambda m: open_model(m, device="nowhere"), "device 'nowhere' is not there"),
         (lambda _: open_model(3), "a network is a folder, a function"),

@@ -5,9 +5,9 @@
     python bench/gpu.py --device cpu --quick  # every line of it at small size
 
 It needs PyTorch, NumPy and SciPy there; what else `import optimal` takes is pure Python and may come along as wheels.
-Checks stand in `bench/gpu_checks.py`, the table in `bench/gpu_table.py`. Each part has seconds of its own and says what
-it leaves out; results are written after each part, to bench/results/gpu-NAME.json, NAME the card's. The exit code is 1
-if a check fails.
+Checks stand in `bench/gpu_checks.py` and `bench/gpu_networks.py`, the table in `bench/gpu_table.py`. Each part has
+seconds of its own and says what it leaves out; results are written after each part, to bench/results/gpu-NAME.json,
+NAME the card's. The exit code is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -28,8 +28,16 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 WHEELS = HERE.parent / "build" / "gpu-wheels"
 NEEDED = ("torch", "numpy", "scipy", "tqdm", "filelock", "jaxtyping", "wadler_lindig", "platformdirs")
-SECONDS = {"agreement": 60.0, "surroundings": 60.0, "data": 30.0, "bounds": 40.0, "table": 100.0, "keops": 50.0}
-"""Of each part: 340 together. KeOps comes last, since nothing can end it while it compiles."""
+SECONDS = {
+    "agreement": 60.0,
+    "surroundings": 60.0,
+    "data": 30.0,
+    "bounds": 40.0,
+    "networks": 20.0,
+    "table": 100.0,
+    "keops": 50.0,
+}
+"""Of each part: 360 together. KeOps comes last, since nothing can end it while it compiles."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,7 +77,6 @@ def use_wheels(folder: Path) -> None:
 
 def run(device: Any, parts: list[str], out: Path, *, quick: bool) -> int:
     """Run the parts, write after each, and say whether all checks hold."""
-    import gpu_checks
     import gpu_table
 
     found: dict[str, Any] = {"machine": machine(device), "quick": quick, "parts": {}}
@@ -82,7 +89,7 @@ def run(device: Any, parts: list[str], out: Path, *, quick: bool) -> int:
         clock = whole.at_most(SECONDS[part])
         if clock.left < SECONDS[part] / 2 and not quick:
             found["parts"][part] = {"reason": f"{clock.left:.0f} of its {SECONDS[part]:.0f} seconds are left"}
-        elif part in gpu_checks.PARTS:
+        elif part in checks():
             result = checked(part, device, clock, quick=quick)
             failed += sum(not row["holds"] for row in result["checks"])
             found["parts"][part] = result
@@ -93,14 +100,22 @@ def run(device: Any, parts: list[str], out: Path, *, quick: bool) -> int:
     return 1 if failed else 0
 
 
+def checks() -> dict[str, Any]:
+    """The parts that are checks, by name."""
+    import gpu_checks
+    from gpu_networks import networks
+
+    return {**gpu_checks.PARTS, "networks": networks}
+
+
 def checked(part: str, device: Any, clock: Any, *, quick: bool) -> dict[str, Any]:
     """The checks of a part, as far as its seconds reach."""
-    from gpu_checks import PARTS, Sizes
+    from gpu_checks import Sizes
 
     rows: list[dict[str, Any]] = []
     skipped: list[str] = []
     print(f"\n{part:64} value     limit")
-    for check in PARTS[part](device, Sizes.quick() if quick else Sizes()):
+    for check in checks()[part](device, Sizes.quick() if quick else Sizes()):
         if clock.left < 0:
             skipped.append(check.name)
             continue

@@ -36,7 +36,7 @@ def results(compiled: None, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def test_every_check_holds(results: dict[str, Any]) -> None:
-    for part in gpu_checks.PARTS:
+    for part in gpu.checks():
         found = results["parts"][part]
         assert not found["left out"]
         assert len(found["checks"]) >= 8
@@ -108,4 +108,10 @@ def test_without_cuda_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bounds_hold_on_a_second_device() -> None:
     with second_device():
         for check in gpu_checks.PARTS["bounds"](DEVICE, gpu_checks.Sizes.quick()):
+            assert check.measure() <= check.limit, check.name
+
+
+def test_networks_answer_alike_on_a_second_device() -> None:
+    with second_device():
+        for check in gpu.checks()["networks"](DEVICE, gpu_checks.Sizes.quick()):
             assert check.measure() <= check.limit, check.name

@@ -303,6 +303,20 @@ def test_the_flow_ends_and_does_not_depend_on_the_batch(data: str) -> None:
     assert torch.equal(first[whole.index], whole.index)
 
 
+@pytest.mark.parametrize("dim", [1, 2])
+def test_the_flow_beside_near_copies_of_few_values(dim: int) -> None:
+    """The most calls that were found: 229 at D = 2."""
+
+    def uniform(count: int, seed: int) -> Tensor:
+        return torch.rand(count, dim, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+    point = uniform(1, 0)
+    points = torch.cat([torch.nextafter(point, torch.tensor(2.0)), point, uniform(20, 3)])
+    landing = FlowMap(OptimalDenoiser(points)).land(80 * normal(16, dim, seed=1), 80.0)
+    assert landing.nfe.max() <= 250
+    assert (landing.captured > 0).all()
+
+
 @pytest.mark.parametrize("data", ["heavy tails", *NEAR[:1], "copies", "a point at 1e+08, D = 100, float64", "constant"])
 def test_what_is_certified_is_where_the_flow_ends(data: str) -> None:
     points = DATA[data]()

@@ -51,7 +51,8 @@ _RESOLVED = 2.0**-41
 _CANCELLED = 2.0**-48
 """Of the square of the mean's size, the rounding of the variance, a difference of squares."""
 _MOST = 400
-"""Denoiser calls of a row at the default tolerance; 60 are usual, and 200 close to a border or between near copies."""
+"""Denoiser calls of a row at the default tolerance; 60 are usual, 200 close to a border,
+and 250 between near copies of one or two values (tests/test_odd_data.py)."""
 _HALVING = 8
 """More calls for each halving of σ above the size of the data: at 80 deviations it is none, at 1e40 over 1,000."""
 _SINGLE = 1e-5

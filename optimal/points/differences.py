@@ -15,7 +15,9 @@ pairwise sum, and by Cauchy–Schwarz over the n values,
 
     |computed − exact| <= γ_{⌈log2 n⌉ + 8} ‖y_r − y_j‖ (‖z‖ + ‖y_r‖ + ‖y_j‖).
 
-The norms on the right are themselves computed: the index of γ is raised by 2 for them.
+The norms on the right are themselves computed: the index of γ is raised by 2 for them. What products lose below the
+smallest normal number is not in it: n 2⁻¹⁰²² at most, in squared units of the points, so that points nearer to each
+other than about 2⁻⁵¹⁰ units, 1e-154, may count as one.
 """
 
 from __future__ import annotations
@@ -43,8 +45,9 @@ class Leads:
 
     Attributes:
         lead: (P,) float64, σ² (l_r − l_j): positive where the reference is nearer.
-        error: (P,) float64, proven bound on |lead − exact|; 0 for copies of the reference.
-        half_square: (P,) float64, ½‖y_r − y_j‖², right to γ_{⌈log2 n⌉ + 4}; 0 for copies, and for them only.
+        error: (P,) float64, proven bound on |lead − exact|, up to n 2⁻¹⁰²²; 0 for copies of the reference.
+        half_square: (P,) float64, ½‖y_r − y_j‖², right to γ_{⌈log2 n⌉ + 4}, up to n 2⁻¹⁰²²; 0 for copies, and for what
+            differs by less than about 2⁻⁵¹⁰.
     """
 
     lead: Tensor

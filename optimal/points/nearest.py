@@ -9,7 +9,8 @@ float32 products bounds every s_j from both sides, by
 whose lower bound is below the smallest upper bound can be nearest. They are bounded again by float64 products if they
 are many, or at once where float32 has not their range, and what is left is compared by differences with the best of
 them (`optimal.points.differences`): so the answer is right up to what those cannot tell apart, points whose squared
-distances differ by less than 2 γ_{log2 D + 10} ‖y_r − y_j‖ (‖z‖ + ‖y_r‖ + ‖y_j‖). Among equals it is the first.
+distances differ by less than 2 γ_{log2 D + 10} ‖y_r − y_j‖ (‖z‖ + ‖y_r‖ + ‖y_j‖), or by less than D 2⁻¹⁰²⁰ in units of
+the points. Among equals it is the first.
 
 Events of one to three values are found in a tree (Maneewongvatana and Mount 1999, as scipy has it), and compared by
 differences likewise.

@@ -91,12 +91,15 @@ def influence_interval(value: Tensor, influence: Tensor, level: float = 0.95) ->
     n = influence.shape[-1]
     if n == 1:
         return Interval(value, torch.full_like(value, -torch.inf), torch.full_like(value, torch.inf))
-    spread = influence.std(-1)
     tiny = torch.finfo(torch.float64).tiny
-    skew = (influence / spread.clamp_min(tiny).unsqueeze(-1)).pow(3).mean(-1)
+    # In units of the largest, whose square is a number.
+    unit = influence.abs().amax(-1).clamp_min(tiny)
+    moves = influence / unit.unsqueeze(-1)
+    spread = moves.std(-1)
+    skew = (moves / spread.clamp_min(tiny).unsqueeze(-1)).pow(3).mean(-1)
     quantile = float(t.ppf((1 + level) / 2, n - 1)) / math.sqrt(n)
     ends = [torch.full_like(spread, quantile), torch.full_like(spread, -quantile)]
-    low, high = (spread * torch.stack([end, _unskewed(end, skew, n)]) for end in ends)
+    low, high = (unit * spread * torch.stack([end, _unskewed(end, skew, n)]) for end in ends)
     return Interval(value, value - low.amax(0), value - high.amin(0))
 
 
@@ -131,9 +134,9 @@ def distinct_interval(index: Tensor, level: float = 0.95, *, most: float = math.
     """How many different values n draws have, (n,) int64 -> (); never more than `most`.
 
     The variance is the jackknife's, f (1 − f/n)(n − 1)/n with f the values drawn once, on average not too small. Where
-    few draws repeat others, c <= √n, their number is held to be Poisson's instead; where few values can be missed, the
-    interval is no narrower than m = Σ e^(−count), what other n draws may miss, or than 1 if m is more than the
-    probability left out on one side.
+    few draws repeat others, c <= √n, their number is held to be Poisson's instead. Where few values can be missed the
+    interval has at least the width of what other n draws may miss, Σ e^(−λ) with λ the least that Poisson's counts
+    allow, or 1.
     """
     n = len(index)
     counts = index.unique(return_counts=True)[1].double()
@@ -143,9 +146,9 @@ def distinct_interval(index: Tensor, level: float = 0.95, *, most: float = math.
         low = n - float(chi2.ppf(1 - tail, 2 * repeats + 2)) / 2
         high = n - (float(chi2.ppf(tail, 2 * repeats)) / 2 if repeats else 0.0)
     else:
-        missed = float((-counts).exp().sum())
+        least = torch.as_tensor(chi2.ppf(tail, 2 * counts.cpu().numpy())) / 2
         half = float(t.ppf(1 - tail, n - 1)) * math.sqrt(once * (1 - once / n) * (n - 1) / n)
-        half = max(half, 1.0 if missed > tail else missed)
+        half = max(half, min(1.0, float((-least).exp().sum())))
         low, high = value - half, value + half
     ends = (value, max(low, 1.0), max(value, min(high, n, most)))
     return Interval(*(torch.tensor(end, dtype=torch.float64) for end in ends))

@@ -1,0 +1,116 @@
+"""Intervals hold what they are for: skewed draws, shares of 0 and 1, few draws, draws that are all alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from neural.intervals import (
+    Interval,
+    distinct_interval,
+    mean_interval,
+    median_interval,
+    ratio_interval,
+    require_level,
+    share_interval,
+)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def uniform(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+def held(interval: Interval, value: float) -> float:
+    """In what share of the repetitions it holds the value."""
+    return float(((interval.low <= value) & (value <= interval.high)).double().mean())
+
+
+SHAPES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+    "normal": (lambda u: torch.special.ndtri(u), 0.0),
+    "exponential": (lambda u: -u.log(), 1.0),
+    "its mirror": (lambda u: u.log(), -1.0),
+    "log-normal": (lambda u: torch.special.ndtri(u).exp(), math.exp(0.5)),
+    "one in 200": (lambda u: -(200 * u).clamp_max(1).log(), 1 / 200),
+}
+
+
+@pytest.mark.parametrize(("shape", "n", "least"), [
+    ("normal", 8, 0.93), ("normal", 128, 0.93), ("exponential", 8, 0.91), ("exponential", 32, 0.93),
+    ("exponential", 1024, 0.93), ("its mirror", 32, 0.93), ("log-normal", 32, 0.9), ("log-normal", 128, 0.93),
+    ("one in 200", 1024, 0.92),
+])  # fmt: skip
+def test_means(shape: str, n: int, least: float) -> None:
+    """As the module quotes them; 1,000 repetitions have a standard error of 0.007."""
+    draw, mean = SHAPES[shape]
+    assert least <= held(mean_interval(draw(uniform(1000, n))), mean) <= 0.985
+
+
+def test_ninety_percent_is_less() -> None:
+    draws = SHAPES["exponential"][0](uniform(1000, 64))
+    wide, narrow = mean_interval(draws), mean_interval(draws, 0.9)
+    assert 0.87 < held(narrow, 1.0) < 0.94
+    assert (narrow.high - narrow.low < wide.high - wide.low).all()
+
+
+def test_a_ratio_knows_that_its_parts_move_together() -> None:
+    below = 1 + uniform(1000, 64)
+    above = below * (1 + 0.1 * (uniform(1000, 64, seed=1) - 0.5))
+    together, apart = ratio_interval(above, below), mean_interval(above)
+    assert 0.92 < held(together, 1.0) < 0.98
+    assert (together.high - together.low < 0.3 * (apart.high - apart.low)).all()
+    assert ratio_interval(torch.zeros(5).double(), torch.zeros(5).double()).value == 0
+
+
+@pytest.mark.parametrize("n", [6, 7, 20, 101])
+def test_medians(n: int) -> None:
+    assert 0.93 < held(median_interval(uniform(2000, n) ** 3), 0.125) <= 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.004, 0.3, 0.98, 1.0])
+@pytest.mark.parametrize("n", [1, 8, 200])
+def test_shares_hold_at_least_what_they_say(share: float, n: int) -> None:
+    assert held(share_interval(uniform(2000, n) < share), share) >= 0.945
+    none = share_interval(torch.zeros(n, dtype=torch.bool))
+    assert none.low == 0
+    assert float(none.high) == pytest.approx(1 - 0.025 ** (1 / n))
+
+
+@pytest.mark.parametrize(("points", "n"), [(5, 16), (5, 64), (100, 64), (100, 256), (2000, 64), (2000, 256)])
+def test_counts_of_different_points(points: int, n: int) -> None:
+    expected = points * (1 - (1 - 1 / points) ** n)
+    index = (uniform(200, n) * points).long()
+    found = [distinct_interval(row, most=points) for row in index]
+    assert sum(float(each.low) <= expected <= float(each.high) for each in found) >= 190
+    assert all(each.low <= each.value <= each.high <= min(n, points) for each in found)
+    # Of unequal points, too, none of which is known.
+    weights = torch.arange(1, points + 1, dtype=torch.float64).reciprocal()
+    weights /= weights.sum()
+    expected = float((1 - (1 - weights) ** n).sum())
+    index = torch.multinomial(weights, 200 * n, replacement=True, generator=generator(2)).reshape(200, n)
+    found = [distinct_interval(row, most=points) for row in index]
+    assert sum(float(each.low) <= expected <= float(each.high) for each in found) >= 180
+
+
+def test_draws_that_say_little() -> None:
+    one = mean_interval(torch.ones(3, 1).double())
+    assert (one.low == -math.inf).all()
+    assert (one.high == math.inf).all()
+    alike = mean_interval(torch.full((20,), 0.3).double())
+    assert abs(float(alike.high - alike.low)) < 1e-12
+    assert mean_interval(torch.tensor([1.0, math.nan]).double()).low.isnan()
+    tiny = mean_interval(1e-200 * uniform(50))
+    assert 0 < tiny.low < tiny.value < tiny.high
+    huge = mean_interval(1e200 * uniform(50))
+    assert huge.low < huge.value < huge.high < math.inf
+    assert float(distinct_interval(torch.zeros(1, dtype=torch.int64)).value) == 1
+    for level in (0.0, 1.0, 95.0):
+        with pytest.raises(ValueError, match="level must lie between 0 and 1"):
+            require_level(level)

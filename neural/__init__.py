@@ -1,11 +1,12 @@
 """Networks beside the optimum: trained with Eq. 26, distilled in four ways, and measured under identical samplers.
 
-    from neural import PRESETS, agreement, fit
+    from neural import PRESETS, fit, open_model
+    from neural.measure import measure
     from optimal import OptimalDenoiser, load
 
     data = load("five-deltas")
     net = fit(PRESETS["toy"], data)                          # a Denoiser
-    found = agreement(net, OptimalDenoiser(data), [0.1, 0.5, 1.0, 5.0])
+    print(measure(open_model(net), OptimalDenoiser(data)).sentence())
 
 `python -m neural` does the same from the command line.
 """
@@ -25,6 +26,10 @@ from .config import Experiment as Experiment
 from .config import Network as Network
 from .config import Optimisation as Optimisation
 from .convention import sanity as sanity
+from .likelihood import LogDensity as LogDensity
+from .likelihood import log_density as log_density
+from .measure import Measured as Measured
+from .measure import samplers as samplers
 from .measures import Agreement as Agreement
 from .measures import agreement as agreement
 from .measures import compare as compare

@@ -53,7 +53,11 @@ __all__ = ["Measured", "default_sigmas", "measure", "samplers"]
 _ONE = 1 + 1e-4
 """A share of one, and what float32 may add to it: the mean itself in float32 has up to 1 + 3e-7."""
 _ROUNDING = 1e-5
-"""Relative error that D is held to where no bound says better; float32 answers of a network are nearer to theirs."""
+"""What D is held to where no bound says better, relative to the data about their mean."""
+_SINGLE = 2.0**-22
+"""What float32 takes from an answer, and from the x that it is asked at, relative to where they lie."""
+_VALUES = 2**22
+"""Values of x that are compared at once, in float64."""
 
 
 @dataclass(frozen=True)
@@ -186,31 +190,61 @@ def _columns(
     D: OptimalDenoiser, x: Tensor, sigma: float, answer: Tensor, x0: Tensor | None, level: float
 ) -> dict[str, Interval]:
     post = D.posterior(x, sigma)
-    f, d = answer.double().flatten(1), post.mean.double().flatten(1)
-    dim = f.shape[1]
-    gap = (f - d).square().sum(1)
-    nothing = torch.full_like(gap, torch.nan)
-    excess = nothing if x0 is None else 2 * ((f - d) * (d - x0.double().flatten(1))).sum(1) + gap
-    bound = torch.where(post.error_bound.isfinite(), post.error_bound, 0.0).double().clamp_min(_ROUNDING)
-    blur = (bound * torch.maximum(d.norm(dim=1), f.norm(dim=1))).square().mean().sqrt()
-    spread = (d - D.mean.flatten()).square().sum(1)
-    about_f, about_d = f - f.mean(1, keepdim=True), d - d.mean(1, keepdim=True)
-    several = dim > 1
-    correlation = torch.nn.functional.cosine_similarity(about_f, about_d) if several else nothing
-    gaps = _blurred(mean_interval(gap, level), blur)
+    dim = x[0].numel()
+    bound = post.error_bound.to(torch.float64).nan_to_num(0.0)
+    size = max(1, _VALUES // dim)
+    parts = [
+        _row_sums(D, answer[rows], post.mean[rows], None if x0 is None else x0[rows], bound[rows])
+        for rows in (slice(start, start + size) for start in range(0, len(x), size))
+    ]
+    row = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    blur = row["blur"].mean().sqrt()
+    gaps = _blurred(mean_interval(row["gap"], level), blur)
+    spread = row["spread"].mean().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
     return {
         "gap": gaps,
         "gap_per_value": gaps.scaled(1 / dim),
-        "gap_share": _blurred(ratio_interval(gap, spread, level), blur / spread.mean().sqrt()),
+        "gap_share": _blurred(ratio_interval(row["gap"], row["spread"], level), blur / spread),
         "gap_over_sigma_square": gaps.scaled(sigma**-2),
-        "excess_risk": mean_interval(excess, level),
+        "excess_risk": mean_interval(row["excess"], level),
         "mmse": mean_interval(post.variance.double(), level).within(0),
-        "explained_variance": mean_interval(1 - gap / f.square().sum(1), level).within(high=1),
-        "r_square": mean_interval(1 - gap / (dim * f.var(1)) if several else nothing, level).within(high=1),
-        "pearson": median_interval(correlation, level),
-        "pearson_square": median_interval(correlation.square(), level),
-        "cosine": mean_interval(torch.nn.functional.cosine_similarity(f, d), level).within(-1, 1),
+        "explained_variance": mean_interval(row["explained"], level).within(high=1),
+        "r_square": mean_interval(row["r_square"], level).within(high=1),
+        "pearson": median_interval(row["pearson"], level),
+        "pearson_square": median_interval(row["pearson"].square(), level),
+        "cosine": mean_interval(row["cosine"], level).within(-1, 1),
     }
+
+
+def _row_sums(D: OptimalDenoiser, answer: Tensor, mean: Tensor, x0: Tensor | None, bound: Tensor) -> dict[str, Tensor]:
+    """What the columns are means of, (B,) float64 each; "blur" is the square of what ‖F − D‖ may be off by."""
+    f, d = answer.double().flatten(1), mean.double().flatten(1)
+    dim, difference = f.shape[1], f - d
+    gap = difference.square().sum(1)
+    nothing = torch.full_like(gap, torch.nan)
+    excess = nothing if x0 is None else 2 * (difference * (d - x0.double().flatten(1))).sum(1) + gap
+    spread = (d - D.mean.flatten()).square().sum(1)
+    norm = torch.maximum(d.norm(dim=1), f.norm(dim=1))
+    own = _ROUNDING * spread.sqrt().clamp_min(D.standard_deviation * math.sqrt(dim))
+    several = dim > 1
+    about_f, about_d = f - f.mean(1, keepdim=True), d - d.mean(1, keepdim=True)
+    return {
+        "gap": gap,
+        "spread": spread,
+        "excess": excess,
+        "blur": (torch.maximum(bound * d.norm(dim=1), own) + _SINGLE * norm).square(),
+        "explained": 1 - gap / f.square().sum(1),
+        "r_square": 1 - gap / (dim * f.var(1)) if several else nothing,
+        "pearson": _cosine(about_f, about_d) if several else nothing,
+        "cosine": _cosine(f, d),
+    }
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Of rows; 0 where one of them is 0."""
+    tiny = torch.finfo(torch.float64).tiny
+    a, b = (each / each.norm(dim=1, keepdim=True).clamp_min(tiny) for each in (a, b))
+    return (a * b).sum(1)
 
 
 def _blurred(gap: Interval, blur: Tensor) -> Interval:

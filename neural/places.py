@@ -126,6 +126,8 @@ def along(model: Denoiser, D: OptimalDenoiser, levels: Tensor, draws: int, seed:
     wanted = set(levels.tolist())
     unit = torch.randn((draws, *D.event), generator=stream(seed, "evaluation-noises"), dtype=torch.float32)
     for state in trajectory(model, first * unit.to(D.points.device), torch.cat([grid, grid.new_zeros(1)])):
+        if not torch.isfinite(state.denoised).all():
+            raise ValueError(f"the network's own trajectory is not finite at σ = {state.sigma:.3g}")
         if state.sigma in wanted:
             yield state.sigma, state.x, state.denoised, None
         if state.sigma <= bottom:

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from neural.config import Network, student_of
+from neural.config import Network
 from neural.distill import make_pairs
 from neural.measure import measure, samplers
 from neural.model import open_model
 from neural.networks import build
+from neural.presets import student_of
 from neural.run import distil
 from neural.sampled import UnitNoises
 from neural.saved import training_pairs

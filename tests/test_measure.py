@@ -128,6 +128,23 @@ def test_excess_risk_draw_by_draw_is_surer() -> None:
         assert (old / ((column.high - column.low) / 4) > 3).all()
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e6])
+def test_units_and_origin_change_nothing(normal: Normal, scale: float) -> None:
+    """In other units every column is what it was; far from the origin, to what float32 leaves of it."""
+    data = normal(12, 3)
+
+    def columns(offset: float) -> dict[str, float]:
+        D = OptimalDenoiser((scale * data + offset).float())
+        network = lambda x, s: D(x, s) + 0.3 * scale * (x - D(x, s)).sign()  # noqa: E731
+        found = measure(network, D, sigmas=[0.5 * scale], draws=64)
+        return {name: float(column.value) for name, column in found.columns.items()}
+
+    plain, moved = columns(0.0), columns(100 * scale)
+    assert plain["gap_per_value"] == pytest.approx(0.09 * scale**2, rel=1e-4)
+    for name in ("gap_per_value", "gap_share", "gap_over_sigma_square", "excess_risk"):
+        assert moved[name] == pytest.approx(plain[name], rel=2e-3), name
+
+
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="draws must be at least 2, got 1"):
         measure(DELTAS, DELTAS, draws=1)
@@ -135,5 +152,11 @@ def test_bad_input() -> None:
         measure(DELTAS, DELTAS, level=95)
     with pytest.raises(ValueError, match="held-out points must be none of the data: of those drawn, 3 are"):
         measure(DELTAS, DELTAS, on=DELTAS.take(torch.tensor([0, 2, 3])), draws=64)
+    with pytest.raises(ValueError, match="the network's own trajectory is not finite at σ = "):
+        measure(lambda x, s: x * math.nan, DELTAS, on="trajectory", sigmas=[1.0])
+    with pytest.raises(ValueError, match="places in the data must lie in 0 to 4, got 5"):
+        measure(DELTAS, DELTAS, on=torch.tensor([0, 5]), sigmas=[1.0])
+    with pytest.raises(ValueError, match=r"the network makes points of shape \(2,\), the data have \(1,\)"):
+        measure(open_model(lambda x, s: x, event=(2,)), DELTAS)
     with pytest.raises(ValueError, match="labels are for a Model, and OptimalDenoiser takes none"):
         measure(DELTAS, DELTAS, labels=3)

@@ -5,9 +5,9 @@
     python bench/gpu.py --device cpu --quick  # every line of it at small size
 
 It needs PyTorch, NumPy and SciPy there; what else `import optimal` takes is pure Python and may come along as wheels.
-Checks stand in `bench/gpu_checks.py` and `bench/gpu_networks.py`, the table in `bench/gpu_table.py`. Each part has
-seconds of its own and says what it leaves out; results are written after each part, to bench/results/gpu-NAME.json,
-NAME the card's. The exit code is 1 if a check fails.
+Checks stand in `bench/gpu_checks.py`, `gpu_networks.py` and `gpu_training.py`, the table in `bench/gpu_table.py`. Each
+part has seconds of its own and says what it leaves out; results are written after each part, to
+bench/results/gpu-NAME.json, NAME the card's. The exit code is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ WHEELS = HERE.parent / "build" / "gpu-wheels"
 NEEDED = ("torch", "numpy", "scipy", "tqdm", "filelock", "jaxtyping", "wadler_lindig", "platformdirs")
 SECONDS = {
     "agreement": 60.0,
-    "surroundings": 60.0,
+    "surroundings": 40.0,
     "data": 30.0,
     "bounds": 40.0,
     "networks": 20.0,
+    "training": 20.0,
     "table": 100.0,
     "keops": 50.0,
 }
@@ -104,8 +105,9 @@ def checks() -> dict[str, Any]:
     """The parts that are checks, by name."""
     import gpu_checks
     from gpu_networks import networks
+    from gpu_training import training
 
-    return {**gpu_checks.PARTS, "networks": networks}
+    return {**gpu_checks.PARTS, "networks": networks, "training": training}
 
 
 def checked(part: str, device: Any, clock: Any, *, quick: bool) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from .networks import build
 from .precondition import Preconditioned
 from .saved import claim, is_distillation
 from .streams import process
-from .tables import Growing
+from .tables import Growing, Report
 from .teachers import fingerprint_of
-from .training import Report, Training, train
+from .training import Training, train
 
 __all__ = ["distil", "fit", "new_training", "run"]
 

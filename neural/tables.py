@@ -1,15 +1,65 @@
-"""Tables that grow while training: CSV files of which a resumed run keeps the rows up to its checkpoint."""
+"""What is said of steps: one, the mean of some, and tables that grow, of which a resumed run keeps what it had then."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from optimal.storage import replacing
 
-__all__ = ["Growing"]
+__all__ = ["Growing", "Means", "Report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One step, or the mean of several.
+
+    Attributes:
+        step: how many have been taken, this one included.
+        loss: mean over the global batch.
+        lr: learning rate.
+        gradient: norm of the gradient before it was clipped.
+    """
+
+    step: int
+    loss: float
+    lr: float
+    gradient: float
+
+
+class Means:
+    """Of the reports since it was last asked, so that a curve has the noise of all steps' batches and not of one's."""
+
+    def __init__(self) -> None:
+        self._last = Report(0, math.nan, 0.0, math.nan)
+        self._loss, self._gradient, self._count = 0.0, 0.0, 0
+
+    def add(self, report: Report) -> None:
+        self._last, self._count = report, self._count + 1
+        self._loss, self._gradient = self._loss + report.loss, self._gradient + report.gradient
+
+    def take(self) -> Report:
+        """Step and learning rate of the last report, the means of loss and gradient; and begin anew."""
+        count, last = max(self._count, 1), self._last
+        out = Report(last.step, self._loss / count, last.lr, self._gradient / count)
+        self._loss, self._gradient, self._count = 0.0, 0.0, 0
+        return out
+
+    def state(self) -> Tensor:
+        """What a checkpoint keeps, (3,) float64."""
+        return torch.tensor([self._loss, self._gradient, self._count], dtype=torch.float64)
+
+    def restore(self, state: Tensor) -> None:
+        """Go on from a `state`."""
+        self._loss, self._gradient, count = state.tolist()
+        self._count = int(count)
 
 
 class Growing:

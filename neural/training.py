@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,9 @@ from .loss import Batch, Objective
 from .networks import MLP
 from .precondition import Preconditioned
 from .streams import Streams, everyones, process
+from .tables import Means, Report
 
-__all__ = ["OPTIMIZERS", "Means", "Report", "Training", "TrainingDiverged", "learning_rate", "train"]
+__all__ = ["OPTIMIZERS", "Training", "TrainingDiverged", "learning_rate", "train"]
 
 OPTIMIZERS = ("adam", "muon")
 _MUON = 10.0
@@ -38,51 +38,6 @@ _MUON = 10.0
 
 class TrainingDiverged(ValueError):
     """The loss or its gradient is not finite: says at which step and noise level, and the last good checkpoint."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """One step, or the mean of several.
-
-    Attributes:
-        step: how many have been taken, this one included.
-        loss: mean over the global batch.
-        lr: learning rate.
-        gradient: norm of the gradient before it was clipped.
-    """
-
-    step: int
-    loss: float
-    lr: float
-    gradient: float
-
-
-class Means:
-    """Of the reports since it was last asked, so that a curve has the noise of all steps' batches and not of one's."""
-
-    def __init__(self) -> None:
-        self._last = Report(0, math.nan, 0.0, math.nan)
-        self._loss, self._gradient, self._count = 0.0, 0.0, 0
-
-    def add(self, report: Report) -> None:
-        self._last, self._count = report, self._count + 1
-        self._loss, self._gradient = self._loss + report.loss, self._gradient + report.gradient
-
-    def take(self) -> Report:
-        """Step and learning rate of the last report, the means of loss and gradient; and begin anew."""
-        count, last = max(self._count, 1), self._last
-        out = Report(last.step, self._loss / count, last.lr, self._gradient / count)
-        self._loss, self._gradient, self._count = 0.0, 0.0, 0
-        return out
-
-    def state(self) -> Tensor:
-        """What a checkpoint keeps, (3,) float64."""
-        return torch.tensor([self._loss, self._gradient, self._count], dtype=torch.float64)
-
-    def restore(self, state: Tensor) -> None:
-        """Go on from a `state`."""
-        self._loss, self._gradient, count = state.tolist()
-        self._count = int(count)
 
 
 class Training:

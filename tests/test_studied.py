@@ -107,6 +107,17 @@ def test_seeds_are_split_by_purpose(tmp_path: Path) -> None:
     assert len(set(map(tuple, (each.rows(1000, 20).tolist() for each in taken)))) == 2
 
 
+def test_what_cannot_be_gone_on_with_is_said() -> None:
+    """A process that was not there, or a generator of another kind of device."""
+    streams = Streams(3)
+    state = streams.state()
+    for other in ({}, state | {"noise": state["noise"][:16]}):
+        with pytest.warns(RuntimeWarning, match="goes on with other random numbers than it would have had"):
+            streams.restore(other)
+        assert streams.state().keys() == state.keys()
+        assert all(torch.equal(value, state[name]) for name, value in streams.state().items())
+
+
 @pytest.mark.parametrize("technique", ["consistency", "progressive", "knowledge", "multistep"])
 def test_the_exact_teacher_is_never_under_autocast(technique: str, tmp_path: Path) -> None:
     """And the network always is: student and target."""

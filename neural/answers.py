@@ -32,7 +32,7 @@ __all__ = ["Compared", "Drawing", "Place", "Plan", "compared", "drawing", "drawn
 
 Place = Literal["data", "held-out", "trajectory"]
 _RANGE = (0.002, 80.0)
-_BORDER_CALLS = 48
+_BORDER_CALLS, _BORDER_DRAWS = 24, 256
 _LANDING_CALLS = 80
 _LEVELS = 12
 _TRAJECTORY_STEPS = 32
@@ -145,7 +145,7 @@ class Plan:
     """What is compared: everything but the models.
 
     Attributes:
-        on: where the denoisers are asked; None for the data and, if there are any, the held-out points.
+        on: where the denoisers are asked; empty for the data and, if there are any, the held-out points.
         sigmas: of the denoisers; None for twelve around the border.
         draws: pairs (x0, ε) at each.
         n: noises of the samplers.
@@ -155,7 +155,7 @@ class Plan:
         seed: of all draws.
     """
 
-    on: tuple[Place, ...] | None = None
+    on: tuple[Place, ...] = ()
     sigmas: tuple[float, ...] | None = None
     draws: int = 1024
     n: int = 256
@@ -166,8 +166,8 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.sigmas == () or not self.steps or self.on == ():
-            raise ValueError("sigmas, steps and on must name at least one each")
+        if self.sigmas == () or not self.steps:
+            raise ValueError("sigmas and steps must name at least one each")
         if self.draws < 2 or self.n < 1:
             raise ValueError(f"draws must be at least 2 and n be at least 1, got {self.draws} and {self.n}")
         solver_of(self.solver, {})
@@ -178,7 +178,7 @@ class Plan:
         Raises:
             ValueError: held-out points that there are none of.
         """
-        if self.on is None:
+        if not self.on:
             return ("data",) if held_out is None else ("data", "held-out")
         if "held-out" in self.on and held_out is None:
             raise ValueError("there are no held-out points: give --held-out")
@@ -200,8 +200,8 @@ def compared(
     low, high = _range(models, plan.sigma_min, plan.sigma_max)
     grids = {n: karras(n, sigma_min=low, sigma_max=high) for n in plan.steps}
     D = OptimalDenoiser(data)
-    question(models, D, say, seed=plan.seed)
     announce(planned(models, D, plan, places), say)
+    question(models, D, say, seed=plan.seed)
     border, sigmas = None, plan.sigmas
     if sigmas is None:
         border = seeking_refining_border(D, generator=stream(plan.seed, "evaluation", 1), progress=True)
@@ -216,7 +216,8 @@ def compared(
     methods: dict[str, Method] = {}
     pairs: dict[str, tuple[Any, Any]] = {}
     for n, grid in grids.items():
-        arguments = {"sigmas": grid, "solver": plan.solver}
+        # Solvers that draw noise take it from here, each from its start.
+        arguments = {"sigmas": grid, "solver": plan.solver, "generator": stream(plan.seed, "samples")}
         for name, model in ({OPTIMUM: D} | dict(zip(names, models, strict=True))).items():
             methods[f"{name}, {n} steps"] = (model, arguments)
         for model in models:
@@ -235,8 +236,8 @@ def planned(models: Sequence[Model], D: OptimalDenoiser, plan: Plan, places: Seq
     levels = len(plan.sigmas) if plan.sigmas else _LEVELS
     steps = sum(_asked(plan.solver, n) for n in plan.steps)
     own = {"data": levels, "held-out": levels, "trajectory": 2 * (_TRAJECTORY_STEPS + levels)}
-    a_row = seconds_of_a_row(D.posterior, _some(D, plan.draws), _middle(*_RANGE))
-    total = a_row * (256 * _BORDER_CALLS * (plan.sigmas is None) + plan.n * (_LANDING_CALLS + steps))
+    a_row = seconds_of_a_row(D.posterior, _some(D, max(plan.draws, _BORDER_DRAWS)), _middle(*_RANGE))
+    total = a_row * (_BORDER_DRAWS * _BORDER_CALLS * (plan.sigmas is None) + plan.n * (_LANDING_CALLS + steps))
     for model in models:
         total += a_row * levels * plan.draws * len(places)
         asked = plan.draws * sum(own[place] for place in places) + plan.n * steps

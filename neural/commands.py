@@ -130,7 +130,7 @@ class Compare:
     held_out: str | None = None
     """Data of the same kind that were not trained on: a name or a path."""
     held_out_option: options.DataOption = ()
-    on: tuple[Place, ...] | None = None
+    on: tuple[Place, ...] = ()
     """Where denoisers are asked: at noisy points of the data, of --held-out, or on the model's own trajectory from
     noise. Data, and held-out if there are any, unless given."""
     sigmas: tuple[float, ...] | None = None

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -19,10 +20,12 @@ from PIL import Image
 from problems import small_unet
 
 from neural.__main__ import main
+from neural.answers import Place, Plan, compared
 from neural.commands import Distill, Preset, Train, command_of
 from neural.config import Network, to_json
+from neural.model import open_model
 from neural.presets import PRESETS, student_of
-from optimal import load
+from optimal import OptimalDenoiser, load
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +178,7 @@ def test_options_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
         (["sample", "optimum", "--option", "n=3"], "--option is of --dataset"),
         (["compare", "x", "--solver", "foo"], "solver"),
         (["compare", "x", "-n", "0"], "n be at least 1"),
-        (["compare", "x", "--sigmas"], "sigmas, steps and on must name at least one each"),
+        (["compare", "x", "--sigmas"], "sigmas and steps must name at least one each"),
     ],
 )
 def test_a_dry_run_refuses_what_the_run_would(
@@ -299,3 +302,38 @@ def test_a_network_of_ones_own_is_compared_in_every_place(capsys: pytest.Capture
             assert rows["python:mine.exact", place, sigma] < 1e-9
             assert rows["python:mine.off", place, sigma] == pytest.approx(0.01, rel=1e-3)
     assert len(rows) == 12
+
+
+class Slow:
+    """The optimum, with rows that take a third of a millisecond each and calls that take three more."""
+
+    def __init__(self, D: OptimalDenoiser):
+        self.D, self.rows, self.calls = D, 0, 0
+
+    def __call__(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        self.rows, self.calls = self.rows + len(x), self.calls + 1
+        time.sleep(3e-3 + 3e-4 * len(x))
+        return self.D(x, sigma)
+
+
+@pytest.mark.parametrize("places", [("data",), ("trajectory",)])
+def test_the_time_is_said_first_and_holds_within_a_factor_of_two(
+    places: tuple[Place, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time that the network itself took, since other processes may take the rest."""
+    data = load("five-deltas")
+    network = Slow(OptimalDenoiser(data))
+    model, told = open_model(network, name="slow", batch=128), []
+    plan = Plan(on=places, draws=256 if places == ("data",) else 64, n=64, steps=(1, 32))
+    monkeypatch.setattr("optimal.cli.estimate.LONG", 0.0)
+    monkeypatch.setattr("optimal.cli.estimate.in_words", "{:g}".format)
+
+    def say(text: str) -> None:
+        told.append((text, network.rows, network.calls))
+
+    compared([model], data, plan, say=say)
+    before = told[0]
+    assert before[0].startswith("this will take about ")
+    assert before[1] < 500
+    seconds = 3e-3 * (network.calls - before[2]) + 3e-4 * (network.rows - before[1])
+    assert 0.5 < float(before[0].split()[-1]) / seconds < 2

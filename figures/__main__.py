@@ -18,7 +18,7 @@ from .config import Config
 from .gallery import FIGURES, PAGES, make, make_together
 from .networks import prepare
 
-__all__ = ["FIGURES", "main"]
+__all__ = ["FIGURES", "Command", "command_of", "main"]
 
 _PRESETS = ("trained", "students", "samples", "fewstep")
 """Figures of the networks of presets."""
@@ -39,8 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(lambda: _draw(list(sys.argv[1:] if arguments is None else arguments)), interrupted=told)
 
 
+def command_of(words: Sequence[str]) -> Command:
+    """What the words of a command line ask for; as `optimal.__main__.command_of`."""
+    return parsed(Command, prog="python -m figures", description=Command.__doc__, args=words)
+
+
 def _draw(words: list[str]) -> None:
-    command: Command = parsed(Command, prog="python -m figures", description=Command.__doc__, args=words)
+    command = command_of(words)
     if command.names == ("list",):
         for name, module in (FIGURES | PAGES).items():
             print(f"{name:10} {module.TITLE}")

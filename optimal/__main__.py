@@ -24,7 +24,7 @@ from .cli.run import run, say
 from .datasets import Dataset, load
 from .storage import replacing
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "command_of", "main"]
 
 Point = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
 _TILE = 128
@@ -121,12 +121,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(lambda: _answer(list(sys.argv[1:] if arguments is None else arguments)))
 
 
-def _answer(words: list[str]) -> None:
+def command_of(words: Sequence[str]) -> Any:
+    """The command that the words of a command line ask for.
+
+    Raises:
+        ValueError: words that no command has; one sentence.
+        SystemExit: of code 0, after --help.
+    """
     kinds: Any = None
     for name, kind in COMMANDS.items():
         one = Annotated[kind, tyro.conf.subcommand(name)]  # pyright: ignore
         kinds = one if kinds is None else kinds | one
-    command = parsed(kinds, prog="python -m optimal", description=__doc__, args=_positions(words))
+    return parsed(kinds, prog="python -m optimal", description=__doc__, args=_positions(list(words)))
+
+
+def _answer(words: list[str]) -> None:
+    command = command_of(words)
     data = load(command.data, **parse_options(command.option))
     answer = {Info: _info, Denoise: _denoise, Sample: _sample, Border: _border, Where: _where}[type(command)]
     found, sentences = answer(command, data)

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+
+import pytest
+
+import figures.__main__ as figures
+import neural.commands as neural
+import optimal.__main__ as optimal
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -24,3 +31,23 @@ def test_pictures_and_files_that_it_names_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if "://" not in target:
             assert (Path(__file__).parents[1] / target).exists(), target
+
+
+SHOWN = re.findall(r"python -m ((?:optimal|neural|figures) [^`\n…|]*)", README)
+LINES = sorted({re.sub(r" --help$", "", line.split("#")[0].rstrip(" .")) for line in SHOWN})
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_commands_are_understood(line: str) -> None:
+    """Every line that is shown is one that its command line takes, with options that it has."""
+    door, *words = shlex.split(line)
+    assert words
+    if door == "neural":
+        assert neural.command_of(words, None)
+    else:
+        assert {"optimal": optimal, "figures": figures}[door].command_of(words)
+
+
+def test_there_are_commands() -> None:
+    assert {line.split()[0] for line in LINES} == {"optimal", "neural", "figures"}
+    assert len(LINES) > 20

@@ -289,6 +289,14 @@ def test_in_a_browser(window: Browser, page: Path) -> None:
     assert len(sizes) > 20
     assert all(natural > 0 and width > 20 and complete for natural, width, complete in sizes)
     assert window.run("return document.documentElement.scrollWidth <= innerWidth")
+    # The sample left, the training image right of it.
+    beside = window.run(
+        "return [...document.querySelectorAll('.pair')].map((pair) => {"
+        "  const [a, b] = [...pair.children].map((image) => image.getBoundingClientRect());"
+        "  return a.top === b.top && a.right < b.left && Math.abs(a.width / a.height - 1) < 0.02;})"
+    )
+    assert len(beside) > 10
+    assert all(beside)
 
 
 def test_on_a_phone(page: Path) -> None:

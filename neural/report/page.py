@@ -140,7 +140,8 @@ def _levels(network: Studied, study: Study) -> str:
     where = f"σ = {above[0]}" if len(above) == 1 else f"{len(above)} of the levels"
     note = (
         f"<p>* At {where} the share is above 1: the network is farther from the optimum than the plain mean of the "
-        "data is. It was not trained there, its range of noise levels is another, or its adapter is the wrong one.</p>"
+        "data is. It was not trained there, its range of noise levels is another, its adapter is the wrong one, or it "
+        "is a distilled student, which answers one point and not the mean of those that x may have come from.</p>"
         if above
         else ""
     )
@@ -161,8 +162,9 @@ def _samples(network: Studied, study: Study) -> str:
             continue
         nearest = study.D.take(torch.tensor([found.sides[i].index for i in chosen]))
         cells = [
-            f'<figure><img alt="sample {i}" src="{_image(network.samples[i])}"><img alt="training image '
-            f'{found.sides[i].index}" src="{_image(image)}"><figcaption>{_pair(network, i)}</figcaption></figure>'
+            f'<figure><div class="pair"><img alt="sample {i}" src="{_image(network.samples[i])}">'
+            f'<img alt="training image {found.sides[i].index}" src="{_image(image)}"></div>'
+            f"<figcaption>{_pair(network, i)}</figcaption></figure>"
             for i, image in zip(chosen, nearest, strict=True)
         ]
         out.append(f"<h3>{title}: the sample left, its nearest training image right</h3>")

@@ -204,7 +204,7 @@ def compared(
     question(models, D, say, seed=plan.seed)
     border, sigmas = None, plan.sigmas
     if sigmas is None:
-        border = seeking_refining_border(D, generator=stream(plan.seed, "evaluation", 1), progress=True)
+        border = seeking_refining_border(D, progress=True)
         shared = max(model.sigma_min for model in models), min(model.sigma_max for model in models)
         sigmas = tuple(default_sigmas(D, border.sigma, shared).tolist())
     measured = []

@@ -82,7 +82,7 @@ class GapCurve:
         if draws < 2:
             raise ValueError(f"draws must be at least 2, got {draws}")
         if sigmas is None:
-            border = seeking_refining_border(D, generator=stream(seed, "evaluation", 1)).sigma
+            border = seeking_refining_border(D).sigma
             sigmas = default_sigmas(D, border, (sigma_min, sigma_max))
         self.sigmas = level_list(sigmas)
         self._clean, self._eps = draw_pairs(D, None, draws, stream(seed, "evaluation", _PART))

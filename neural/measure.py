@@ -41,7 +41,6 @@ from optimal import OptimalDenoiser
 from optimal.border import Border, seeking_refining_border
 from optimal.denoiser import Denoiser
 from optimal.query import Levels, level_list
-from optimal.randomness import stream
 
 from .intervals import Interval, mean_interval, median_interval, ratio_interval, require_level
 from .measures import save_table
@@ -142,7 +141,8 @@ def measure(
         on: where x is: None, at x0 + σ ε with x0 from the data of D, or from some of them, (K,) int64 places in the
             data; points (B, *event) or a `Dataset` for x0 that are none of the data (held-out); "trajectory", on the
             network's own flow, dx/dσ = (x − F)/σ from noise, in Heun steps.
-        sigmas: (S,) noise levels; `default_sigmas` unless given.
+        sigmas: (S,) noise levels; `default_sigmas` unless given, around the border as its own fixed draws place it: the
+            same levels for every network and seed.
         draws: pairs (x0, ε), or noises.
         seed: of the draws.
         labels: class labels: one for all rows, or one a point of those x0 is drawn from; one a row on the trajectory.
@@ -161,7 +161,7 @@ def measure(
         raise ValueError(f"the network makes points of shape {tuple(event)}, the data have {D.event}")
     border = None
     if sigmas is None:
-        border = seeking_refining_border(D, generator=stream(seed, "evaluation", 1), progress=progress)
+        border = seeking_refining_border(D, progress=progress)
         sigmas = default_sigmas(D, border.sigma, range_of(model))
     levels = level_list(sigmas)
     require_range(levels, range_of(model))

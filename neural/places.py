@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from optimal import Dataset, OptimalDenoiser, karras, trajectory
+from optimal import OptimalDenoiser, karras, trajectory
 from optimal.denoiser import Denoiser
 from optimal.draws import Data, draw_indexed
 from optimal.randomness import stream
@@ -73,10 +73,8 @@ Place = tuple[float, Tensor, Tensor, Tensor | None]
 
 
 def is_data(D: OptimalDenoiser, on: Data | None) -> bool:
-    """Whether `on` are the data of D, or places among them."""
-    if on is None or on is D.data or _are_places(on):
-        return True
-    return isinstance(on, Dataset) and isinstance(D.data, Dataset) and on.fingerprint == D.data.fingerprint
+    """Whether `on` are the data of D themselves, the same object, or places among them."""
+    return on is None or on is D.data or _are_places(on)
 
 
 def _are_places(on: Data | None) -> bool:
@@ -157,7 +155,8 @@ def _require_apart(D: OptimalDenoiser, index: Tensor, x0: Tensor) -> None:
         first = int(index[same.cpu()].min())
         count = len(index[same.cpu()].unique())
         raise ValueError(
-            f"held-out points must be none of the data: of those drawn, {count} are, such as number {first}"
+            f"held-out points must be none of the data: of those drawn, {count} are, such as number {first}; "
+            "on=None is for the data themselves"
         )
 
 

@@ -32,6 +32,7 @@ def test_default_levels_lie_around_the_border() -> None:
     assert len(found.sigmas) == 12
     assert found.border is not None
     assert (found.sigmas - found.border.sigma).abs().min() < 1e-9
+    assert torch.equal(found.sigmas, measure(lambda x, s: 0 * x, DELTAS, draws=8, seed=5).sigmas)
     assert f"border {found.border.sigma:.3g}" in found.sentence()
 
 
@@ -158,5 +159,7 @@ def test_bad_input() -> None:
         measure(DELTAS, DELTAS, on=torch.tensor([0, 5]), sigmas=[1.0])
     with pytest.raises(ValueError, match=r"the network makes points of shape \(2,\), the data have \(1,\)"):
         measure(open_model(lambda x, s: x, event=(2,)), DELTAS)
+    with pytest.raises(ValueError, match="held-out points must be none of the data"):
+        measure(DELTAS, DELTAS, on=load("five-deltas"), sigmas=[1.0])
     with pytest.raises(ValueError, match="labels are for a Model, and OptimalDenoiser takes none"):
         measure(DELTAS, DELTAS, labels=3)

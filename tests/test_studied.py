@@ -269,6 +269,16 @@ def test_so_many_checkpoints_are_kept(tmp_path: Path) -> None:
         fit(SMALL, DATA, tmp_path / "none", keep=0)
 
 
+def test_the_first_pairs_are_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    """Filling the pool may take minutes before the first step; later pairs come between steps."""
+    pairs, streams = FreshPairs(lambda x, sigma: x, (1,), 20.0, uses=1, progress=True), Streams(0)
+    pairs.draw(512, streams)
+    assert "first pairs: 100%" in capsys.readouterr().err
+    streams.step = 1
+    pairs.draw(512, streams)
+    assert capsys.readouterr().err == ""
+
+
 def test_fresh_pairs_are_used_a_few_times_and_depend_on_the_step_alone() -> None:
     asked: list[Tensor] = []
 

@@ -72,6 +72,7 @@ class FreshPairs:
         uses: how many times a pair is drawn before it is gone, on average.
         at_once: how many noises the jump is asked with.
         device: where the jump is asked.
+        progress: whether a progress bar is drawn on stderr while the pool is filled.
 
     Raises:
         ValueError: uses or at_once < 1.
@@ -87,12 +88,13 @@ class FreshPairs:
         uses: int = 8,
         at_once: int = _AT_ONCE,
         device: torch.device | str = "cpu",
+        progress: bool = False,
     ):
         for name, value in (("uses", uses), ("at_once", at_once)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.jump, self.event, self.sigma_max = jump, event, sigma_max
-        self.seed, self.uses, self.device = seed, uses, device
+        self.seed, self.uses, self.device, self.progress = seed, uses, device, progress
         bytes_of_one = 2 * 4 * int(np.prod(event, dtype=np.int64))
         self.at_once, self.held = at_once, max(1, min(_HELD, _MEMORY // bytes_of_one) // at_once)
         self._noises, self._ends = (torch.empty(self.held, at_once, *event, dtype=torch.float32) for _ in range(2))
@@ -100,18 +102,18 @@ class FreshPairs:
 
     def draw(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
         gone = streams.step * count // (self.uses * self.at_once)
-        for batch in range(gone, gone + self.held):
-            self._hold(batch)
+        missing = [batch for batch in range(gone, gone + self.held) if self._batch_in[batch % self.held] != batch]
+        shown = self.progress and len(missing) == self.held
+        for batch in tqdm(missing, desc="first pairs", unit_scale=self.at_once, unit=" pairs", disable=not shown):
+            self._make(batch)
         index = streams.rows(self.held * self.at_once, count)
         return self._noises.flatten(0, 1)[index], self._ends.flatten(0, 1)[index]
 
-    def _hold(self, batch: int) -> None:
-        place = batch % self.held
-        if self._batch_in[place] != batch:
-            generator = stream(self.seed, "pairs", batch)
-            made = _made(self.jump, self.at_once, self.event, self.sigma_max, generator, self.device)
-            self._noises[place], self._ends[place] = made
-            self._batch_in[place] = batch
+    def _make(self, batch: int) -> None:
+        place, generator = batch % self.held, stream(self.seed, "pairs", batch)
+        made = _made(self.jump, self.at_once, self.event, self.sigma_max, generator, self.device)
+        self._noises[place], self._ends[place] = made
+        self._batch_in[place] = batch
 
 
 def make_pairs(

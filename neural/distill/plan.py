@@ -111,10 +111,9 @@ def _pairs(
     few = isinstance(teacher, OptimalDenoiser) and math.prod(data.event) <= _SMALL
     where = {"seed": options.seed, "device": device, "at_once": _MANY if few else min(_SOME, max(options.batch, _FEW))}
     if not config.pairs:
-        return FreshPairs(jump, data.event, options.sigma_max, uses=config.uses, **where)
-    return FixedPairs(
-        *make_pairs(jump, data.event, options.sigma_max, config.pairs, folder, progress=progress, **where)
-    )
+        return FreshPairs(jump, data.event, options.sigma_max, uses=config.uses, progress=progress, **where)
+    made = make_pairs(jump, data.event, options.sigma_max, config.pairs, folder, progress=progress, **where)
+    return FixedPairs(*made)
 
 
 def _asked(teacher: Denoiser, device: torch.device) -> Denoiser:

@@ -124,3 +124,26 @@ def test_a_pipeline_on_disk(tmp_path: Path, normal) -> None:
     x = normal(2, 1, 8, 8)
     torch.testing.assert_close(model(x, 1.0), from_diffusers(tmp_path)(x, 1.0))
     assert 0.01 < model.sigma_min < 0.011
+
+
+def test_a_model_answers_in_evaluation_mode() -> None:
+    """And leaves its network in the mode that it was in."""
+    from neural import MLP, Preconditioned
+
+    torch.manual_seed(0)
+    net = Preconditioned(_Dropping(), 0.5)
+    x = torch.randn(4, 3)
+    model = open_model(net.train())
+    assert torch.equal(model(x, 1.0), model(x, 1.0))
+    assert not torch.equal(net(x, 1.0), net(x, 1.0))
+    assert net.training
+    assert isinstance(open_model(Preconditioned(MLP((3,), 8, 1), 0.5)), Model)
+
+
+class _Dropping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        return self.drop(x.cos())

@@ -50,8 +50,8 @@ class Adapted(ABC):
         require_points(x)
         if self.event is not None and tuple(x.shape[1:]) != self.event:
             raise ValueError(
-                f"the network is made for points of shape {self.event}, x has {tuple(x.shape[1:])} (give event= to ask "
-                "it there)"
+                f"the network is made for points of shape {self.event}, x has {tuple(x.shape[1:])} (event=, or "
+                ".at(event), asks it there)"
             )
         values = levels(sigma, len(x), x.device)
         outside = (values < self.sigma_min * (1 - 1e-6)) | (values > self.sigma_max * (1 + 1e-6))

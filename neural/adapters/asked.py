@@ -32,6 +32,7 @@ __all__ = [
     "asks_first_for",
     "derivatives",
     "derivatives_wanted",
+    "evaluating",
     "event_of",
     "place_of",
 ]
@@ -173,7 +174,7 @@ class Asked:
         self._alone = True
 
     def _answer(self, x: Tensor, level: Tensor, dtype: torch.dtype | None, given: Mapping[str, Any]) -> Tensor:
-        with torch.set_grad_enabled(derivatives_wanted()), _evaluating(self.network):
+        with torch.set_grad_enabled(derivatives_wanted()), evaluating(self.network):
             out = ask(self.network, x, level, given, order=self.order, broadcast=self.broadcast, dtype=dtype)
             return out.to(x)
 
@@ -236,7 +237,7 @@ def _failure(network: object, x: Tensor, order: Order, kind: torch.dtype, error:
 
 
 @contextlib.contextmanager
-def _evaluating(network: object) -> Iterator[None]:
+def evaluating(network: object) -> Iterator[None]:
     """Evaluation mode, and each part back in its own afterwards."""
     if not isinstance(network, nn.Module):
         yield

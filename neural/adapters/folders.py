@@ -53,8 +53,8 @@ def from_diffusers(
         raise ValueError(f"the network of {folder} is a {config['_class_name']}, and only {_NETWORK} is understood")
     name = str(about.get("_class_name", ""))
     require_known(name)
-    found = from_unet(_network(weights, folder), _scheduler(name, about, schedule), clip=clip, **arguments)
-    return found if event is None else found.at(event)
+    network, scheduler = _network(weights, folder), _scheduler(name, about, schedule)
+    return from_unet(network, scheduler, clip=clip, event=event, **arguments)
 
 
 def _read(path: Path, folder: Path) -> dict[str, Any]:

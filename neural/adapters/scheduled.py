@@ -54,7 +54,14 @@ _BOUNDARY = 10.0
 """LCMScheduler's timestep_scaling, unless it says otherwise."""
 
 
-def from_unet(unet: Callable[..., Any], scheduler: Any, *, clip: Given = None, **arguments: Any) -> Adapted:
+def from_unet(
+    unet: Callable[..., Any],
+    scheduler: Any,
+    *,
+    clip: Given = None,
+    event: tuple[int, ...] | None = None,
+    **arguments: Any,
+) -> Adapted:
     """A diffusers network, with the scheduler that it was trained or is sampled with, in memory.
 
     `from_diffusers` reads both from a folder.
@@ -63,6 +70,7 @@ def from_unet(unet: Callable[..., Any], scheduler: Any, *, clip: Given = None, *
         unet: `UNet2DModel`, or another that is called as unet(x_t, step).
         scheduler: one of `SCHEDULERS`. What it says of clipping and thresholding is done to x0_hat, as it does.
         clip: instead of that: x0_hat is cut at ±clip, or (low, high); False for not at all.
+        event: the shape of points that it is asked at, where that is another one than it says.
         **arguments: given to the network at every call: class_labels, say.
 
     Raises:
@@ -71,7 +79,8 @@ def from_unet(unet: Callable[..., Any], scheduler: Any, *, clip: Given = None, *
     name, config = type(scheduler).__name__, scheduler.config
     require_known(name)
     cut = _clip_of(config) if clip is None else clip_of(clip)
-    return _adapted(unet, scheduler, name, config, arguments | {"clip": cut})
+    found = _adapted(unet, scheduler, name, config, arguments | {"clip": cut})
+    return found if event is None else found.at(event)
 
 
 def require_known(name: str) -> None:

@@ -47,6 +47,8 @@ def understood(source: Any) -> Callable[..., Any]:
         raise ValueError(f"a {name} holds the table, not the network: from_ddpm(network, it.alphas_cumprod)")
     if not callable(source):
         raise ValueError(f"a network is a folder, a function (x, sigma) or a module, got {name}")
+    if isinstance(source, type):
+        raise ValueError(f"{source.__name__} is a class: give one of its kind, with its weights")
     if home == "deepinv":
         raise ValueError(f"deepinv's {name} is for values in [0, 1]: from_edm(net, value_range=(0, 1))")
     first, second = _parameters(source)
@@ -98,12 +100,15 @@ def _diffusion(source: Any, name: str) -> Adapted:
 
 
 def _parameters(source: Any) -> tuple[str | None, str | None]:
-    """The names of the first two arguments of a call."""
+    """The names of the first two arguments of a call; of what wraps one module and names none, of that module."""
     try:
         parameters = inspect.signature(getattr(source, "forward", source)).parameters.values()
     except (TypeError, ValueError):
         return None, None
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    inner = list(source.children()) if isinstance(source, nn.Module) else []
+    if not names and len(inner) == 1:
+        return _parameters(inner[0])
     first, second, *_ = [*names, None, None]
     return first, second
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,9 @@ def test_rows_are_asked_a_batch_at_a_time() -> None:
         (lambda m: m(torch.zeros(2, 3), [1.0, 0.01]), "sigma must lie between 0.1 and 5, the range of Net, got 0.01"),
         (lambda m: m(torch.zeros(2, 3), float("nan")), "sigma must be positive and finite"),
         (lambda m: m.given([1, 2, 3])(torch.zeros(2, 3), 1.0), "labels must be one, or one a row: 3 of them for 2"),
+        (lambda _: open_model(Net), "Net is a class: give one of its kind"),
+        (lambda m: open_model(m, clip="a"), r"clip must be a number above 0 or \(low, high\), got 'a'"),
+        (lambda m: open_model(m, clip=(1, 2, 3)), r"clip must be a number above 0 or \(low, high\), got \(1, 2, 3\)"),
         (lambda m: m.given("three"), "labels must be numbers, got 'three'"),
         (lambda _: open_model(lambda x, sigma: x).given(3), "<lambda> takes no class_labels, and labels are given"),
         (
@@ -124,6 +128,23 @@ def test_a_pipeline_on_disk(tmp_path: Path, normal) -> None:
     x = normal(2, 1, 8, 8)
     torch.testing.assert_close(model(x, 1.0), from_diffusers(tmp_path)(x, 1.0))
     assert 0.01 < model.sigma_min < 0.011
+
+
+def test_wrapped_modules_are_looked_into() -> None:
+    x = torch.randn(3, 2)
+    for wrapped in (torch.compile(Net(), backend="eager"), _Parallel(Net())):
+        torch.testing.assert_close(open_model(wrapped)(x, 1.0), x / 2)
+
+
+class _Parallel(nn.Module):
+    """As DistributedDataParallel is called."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        return self.module(*inputs, **named)
 
 
 def test_a_model_answers_in_evaluation_mode() -> None:

@@ -48,7 +48,10 @@ def clip_of(given: Given) -> Clip | None:
     """Raises ValueError for what is no range."""
     if given is None or given is False or isinstance(given, Clip):
         return given or None
-    low, high = given if isinstance(given, tuple | list) else (-float(given), float(given))
+    try:
+        low, high = map(float, given) if isinstance(given, tuple | list) else (-float(given), float(given))
+    except (TypeError, ValueError):
+        low = high = math.nan
     if not low < high:
         raise ValueError(f"clip must be a number above 0 or (low, high), got {given!r}")
-    return Clip(float(low), float(high))
+    return Clip(low, high)

@@ -119,10 +119,11 @@ def samplers(
     """Samples of several methods from the same unit noises, a row each.
 
     Args:
-        methods: name -> `Model`, sampled as it is meant to be, or (denoiser, arguments of `optimal.sample`).
+        methods: name -> `Model`, sampled as it is meant to be, or (denoiser, arguments of `optimal.sample`). Solvers
+            that draw noise do so from a copy of their generator, or from the seed's stream "samples".
         D: the optimum of the data.
         n: number of noises.
-        seed: of the noises and of the projections.
+        seed: of the noises, of what solvers draw, and of the projections.
         pairs: name of a method -> (noises, ends) that it was trained on, (M, *event) each, the noises at its first
             level; the first n are taken.
         level: of the intervals.
@@ -144,8 +145,8 @@ def samplers(
         (1.0, 0.96, 1.0)
     """
     require_level(level)
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    if not hasattr(n, "__index__") or n < 1:
+        raise ValueError(f"n must be a whole number, at least 1, got {n!r}")
     pairs = pairs or {}
     unknown = [name for name in pairs if name not in methods]
     if unknown:
@@ -243,11 +244,12 @@ def _method(name: str, method: Method, seed: int) -> tuple[Denoiser, dict[str, A
         )
     if "sigmas" not in arguments:
         raise ValueError(f"the arguments of {name} must name its noise levels, sigmas=, got {', '.join(arguments)}")
+    if arguments.get("noise") is not None:
+        return denoiser, dict(arguments)
     generator = arguments.get("generator")
-    if generator is not None:
-        # A generator is used up: the methods, and pairs and noises, are to start it alike.
-        arguments = arguments | {"generator": generator.clone_state()}
-    return denoiser, dict(arguments)
+    # A generator is used up: pairs and noises are to start it alike.
+    own = stream(seed, "samples") if generator is None else generator.clone_state()
+    return denoiser, arguments | {"generator": own}
 
 
 def _pairs(name: str, pairs: tuple[Any, Any], D: OptimalDenoiser, first: float, n: int) -> tuple[Tensor, Tensor]:

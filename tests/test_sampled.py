@@ -68,6 +68,18 @@ def test_a_student_of_its_pairs_alone_is_seen() -> None:
         assert list(row) == list(other)
 
 
+def test_solvers_that_draw_noise_are_repeatable() -> None:
+    """Without a generator from the seed; with one from a copy of it, so that the order of methods is no matter."""
+    churn = {"sigmas": karras(12), "solver": "edm_stochastic", "S_churn": 4.0}
+    given = churn | {"generator": torch.Generator().manual_seed(3)}
+    methods = {"own": (DELTAS, churn), "given": (DELTAS, given), "again": (DELTAS, given)}
+    rows = samplers(methods, DELTAS, n=32)
+    assert rows == samplers(methods, DELTAS, n=32)
+    assert rows[1] | {"method": "again"} == rows[2]
+    assert rows[0]["same"] < 0.9
+    assert samplers({"own": (DELTAS, churn)}, DELTAS, n=32, seed=1)[0]["distance"] != rows[0]["distance"]
+
+
 def test_what_diverges_is_no_copy_of_anything() -> None:
     def broken(x: Tensor, sigma: object) -> Tensor:
         return torch.where(x.flatten(1)[:, :1] > 0, DELTAS(x, 1.0), torch.nan)
@@ -89,8 +101,9 @@ def test_bad_input() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             samplers(methods, DELTAS, n=800, pairs=pairs)
-    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
-        samplers(methods, DELTAS, n=0)
+    for n in (0, 2.5):
+        with pytest.raises(ValueError, match="n must be a whole number, at least 1, got"):
+            samplers(methods, DELTAS, n=n)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="must name its noise levels, sigmas="):
         samplers({"optimum": (DELTAS, {"solver": "heun"})}, DELTAS)
     assert samplers(methods, DELTAS, n=1)[0]["same_low"] < 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from optimal.cli import options, parsed
+from optimal.cli import options, parsed, writable
 from optimal.cli.run import run
 
 from .config import Config
@@ -60,6 +61,9 @@ def _draw(words: list[str]) -> None:
             print(command.load(command.dataset).describe())
         print(f"{', '.join(names)} into {command.out}; nothing was drawn")
         return
+    page = command.out.suffix == ".html"
+    home = writable(command.out.parent if page else command.out, "", folder=True)
+    command = dataclasses.replace(command, out=home / command.out.name if page else home)
     if command.names == ("all",) and not command.dataset:
         prepare(command, ("toy", "digits"), ("toy", "digits"))
         if (os.cpu_count() or 1) > 1:

@@ -83,11 +83,12 @@ def _train(command: Train) -> None:
         print(f"{data.describe()}\n{to_json(config)}\n{networks.count(model):,} weights; nothing was trained")
         return
     main_process = not distributed.is_initialized() or distributed.get_rank() == 0
-    listeners = [_tensorboard(command.out)] if command.tensorboard and main_process else []
+    out = command.out.expanduser()
+    listeners = [_tensorboard(out)] if command.tensorboard and main_process else []
     fit(
         config,
         data,
-        command.out,
+        out,
         resume=command.resume,
         extend=command.extend,
         every=command.every,
@@ -99,7 +100,7 @@ def _train(command: Train) -> None:
         writes=main_process,
     )
     if main_process:
-        print(f"trained {data.name}: {command.out}")
+        print(f"trained {data.name}: {out}")
 
 
 def _distill(command: Distill) -> None:
@@ -118,7 +119,7 @@ def _distill(command: Distill) -> None:
         config,
         data,
         teacher,
-        command.out,
+        command.out.expanduser(),
         resume=command.resume,
         extend=command.extend,
         every=command.every,
@@ -126,7 +127,7 @@ def _distill(command: Distill) -> None:
         device=command.device,
         progress=True,
     )
-    print(f"distilled {data.name} ({config.technique}): {command.out}")
+    print(f"distilled {data.name} ({config.technique}): {command.out.expanduser()}")
 
 
 def _on_data(command: Train | Distill, config: Experiment) -> Experiment:
@@ -164,14 +165,17 @@ def _sample(command: Sample) -> None:
         return
     out = writable(command.out, "samples")
     arrays, found = drawn(how, data.event, say=say)
-    files = [suffixed(out, ".npz")]
+    files = [suffixed(out, ".npz"), suffixed(out, ".json")]
     with replacing(files[0]) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
     if data.is_image:
         files.append(save_grid(arrays["samples"], suffixed(out, ".png")))
     names = [str(file) for file in files]
+    found = {"dataset": data.name, "fingerprint": data.fingerprint} | found
+    with replacing(files[1]) as temporary:
+        temporary.write_text(as_json(found | {"command": _plain(command)}) + "\n")
     if command.json:
-        print(as_json({"dataset": data.name} | found | {"files": names}))
+        print(as_json(found | {"files": names}))
     else:
         print(f"{_samples(found)}, {found['nfe']} calls each: {', '.join(names)}")
 
@@ -260,7 +264,7 @@ def _audit(command: Audit) -> None:
     found, files = audited(
         command.data,
         command.samples,
-        command.out,
+        writable(command.out, "audit"),
         data_options=parse_options(command.option),
         sample_options=parse_options(command.sample_option),
         near=command.near,

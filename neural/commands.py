@@ -113,7 +113,7 @@ class Sample:
     batch: options.Batch = None
     seed: options.Seed = 0
     out: Path = Path("samples")
-    """Path of the files, without suffix: NPZ and, of images, PNG."""
+    """Path of the files, without suffix: NPZ, JSON of what they are and, of images, PNG."""
     json: options.Json = False
     dry_run: options.DryRun = False
 

@@ -105,3 +105,48 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     assert started.returncode == 130
     assert told.rstrip().splitlines()[-1].endswith("interrupted")
     assert "Traceback" not in told
+
+
+FULL = """
+import resource, signal, sys
+from {door}.__main__ import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "neural sample optimum --dataset ring -n 500 --steps 3 --out found",
+        "neural train toy --steps 2 --batch 4 --out net",
+        "optimal sample ring -n 500 --steps 3 --out found",
+    ],
+)
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(line: str, tmp_path: Path) -> None:
+    door, *words = line.split()
+    code = FULL.replace("{door}", door)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.rstrip().replace("\r", "\n").splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    half = [path for path in tmp_path.rglob("*") if path.suffix in (".npz", ".safetensors") or "building" in path.name]
+    assert not half
+
+
+def test_an_interrupted_training_says_how_it_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "neural", "train", "toy", "--steps", "1000000", "--batch", "64", "--out", "net"]
+    started = subprocess.Popen(command, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "net" / "metrics.csv").exists():
+        assert started.poll() is None
+        time.sleep(0.1)
+    time.sleep(1)
+    started.send_signal(signal.SIGINT)
+    _, told = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert told.rstrip().endswith("interrupted; what has a checkpoint goes on with --resume")
+    assert "Traceback" not in told

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from optimal import Border, Dataset, OptimalDenoiser, seeking_refining_border
+from optimal.randomness import stream
 
 from .config import Config
 
@@ -19,9 +20,9 @@ _SMALL, _DRAWS = 200_000, 4000
 """Data of up to so many values have their border from so many draws: a second for digits."""
 
 
-def generator(config: Config, stream: int = 0) -> torch.Generator:
-    """A fresh source of randomness; streams of one seed are independent."""
-    return torch.Generator().manual_seed(config.seed + 1_000_003 * stream)
+def generator(config: Config, part: int = 0) -> torch.Generator:
+    """A fresh source of randomness for figures; parts of one seed are independent."""
+    return stream(config.seed, "figures", part)
 
 
 def border_of(config: Config, D: OptimalDenoiser, draws: int) -> Border:

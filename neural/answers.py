@@ -19,7 +19,7 @@ from optimal.border import seeking_refining_border
 from optimal.cli import seconds_of_a_row
 from optimal.cli.estimate import Say, announce
 from optimal.denoiser import Denoiser
-from optimal.randomness import RowNoise, stream
+from optimal.randomness import RowNoise, fixed_generator, stream
 from optimal.samplers import solver_of
 
 from .convention import question
@@ -259,12 +259,12 @@ def _asked(solver: str, steps: int) -> int:
 def _seconds(model: Model, event: tuple[int, ...], rows: int) -> float:
     """What a row of a network takes."""
     sigma = _middle(max(model.sigma_min, _RANGE[0]), min(model.sigma_max, _RANGE[1]))
-    unit = torch.randn((rows, *event), generator=stream(0, "queries"), dtype=torch.float32)
+    unit = torch.randn((rows, *event), generator=fixed_generator("queries"), dtype=torch.float32)
     return seconds_of_a_row(model, sigma * unit, sigma)
 
 
 def _some(D: OptimalDenoiser, rows: int) -> Tensor:
-    noise = torch.randn((rows, *D.event), generator=stream(0, "queries"), dtype=torch.float32)
+    noise = torch.randn((rows, *D.event), generator=fixed_generator("queries"), dtype=torch.float32)
     return noise.to(D.points.device)
 
 

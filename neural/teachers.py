@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from optimal import Dataset, OptimalDenoiser
 from optimal.denoiser import Denoiser
-from optimal.randomness import stream
+from optimal.randomness import fixed_generator
 
 from .config import Distillation
 from .precondition import Preconditioned
@@ -48,7 +48,7 @@ def fingerprint_of(teacher: Denoiser, event: tuple[int, ...], device: torch.devi
     if not state or not all(isinstance(value, Tensor) and value.layout == torch.strided for value in state.values()):
         weights = teacher.parameters() if isinstance(teacher, nn.Module) else iter(())
         where = next((weight.device for weight in weights), torch.device(device))
-        eps = torch.randn(4, *event, generator=stream(0, "fingerprint"), dtype=torch.float32).to(where)
+        eps = torch.randn(4, *event, generator=fixed_generator("fingerprint"), dtype=torch.float32).to(where)
         for sigma in (0.1, 1.0, 10.0):
             digest.update(teacher(sigma * eps, sigma).detach().double().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()

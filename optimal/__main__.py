@@ -22,6 +22,7 @@ from .cli.answers import denoised, described, destination, expected, located, sa
 from .cli.point_files import NUMBERS
 from .cli.run import run, say
 from .datasets import Dataset, load
+from .randomness import stream
 from .storage import replacing
 
 __all__ = ["COMMANDS", "command_of", "main"]
@@ -218,7 +219,7 @@ def _x(command: _AtPoint, data: Dataset) -> torch.Tensor:
     for note in notes:
         say(note)
     if command.add_noise:
-        x = x + command.sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(command.seed))
+        x = x + command.sigma * torch.randn(x.shape, generator=stream(command.seed, "queries"))
     return x[None]
 
 

@@ -21,7 +21,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-__all__ = ["PURPOSES", "Purpose", "RowNoise", "fixed_generator", "generator_of", "stream"]
+__all__ = ["PURPOSES", "Purpose", "RowNoise", "fixed_generator", "generator_of", "hashed_words", "stream"]
 
 Purpose = Literal[
     "unnamed",
@@ -56,9 +56,9 @@ _STEP, _FIRST, _SECOND = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1
 _AT_ONCE = 2**20
 
 
-def fixed_generator() -> torch.Generator:
+def fixed_generator(purpose: Purpose = "unnamed") -> torch.Generator:
     """A fresh source of randomness, the same in every run."""
-    return stream(_SEED, "unnamed")
+    return stream(_SEED, purpose)
 
 
 def stream(seed: int, purpose: Purpose, part: int = 0, *, device: str | torch.device = "cpu") -> torch.Generator:
@@ -108,6 +108,23 @@ def generator_of(generator: torch.Generator | None) -> torch.Generator:
             f"generator must be a torch.Generator, got {kind}: torch.Generator().manual_seed(0) makes one of a seed"
         )
     return generator
+
+
+def hashed_words(key: int, counter: int, count: int) -> np.ndarray:
+    """(count,) uint64, random to whoever does not know the key: Philox, as far as it is one.
+
+    A stream of a seed has 26 bits. What has to be random to data that were made in knowledge of this code is drawn from
+    a hash of these data, and of all of it.
+
+    Args:
+        key: the hash, of 128 bits.
+        counter: where the words begin among those of the key, of 256 bits.
+        count: how many.
+
+    References:
+        Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3".
+    """
+    return np.random.Philox(key=key, counter=counter).random_raw(count)
 
 
 class RowNoise:

@@ -25,6 +25,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from .arithmetic import ours
 from .denoiser import OptimalDenoiser
+from .randomness import fixed_generator
 
 __all__ = ["collapse_sigma", "speciation_sigma", "top_eigenvalue"]
 
@@ -99,7 +100,7 @@ def top_eigenvalue(D: OptimalDenoiser) -> float:
             out += (block.T @ (block @ direction.float())).double()
         return (out / points.size - mean * (mean @ direction)).cpu().numpy()
 
-    start = np.random.default_rng(0).standard_normal(points.dim)
+    start = torch.randn(points.dim, generator=fixed_generator(), dtype=torch.float64, device="cpu").numpy()
     if not product(start).any():
         return 0.0
     operator = LinearOperator((points.dim, points.dim), matvec=product, dtype=np.float64)  # pyright: ignore[reportCallIssue]

@@ -18,6 +18,7 @@ from optimal import FlowMap, OptimalDenoiser, load, sample, seeking_refining_bor
 from optimal.__main__ import main
 from optimal.cli import answers, estimate
 from optimal.datasets import to_uint8
+from optimal.randomness import stream
 
 Captured = pytest.CaptureFixture[str]
 
@@ -128,7 +129,7 @@ def test_where_says_how_sure_it_is(capsys: Captured) -> None:
     assert (near["index"], near["certified"], near["captured"]) == (9, True, 0.1)
     far = asked(capsys, "where", "digits", "@9", "--sigma", "3", "--add-noise", "--out", "far")
     data = load("digits")
-    x = data[9:10] + 3 * torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = data[9:10] + 3 * torch.randn(1, 1, 8, 8, generator=stream(0, "queries"))
     D = OptimalDenoiser(data)
     landing = FlowMap(D).land(x, 3.0)
     assert far["index"] == int(landing.index)
@@ -145,9 +146,7 @@ def test_where_says_how_sure_it_is(capsys: Captured) -> None:
 
 def test_border_is_the_library_s(capsys: Captured) -> None:
     found = asked(capsys, "border", "faces", "--draws", "64", "--seed", "3")
-    expected = seeking_refining_border(
-        OptimalDenoiser(load("faces")), draws=64, generator=torch.Generator().manual_seed(3)
-    )
+    expected = seeking_refining_border(OptimalDenoiser(load("faces")), draws=64, generator=stream(3, "evaluation"))
     assert found["count"]["sigma"] == pytest.approx(expected.sigma)
     assert found["count"]["low"] == pytest.approx(expected.low)
     assert abs(found["entropy"]["sigma"] / expected.sigma - 1) < 0.2

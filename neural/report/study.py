@@ -21,7 +21,7 @@ from optimal import Dataset, OptimalDenoiser, sample
 from optimal.border import Border, seeking_refining_border
 from optimal.cli import seconds_of_a_row
 from optimal.query import Levels
-from optimal.randomness import stream
+from optimal.randomness import fixed_generator, stream
 
 from ..audit import Audit, audit
 from ..measure import Measured, default_sigmas, measure
@@ -200,7 +200,7 @@ def _shared(models: Sequence[Model], model: Model) -> tuple[float, float]:
 def _seconds(models: Sequence[Model], D: OptimalDenoiser, effort: Effort, steps: int | None, held_out: bool) -> float:
     """What all of it will take, by timing a few rows."""
     levels, places = len(default_sigmas(D, 1.0)), 3 if held_out else 2
-    unit = torch.randn((effort.draws, *D.event), generator=stream(0, "queries"), dtype=torch.float32)
+    unit = torch.randn((effort.draws, *D.event), generator=fixed_generator("queries"), dtype=torch.float32)
     unit = unit.to(D.points.device)
     middle = math.sqrt(_RANGE[0] * _RANGE[1])
     optimum = seconds_of_a_row(D.posterior, unit, middle)

@@ -18,7 +18,7 @@ from ..border import collapse_border, seeking_refining_border
 from ..datasets import Dataset
 from ..denoiser import OptimalDenoiser
 from ..flow import FlowMap, certify
-from ..randomness import RowNoise
+from ..randomness import RowNoise, stream
 from ..regimes import collapse_sigma, speciation_sigma, top_eigenvalue
 from ..samplers import sample, solver_of
 from ..schedule import karras
@@ -72,7 +72,7 @@ def located(data: Dataset, draws: int, seed: int, *, device: torch.device = _CPU
     D = _optimum(data, device)
     found: dict[str, Any] = {"draws": draws, "seed": seed}
     for name, measure in (("count", seeking_refining_border), ("entropy", collapse_border)):
-        border = measure(D, draws=draws, generator=torch.Generator().manual_seed(seed), progress=True)
+        border = measure(D, draws=draws, generator=stream(seed, "evaluation"), progress=True)
         found[name] = {key: getattr(border, key) for key in ("sigma", "low", "high", "threshold")}
     return found
 
@@ -161,7 +161,7 @@ def sampled(
     except TypeError as error:
         given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise ValueError(f"{solver} cannot have {given}: an option has a value of the wrong type") from error
-    rows = RowNoise(torch.Generator().manual_seed(seed))
+    rows = RowNoise(stream(seed, "samples"))
     shape = (n, *data.event)
     noises = (sigma_max * rows.draw(shape)).float().to(device)
     direct = 2 * steps * seconds_of_a_call(len(D), D.points.dim, n)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..points.rounding import UNIT, gamma
+from ..randomness import hashed_words
 from .proof import CHANCE, GRAIN
 
 __all__ = ["SUM_COLUMNS", "Digits", "Streams", "fast_bytes", "product"]
@@ -120,7 +121,7 @@ class Streams:
             digest.update(self._z[place].cpu().contiguous().numpy().data)
             self._keys[place] = int.from_bytes(digest.digest(), "little")
         counter = (self._purpose << 224) + (part << 192)
-        words = np.random.Philox(key=self._keys[place], counter=counter).random_raw(-(-count // 4))
+        words = hashed_words(self._keys[place], counter, -(-count // 4))
         numbers = words.view(np.uint16)[:count].astype(np.float64)
         return torch.from_numpy(numbers).add_(0.5).mul_(GRAIN)
 

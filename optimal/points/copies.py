@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ..randomness import fixed_generator
 from .rows import Rows
 
 __all__ = ["first_copies"]
@@ -13,8 +13,6 @@ __all__ = ["first_copies"]
 _BLOCK_BYTES = 8 * 2**20
 _SOME = 16
 """Words of a row that are hashed first."""
-_SEED = 20252
-"""Of the multipliers and of those words. They only decide how many rows are compared in vain."""
 
 
 def first_copies(rows: Rows) -> Tensor:
@@ -25,8 +23,7 @@ def first_copies(rows: Rows) -> Tensor:
     """
     first = torch.arange(rows.size, dtype=torch.int64, device="cpu")
     words = _words(rows)
-    generator = np.random.default_rng(_SEED)
-    some = torch.from_numpy(np.sort(generator.permutation(words)[:_SOME]))
+    some = torch.randperm(words, generator=fixed_generator("fingerprint"), device="cpu")[:_SOME].sort().values
     groups = _alike(first, _hashes(rows, first, some))
     if words > _SOME and groups:
         alike = torch.cat(groups).sort().values
@@ -64,8 +61,8 @@ def _words(rows: Rows) -> int:
 
 def _hashes(rows: Rows, index: Tensor, words: Tensor) -> Tensor:
     """(n,) int64: Σ_i mixed(m_i b_i) of the rows `index` over some words b_i, modulo 2⁶⁴, m random and odd."""
-    generator = np.random.default_rng(_SEED)
-    multipliers = torch.from_numpy(generator.integers(-(2**63), 2**63 - 1, len(words), dtype=np.int64) | 1)
+    multipliers = torch.empty(len(words), dtype=torch.int64, device="cpu")
+    multipliers.random_(-(2**63), None, generator=fixed_generator("fingerprint")).bitwise_or_(1)
     every, whole = len(index) == rows.size, len(words) == _words(rows)
     out = torch.empty(len(index), dtype=torch.int64, device="cpu")
     step = max(1, _BLOCK_BYTES // (8 * _words(rows)))

@@ -22,6 +22,7 @@ from ..arithmetic import ours
 from ..datasets import Dataset
 from ..denoiser import OptimalDenoiser
 from ..points import Points
+from ..randomness import stream
 from ..storage import ArrayWriter, cache_folder, describe, fingerprint_of_blocks, made_once, open_entry
 
 __all__ = ["OVERSAMPLING", "RANK", "SKETCH", "Basis", "basis_bytes", "basis_of"]
@@ -91,7 +92,7 @@ def _seed(points: Points) -> int:
 
 
 def _compute(points: Points, rank: int, progress: bool) -> Basis:
-    device, generator = points.device, torch.Generator(device="cpu").manual_seed(_seed(points))
+    device, generator = points.device, stream(_seed(points), "basis")
 
     def normal(count: int) -> Tensor:
         return torch.randn(points.dim, count, generator=generator, dtype=torch.float32, device="cpu").to(device)

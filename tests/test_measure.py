@@ -96,6 +96,18 @@ def test_rows_and_files(tmp_path: Path) -> None:
         assert float(next(csv.DictReader(file))["gap"]) == rows[0]["gap"]
 
 
+def test_a_gap_of_few_draws_is_told() -> None:
+    """A network that errs where x > 2.4 alone: no interval can hold what hardly a draw shows, and the table says so."""
+    D = OptimalDenoiser(torch.zeros(1, 1))
+    exact = measure(lambda x, s: D(x, s), D, sigmas=[1.0], draws=50)
+    assert exact.rows()[0]["gap_draws"] == 0
+    rare = measure(lambda x, s: D(x, s) + 0.5 * (x > 2.4).to(x), D, sigmas=[1.0, 3.0, 40.0], draws=500)
+    first, second, third = rare.carriers.tolist()
+    assert 1 <= first <= 3
+    assert first < second < third < 250
+    assert [row["gap_draws"] for row in rare.rows()] == [first, second, third]
+
+
 def test_published_coefficients(normal: Normal) -> None:
     """Of one draw, by hand: Wang and Vastola's, Lukoianov's, Kamb and Ganguli's, as analytic-spec has them."""
     D = OptimalDenoiser(normal(6, 5).float())

@@ -34,6 +34,8 @@ Place = Literal["data", "held-out", "trajectory"]
 _RANGE = (0.002, 80.0)
 _BORDER_CALLS, _BORDER_DRAWS = 24, 256
 _LANDING_CALLS = 80
+_QUESTION = 128
+"""Rows that are asked to see whether a network is in the right convention, if it is."""
 _LEVELS = 12
 _TRAJECTORY_STEPS = 32
 _TWICE = ("heun", "edm_stochastic", "dpm_solver")
@@ -240,7 +242,7 @@ def planned(models: Sequence[Model], D: OptimalDenoiser, plan: Plan, places: Seq
     total = a_row * (_BORDER_DRAWS * _BORDER_CALLS * (plan.sigmas is None) + plan.n * (_LANDING_CALLS + steps))
     for model in models:
         total += a_row * levels * plan.draws * len(places)
-        asked = plan.draws * sum(own[place] for place in places) + plan.n * steps
+        asked = _QUESTION + plan.draws * sum(own[place] for place in places) + plan.n * steps
         total += asked * _seconds(model, D.event, min(model.batch, max(plan.draws, plan.n)))
     return total
 

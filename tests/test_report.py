@@ -92,8 +92,14 @@ def test_all_networks_start_from_the_same_noises() -> None:
     one, two = (open_model(OptimalDenoiser(HALF), name=name) for name in ("one", "two"))
     pair = study([one, two], HALF, sigmas=[1.0], effort=EFFORT).networks
     assert torch.equal(pair[0].samples, pair[1].samples)
-    other = study([one], HALF, sigmas=[1.0], effort=EFFORT, seed=1).networks
-    assert not torch.equal(pair[0].samples, other[0].samples)
+    other = study([one], HALF, sigmas=[1.0], effort=EFFORT, seed=1)
+    assert not torch.equal(pair[0].samples, other.networks[0].samples)
+
+
+def test_the_levels_are_those_of_every_seed(found: Study) -> None:
+    other = study(networks()[:1], HALF, effort=EFFORT, seed=found.seed + 1)
+    assert other.border == found.border
+    assert torch.equal(other.networks[0].measured[0].sigmas, found.networks[0].measured[0].sigmas)
 
 
 def test_networks_of_two_ranges_are_asked_where_both_are_made_for() -> None:

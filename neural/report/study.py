@@ -153,8 +153,8 @@ def study(
         model.require_event(D.event, data.name)
     if say is not None:
         say(_seconds(models, D, effort, steps, held_out is not None))
-    generator = stream(seed, "evaluation", 1)
-    border = seeking_refining_border(D, draws=effort.border_draws, generator=generator, progress=progress)
+    # Of its own fixed draws: the same levels for every seed.
+    border = seeking_refining_border(D, draws=effort.border_draws, progress=progress)
     networks = []
     for model in tqdm(models, desc="networks", leave=False, disable=not progress or len(models) == 1):
         levels = default_sigmas(D, border.sigma, _shared(models, model)) if sigmas is None else sigmas

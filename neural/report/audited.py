@@ -16,7 +16,8 @@ from optimal.datasets import with_options
 from optimal.datasets.archives import list_folder
 from optimal.datasets.pictures import is_picture
 
-from ..audit import Audit, audit
+from ..audit import audit
+from ..copies import Audit
 from .pictures import pairs, write_figure
 
 __all__ = ["audited", "sheet"]

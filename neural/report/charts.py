@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from ..audit import percent
+from ..copies import percent
 from ..measure import Measured
 from .study import Studied, Study
 

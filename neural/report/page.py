@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..audit import percent
+from ..copies import percent
 from ..measure import Measured
 from .pictures import data_uri, grey_levels, png
 from .study import Studied, Study

@@ -31,8 +31,9 @@ gpu-wheels: $(STAMP)
 	$(PY) -m pip wheel --quiet --no-deps --constraint constraints.txt --wheel-dir build/gpu-wheels \
 		tqdm filelock jaxtyping wadler-lindig platformdirs pykeops keopscore pybind11
 
+# Two processes of one thread each, a file to one of them: most tests are too small for two threads.
 test: lint
-	OMP_NUM_THREADS=2 $(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 lint: $(TOOLS)
 	$(VENV)/bin/ruff check .

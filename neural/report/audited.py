@@ -28,7 +28,7 @@ _SHOWN = 32
 def audited(
     data: str,
     samples: str,
-    out: Path,
+    out: str | Path,
     *,
     data_options: Mapping[str, Any],
     sample_options: Mapping[str, Any],
@@ -48,7 +48,7 @@ def audited(
     Raises:
         ValueError: as for `load` and `audit`; the files cannot be written.
     """
-    training = load(data, **data_options)
+    out, training = Path(out), load(data, **data_options)
     try:
         drawn = load(samples, **_own(samples), **sample_options)
     except ValueError as error:
@@ -74,7 +74,7 @@ def audited(
     return found, files
 
 
-def sheet(found: Audit, samples: Dataset, D: OptimalDenoiser, path: Path) -> Path:
+def sheet(found: Audit, samples: Dataset, D: OptimalDenoiser, path: str | Path) -> Path:
     """The samples most like a training image beside it, a sample left, as PNG."""
     chosen = found.closest(_SHOWN)
     sides = [found.sides[i] for i in chosen]
@@ -85,7 +85,7 @@ def sheet(found: Audit, samples: Dataset, D: OptimalDenoiser, path: Path) -> Pat
     ]
     left, right = samples[chosen], D.take(torch.tensor([side.index for side in sides]))
     title = f"Samples (left) and their nearest training image @ (right): the closest {len(chosen)} of {len(found):,}"
-    return write_figure(pairs(left, right, captions, title=title), path, title=title)
+    return write_figure(pairs(left, right, captions, title=title), Path(path), title=title)
 
 
 def _own(samples: str) -> dict[str, Any]:

@@ -48,6 +48,9 @@ SDES: list[tuple[Process, Function, Function, float]] = [
 
 
 def name(value: object) -> str | None:
+    """The same in every process, which functions' addresses are not."""
+    if isinstance(value, LinearSDE):
+        return "LinearSDE"
     return repr(value) if isinstance(value, Process) else None
 
 

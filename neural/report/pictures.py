@@ -69,12 +69,13 @@ def pairs(left: Tensor, right: Tensor, captions: Sequence[str], *, title: str, c
     return figure
 
 
-def write_figure(figure: Figure, path: Path, *, title: str, dpi: int = 160) -> Path:
+def write_figure(figure: Figure, path: str | Path, *, title: str, dpi: int = 160) -> Path:
     """A figure as PNG.
 
     Raises:
         ValueError: it cannot be written.
     """
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

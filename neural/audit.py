@@ -40,6 +40,8 @@ _BYTES = 2**27
 """Of a block of samples in float64."""
 _FEW, _MOST = 128, 1024
 """Samples that are timed first, and of a block."""
+_BRIGHT = 2.0
+"""No image in [−1, 1] with a generator's overshoot reaches so far."""
 
 
 def audit(
@@ -81,6 +83,7 @@ def audit(
         raise ValueError(f"samples must have the shape of the data, {_size(D.event)}, got {_size(array.shape[1:])}")
     if not len(array):
         raise ValueError("there must be at least one sample, got none")
+    _require_units(D, array)
     is_image = len(D.event) == 3 and D.event[0] in (1, 3)
     plain: list[Looked] = []
     mirrored: list[Looked] = []
@@ -113,6 +116,19 @@ def _read(array: Tensor | np.ndarray, rows: slice) -> Tensor:
     if not part.is_floating_point():
         raise ValueError(f"samples must be uint8 or floating point, got {part.dtype}")
     return part
+
+
+def _require_units(D: OptimalDenoiser, array: Tensor | np.ndarray) -> None:
+    """Raise ValueError for images in another range than [−1, 1], where copies would look like none."""
+    if not D.points.bytes or array.dtype in (torch.uint8, np.uint8):
+        return
+    some = _read(array, slice(0, _FEW))
+    low, high = float(some.amin()), float(some.amax())
+    dark = float(D.take(torch.arange(min(len(D), _FEW))).amin()) < -0.5
+    if high > _BRIGHT or (low >= 0 and dark):
+        raise ValueError(
+            f"samples of images must lie in [-1, 1], or be uint8: those here reach from {low:.3g} to {high:.3g}"
+        )
 
 
 def _looked(D: OptimalDenoiser, x: Tensor) -> Looked:

@@ -17,7 +17,7 @@ from torch import Tensor
 from neural.__main__ import main
 from neural.audit import audit
 from neural.report.pictures import pairs
-from optimal import OptimalDenoiser
+from optimal import OptimalDenoiser, load
 from optimal.datasets import Dataset, to_float
 
 Normal = Callable[..., Tensor]
@@ -236,3 +236,11 @@ def test_a_data_set_of_samples(training: Tensor) -> None:
     found = audit(Dataset("data", training.numpy()), Dataset("samples", training[:4].numpy()))
     assert found.kind == ["exact"] * 4
     assert len(found) == 4
+
+
+@pytest.mark.parametrize("scaled", [lambda x: (x + 1) * 127.5, lambda x: (x + 1) / 2])
+def test_images_in_another_range_are_not_called_new(scaled: Callable[[Tensor], Tensor]) -> None:
+    """They would be far from all training images, copies or not."""
+    data = load("digits")
+    with pytest.raises(ValueError, match=r"samples of images must lie in \[-1, 1\], or be uint8: those here reach"):
+        audit(data, scaled(data.points[:50]))

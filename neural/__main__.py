@@ -30,7 +30,7 @@ from .config import Experiment, experiment_of, to_json
 from .devices import device_of
 from .loss import root_mean_square
 from .measures import save_table
-from .named import opened
+from .named import of_label, opened
 from .run import distil, fit
 from .saved import load_model
 from .teachers import teacher_of
@@ -203,6 +203,7 @@ def _compare(command: Compare) -> None:
     held_out = None
     if command.held_out:
         held_out = load(command.held_out, **parse_options(command.held_out_option))
+        held_out = held_out if command.label is None else of_label(held_out, command.label)
     if command.dry_run:
         seconds = planned(models, OptimalDenoiser(data), plan, plan.places(held_out))
         names = ", ".join(model.name for model in models)

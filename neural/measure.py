@@ -183,6 +183,8 @@ def measure(
     carriers: dict[float, int] = {}
     bar = tqdm(places, total=len(levels), desc="measure", unit="level", leave=False, disable=not progress)
     for sigma, x, answer, x0 in bar:
+        if not torch.isfinite(answer).all():
+            raise ValueError(f"the answer of {getattr(model, 'name', 'the network')} is not finite at σ = {sigma:.3g}")
         found[sigma], carriers[sigma] = _columns(D, x, sigma, answer, x0, level)
     columns = {
         name: Interval(*(torch.stack([getattr(found[s][name], part) for s in levels.tolist()]) for part in _PARTS))

@@ -25,7 +25,7 @@ from optimal import karras
 from optimal.query import Levels, levels, require_points
 
 from .adapters import Adapted
-from .adapters.asked import derivatives_wanted, evaluating
+from .adapters.asked import FAILURES, derivatives_wanted, evaluating
 from .adapters.clipping import Clip, Given, clip_of
 from .devices import device_of
 from .sources import Source, module_of, source_of, takes_named
@@ -159,8 +159,10 @@ class Model:
         part = x[rows].to(self.device)
         try:
             out = self.denoiser(part, values[rows].to(self.device), **own)
-        except (RuntimeError, TypeError, AssertionError, IndexError) as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        except FAILURES as error:
+            reason = " ".join(str(error).split())[:200]
+            if not isinstance(error, RuntimeError) or not reason:
+                reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
             raise ValueError(f"{self.name} failed on points of shape {tuple(x.shape[1:])}: {reason}") from error
         if not isinstance(out, Tensor):
             raise ValueError(f"{self.name} must return a tensor like x, got {type(out).__name__}")

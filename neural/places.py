@@ -6,6 +6,7 @@ Each of `around` and `along` yields, level by level, x, the network's answer the
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -42,6 +43,10 @@ _APART = 1e-3
 """How far, in ln σ, a grid's own levels keep from those that are asked for."""
 _TOP = 160.0
 """First level of a trajectory over the data's standard deviation, where the network names none: EDM's 80 for 0.5."""
+_NEAR = 0.05
+"""Root mean square difference of a near copy, over the data's standard deviation, as in an audit."""
+_SEVERAL = 16
+"""Values of a point below which others are so near by chance."""
 _SAME = 2.0**-20
 """Relative difference below which a point is a data point: float32 rounds the same image by less, and no two images
 of 8 bits are so close."""
@@ -135,6 +140,9 @@ def along(model: Denoiser, D: OptimalDenoiser, levels: Tensor, draws: int, seed:
 def labelled(model: Denoiser, labels: Any, size: int, index: Tensor | None = None) -> Denoiser:
     """The model given its labels, one a row: those at `index` of `size` points."""
     if labels is None:
+        held = getattr(model, "labels", None)
+        if isinstance(held, Tensor) and held.ndim != (1 if held.is_floating_point() else 0):
+            raise ValueError("a model with one label a row does not say which points they are of: give labels= instead")
         return model
     given = getattr(model, "given", None)
     if given is None:
@@ -149,14 +157,23 @@ def labelled(model: Denoiser, labels: Any, size: int, index: Tensor | None = Non
 
 
 def _require_apart(D: OptimalDenoiser, index: Tensor, x0: Tensor) -> None:
-    """Raise ValueError if held-out points that were drawn are data points."""
-    same = (x0 - D.take(D.nearest(x0)).to(x0)).abs().flatten(1).amax(1) <= _SAME * x0.abs().flatten(1).amax(1)
+    """Raise ValueError if held-out points that were drawn are data points; warn if some are nearly."""
+    difference = (x0 - D.take(D.nearest(x0)).to(x0)).flatten(1)
+    same = difference.abs().amax(1) <= _SAME * x0.abs().flatten(1).amax(1)
     if same.any():
         first = int(index[same.cpu()].min())
         count = len(index[same.cpu()].unique())
         raise ValueError(
             f"held-out points must be none of the data: of those drawn, {count} are, such as number {first}; "
             "on=None is for the data themselves"
+        )
+    near = (difference.square().mean(1).sqrt() <= _NEAR * D.standard_deviation).cpu()
+    if near.any() and D.points.dim >= _SEVERAL:
+        warnings.warn(
+            f"held-out points should not be copies of data: of those drawn, {len(index[near].unique())} nearly are, "
+            f"such as number {int(index[near].min())}; `python -m neural audit` lists them",
+            RuntimeWarning,
+            stacklevel=2,
         )
 
 

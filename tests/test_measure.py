@@ -175,3 +175,27 @@ def test_bad_input() -> None:
         measure(DELTAS, DELTAS, on=load("five-deltas"), sigmas=[1.0])
     with pytest.raises(ValueError, match="labels are for a Model, and OptimalDenoiser takes none"):
         measure(DELTAS, DELTAS, labels=3)
+
+
+def test_a_network_of_no_numbers_is_named() -> None:
+    D = OptimalDenoiser(load("five-deltas"))
+    with pytest.raises(ValueError, match=r"the answer of nothing is not finite at σ = 0\.5"):
+        measure(open_model(lambda x, sigma: x / 0 * 0, name="nothing"), D, sigmas=[0.5], draws=8)
+
+
+def test_labels_one_a_row_belong_to_the_points_not_to_the_draws() -> None:
+    """They would reach the wrong rows wherever there are as many draws as points."""
+    D = OptimalDenoiser(torch.arange(8.0).view(8, 1))
+    model = open_model(lambda x, sigma, class_labels: class_labels.to(x).view(-1, 1).expand_as(x))
+    labels = torch.arange(8)
+    found = measure(model, D, sigmas=[0.01], draws=64, labels=labels).rows()[0]["gap"]
+    assert found == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="one label a row does not say which points they are of"):
+        measure(model.given(labels), D, sigmas=[0.01], draws=8)
+
+
+def test_held_out_points_that_are_nearly_data_are_said_to_be() -> None:
+    data = load("digits")
+    near = data.points[:100] + 1 / 127.5
+    with pytest.warns(RuntimeWarning, match="nearly are, such as number"):
+        measure(OptimalDenoiser(data), OptimalDenoiser(data), on=near, sigmas=[0.5], draws=16)

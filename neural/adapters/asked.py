@@ -25,6 +25,7 @@ from . import labels
 from .answers import value_of
 
 __all__ = [
+    "FAILURES",
     "TIMES",
     "Asked",
     "Order",
@@ -36,6 +37,9 @@ __all__ = [
     "event_of",
     "place_of",
 ]
+
+FAILURES = (RuntimeError, TypeError, AssertionError, LookupError, ArithmeticError, AttributeError)
+"""What a network of somebody else may end with."""
 
 Order = Literal["xt", "tx"]
 """Whether a network is called as net(x, t) or as net(t, x)."""
@@ -105,7 +109,7 @@ def ask(
             raise ValueError(
                 f"{len(x)} rows at once do not fit the memory of {device}: give a smaller batch"
             ) from error
-        except (RuntimeError, AssertionError, TypeError, IndexError, NotImplementedError) as error:
+        except FAILURES as error:
             # Of weights in two precisions, nothing says which x meets first.
             mixed = isinstance(error, RuntimeError) and any(word in str(error) for word in _MIXED)
             if mixed and kind is not kinds[-1]:

@@ -26,6 +26,7 @@ from .convention import question
 from .measure import Measured, default_sigmas, measure
 from .model import Model
 from .named import OPTIMUM, as_meant, own_pairs, takes
+from .places import STEPS
 from .sampled import Method, samplers
 
 __all__ = ["Compared", "Drawing", "Place", "Plan", "compared", "drawing", "drawn", "planned"]
@@ -37,7 +38,6 @@ _LANDING_CALLS = 80
 _QUESTION = 128
 """Rows that are asked to see whether a network is in the right convention, if it is."""
 _LEVELS = 12
-_TRAJECTORY_STEPS = 32
 _TWICE = ("heun", "edm_stochastic", "dpm_solver")
 """Solvers that ask about twice a step."""
 
@@ -237,7 +237,7 @@ def planned(models: Sequence[Model], D: OptimalDenoiser, plan: Plan, places: Seq
     """Seconds that `compared` will take, about: a row of every network is timed, and one of the optimum."""
     levels = len(plan.sigmas) if plan.sigmas else _LEVELS
     steps = sum(_asked(plan.solver, n) for n in plan.steps)
-    own = {"data": levels, "held-out": levels, "trajectory": 2 * (_TRAJECTORY_STEPS + levels)}
+    own = {"data": levels, "held-out": levels, "trajectory": 2 * (STEPS + levels)}
     a_row = seconds_of_a_row(D.posterior, _some(D, max(plan.draws, _BORDER_DRAWS)), _middle(*_RANGE))
     total = a_row * (_BORDER_DRAWS * _BORDER_CALLS * (plan.sigmas is None) + plan.n * (_LANDING_CALLS + steps))
     for model in models:

@@ -18,6 +18,7 @@ from torch import Tensor
 from neural import agreement
 from neural.measure import default_sigmas, measure
 from neural.model import open_model
+from neural.places import along
 from optimal import OptimalDenoiser, load
 from optimal.draws import draw_pairs
 from optimal.randomness import stream
@@ -199,3 +200,15 @@ def test_held_out_points_that_are_nearly_data_are_said_to_be() -> None:
     near = data.points[:100] + 1 / 127.5
     with pytest.warns(RuntimeWarning, match="nearly are, such as number"):
         measure(OptimalDenoiser(data), OptimalDenoiser(data), on=near, sigmas=[0.5], draws=16)
+
+
+def test_a_trajectory_is_the_networks_own_flow() -> None:
+    """Of a Gaussian, x(σ) = x(σ_max) √((s² + σ²)/(s² + σ_max²))."""
+    D, square = OptimalDenoiser(torch.tensor([[-1.0], [1.0]], dtype=torch.float64)), 0.25
+    model = open_model(lambda x, sigma: x * square / (square + sigma.view(-1, 1) ** 2), event=(1,))
+    levels = torch.tensor([3.0, 0.3, 0.05], dtype=torch.float64)
+    unit = torch.randn((100, 1), generator=stream(0, "evaluation-noises"))
+    first = 160 * D.standard_deviation
+    for sigma, x, _, _ in along(model, D, levels, 100, 0):
+        flow = first * unit * math.sqrt((square + sigma**2) / (square + first**2))
+        torch.testing.assert_close(x, flow.to(x), rtol=5e-3, atol=0)

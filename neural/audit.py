@@ -50,6 +50,7 @@ def audit(
     *,
     near: float = 0.05,
     level: float = 0.95,
+    any_range: bool = False,
     progress: bool = False,
     say: Callable[[float], object] | None = None,
 ) -> Audit:
@@ -62,11 +63,12 @@ def audit(
         samples: (n, *event), uint8 for images or floating point in units of the data.
         near: largest root mean square difference of a near copy, over the data's standard deviation of a value.
         level: of the intervals.
+        any_range: whether images may lie in another range than [−1, 1], as those of a network that fails do.
         progress: whether a progress bar is drawn on stderr.
         say: told after the first few samples how many seconds the rest will take.
 
     Raises:
-        ValueError: no samples, or of another shape than the data; near below 0; level outside (0, 1).
+        ValueError: no samples, or of another shape, or images in another range, than the data; near below 0; level outside (0, 1).
 
     Example:
         >>> data = torch.tensor([[-1.0], [1.0], [4.0]])
@@ -83,7 +85,8 @@ def audit(
         raise ValueError(f"samples must have the shape of the data, {_size(D.event)}, got {_size(array.shape[1:])}")
     if not len(array):
         raise ValueError("there must be at least one sample, got none")
-    _require_units(D, array)
+    if not any_range:
+        _require_units(D, array)
     is_image = len(D.event) == 3 and D.event[0] in (1, 3)
     plain: list[Looked] = []
     mirrored: list[Looked] = []

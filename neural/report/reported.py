@@ -27,7 +27,7 @@ __all__ = ["reported", "write"]
 def reported(
     models: Sequence[str],
     data: Dataset | None,
-    out: Path,
+    out: str | Path,
     *,
     label: int | None = None,
     held_out: Dataset | None = None,

@@ -41,7 +41,7 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
     scan = Scan(points, z, sigma, single=single, memory=accuracy.memory)
     squares = 2 * points.half_norms.to(z.device)
     for part in scan.parts():
-        _add(sums, part, squares[part.places], scan.coarse)
+        _add(sums, part, squares[part.places])
     sums.lead(scan.leader, scan.top)
     sums.top = sums.top + scan.origin
     if scan.single:
@@ -54,7 +54,8 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
     return sums
 
 
-def _add(sums: Moments, part: Part, squares: Tensor, single: bool) -> None:
+def _add(sums: Moments, part: Part, squares: Tensor) -> None:
+    single = part.block.dtype == torch.float32
     # Near the leader the logits are small numbers, which lose nothing in float32; their exponentials cost half.
     logits = part.logits.float().clamp_(min=_LEAST_SINGLE) if single else part.logits.clamp_(min=_LEAST).clone()
     weights = logits.exp()
@@ -66,7 +67,7 @@ def _add(sums: Moments, part: Part, squares: Tensor, single: bool) -> None:
         total=double.sum(0),
         square=squares @ double,
         energy=logits.mul_(weights).sum(0).double(),
-        mean=combinations(weights if part.block.dtype == torch.float32 else double, part.block),
+        mean=combinations(weights if single else double, part.block),
         index=torch.zeros_like(sums.index if part.rows is None else part.rows),
     )
 

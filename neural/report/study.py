@@ -188,7 +188,8 @@ def _studied(
     unit = torch.randn((effort.samples, *D.event), generator=stream(seed, "evaluation-noises", 1), dtype=torch.float32)
     calls: list[int] = []
     ends = sample(asked, first * unit, callback=lambda state: calls.append(state.nfe), progress=progress, **arguments)
-    found = audit(D, ends, level=level, any_range=True, progress=progress) if torch.isfinite(ends).all() else None
+    finite = bool(torch.isfinite(ends).all())
+    found = audit(D, ends, level=level, any_range=True, progress=progress) if finite else None
     return Studied(model.name, measured, ends, found, calls[-1], first)
 
 

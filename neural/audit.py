@@ -68,7 +68,8 @@ def audit(
         say: told after the first few samples how many seconds the rest will take.
 
     Raises:
-        ValueError: no samples, or of another shape, or images in another range, than the data; near below 0; level outside (0, 1).
+        ValueError: no samples; samples of another shape than the data, or images in another range; near below 0; level
+            outside (0, 1).
 
     Example:
         >>> data = torch.tensor([[-1.0], [1.0], [4.0]])

@@ -21,13 +21,13 @@ from torch import distributed
 from optimal import Dataset, OptimalDenoiser, load
 from optimal.cli import as_json, as_table, in_words, parse_options, plain, save_grid, suffixed, writable
 from optimal.cli.run import run, say
+from optimal.devices import device_of
 from optimal.storage import replacing
 
 from . import networks
 from .answers import Compared, Plan, compared, drawing, drawn, planned
 from .commands import Audit, Compare, Distill, Report, Sample, Train, command_of
 from .config import Experiment, experiment_of, to_json
-from .devices import device_of
 from .loss import root_mean_square
 from .measures import save_table
 from .named import of_label, opened

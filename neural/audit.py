@@ -33,6 +33,7 @@ from optimal.datasets import to_float, to_uint8
 
 from .copies import Audit, Looked
 from .intervals import require_level
+from .sampled import NEAR
 
 __all__ = ["audit"]
 
@@ -48,7 +49,7 @@ def audit(
     D: OptimalDenoiser | Dataset | Tensor,
     samples: Dataset | Tensor | np.ndarray,
     *,
-    near: float = 0.05,
+    near: float = NEAR,
     level: float = 0.95,
     any_range: bool = False,
     progress: bool = False,

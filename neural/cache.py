@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from optimal import Dataset
+from optimal.devices import device_of
 from optimal.storage import cache_folder, locked, read_json
 
 from . import checkpoint
 from .config import Distillation, Experiment, key
-from .devices import device_of
 from .run import distil, fit
 from .saved import STUDENT, load_model
 from .teachers import fingerprint_of, teacher_of

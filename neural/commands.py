@@ -19,6 +19,7 @@ from optimal.cli import options, parsed
 from .answers import Place
 from .config import TECHNIQUES, Distillation, Experiment
 from .presets import PRESETS, student_of
+from .sampled import NEAR
 
 __all__ = ["COMMANDS", "Audit", "Compare", "Distill", "Preset", "Report", "Sample", "Train", "command_of"]
 
@@ -163,7 +164,7 @@ class Audit:
     """Generated ones: a folder, zip, .npy or .npz of images, or any data set. Held-out data, for comparison."""
     option: options.DataOption = ()
     sample_option: options.DataOption = ()
-    near: float = 0.05
+    near: float = NEAR
     """Largest root mean square difference of a near copy, over the standard deviation of a value in the data."""
     out: Path = Path("audit")
     """Path of the files, without suffix: CSV, JSON and, of images, PNG."""

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from .intervals import Interval, share_interval
 from .measures import save_table
+from .sampled import MEMORISED
 
 __all__ = ["KINDS", "Audit", "Looked", "Side", "percent"]
 
 KINDS = ("exact", "near", "mirrored exact", "mirrored near")
 """How a sample can be a copy, "" being none."""
-
-_MEMORISED = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Looked:
     @property
     def memorised(self) -> Tensor:
         """Whether the ratio is below 1/3."""
-        return self.distance < _MEMORISED * self.second_distance
+        return self.distance < MEMORISED * self.second_distance
 
     @staticmethod
     def joined(parts: list[Looked]) -> Looked:

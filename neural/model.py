@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from optimal import karras
+from optimal.devices import device_of
 from optimal.query import Levels, levels, require_points
 
 from .adapters import Adapted
 from .adapters.asked import FAILURES, derivatives_wanted, evaluating
 from .adapters.clipping import Clip, Given, clip_of
-from .devices import device_of
 from .sources import Source, module_of, source_of, takes_named
 
 __all__ = ["Model", "batch_of", "open_model"]

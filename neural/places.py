@@ -19,6 +19,7 @@ from optimal.draws import Data, draw_indexed
 from optimal.randomness import stream
 
 from .measures import evaluate
+from .sampled import NEAR
 
 __all__ = [
     "STEPS",
@@ -45,8 +46,6 @@ _APART = 1e-3
 """How far, in ln σ, a grid's own levels keep from those that are asked for."""
 _TOP = 160.0
 """First level of a trajectory over the data's standard deviation, where the network names none: EDM's 80 for 0.5."""
-_NEAR = 0.05
-"""Root mean square difference of a near copy, over the data's standard deviation, as in an audit."""
 _SEVERAL = 16
 """Values of a point below which others are so near by chance."""
 _SAME = 2.0**-20
@@ -169,7 +168,7 @@ def _require_apart(D: OptimalDenoiser, index: Tensor, x0: Tensor) -> None:
             f"held-out points must be none of the data: of those drawn, {count} are, such as number {first}; "
             "on=None is for the data themselves"
         )
-    near = (difference.square().mean(1).sqrt() <= _NEAR * D.standard_deviation).cpu()
+    near = (difference.square().mean(1).sqrt() <= NEAR * D.standard_deviation).cpu()
     if near.any() and D.points.dim >= _SEVERAL:
         warnings.warn(
             f"held-out points should not be copies of data: of those drawn, {len(index[near].unique())} nearly are, "

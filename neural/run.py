@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser
 from optimal.denoiser import Denoiser
+from optimal.devices import device_of
 
 from . import checkpoint
 from .config import Distillation, Experiment, Optimisation, key
-from .devices import device_of
 from .distill import stages
 from .gap import Gap, GapCurve
 from .loss import Denoising, Objective, root_mean_square

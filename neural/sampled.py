@@ -38,13 +38,15 @@ from .intervals import Interval, distinct_interval, mean_interval, require_level
 from .model import Model
 from .transport import transport_interval
 
-__all__ = ["MEMORISED", "Method", "Sampled", "UnitNoises", "coverage_interval", "sample_from", "samplers"]
+__all__ = ["MEMORISED", "NEAR", "Method", "Sampled", "UnitNoises", "coverage_interval", "sample_from", "samplers"]
 
 Method = Model | tuple[Denoiser, dict[str, Any]]
 """A `Model`, sampled as it is meant to be, or (denoiser, arguments of `optimal.sample`: sigmas, solver, …)."""
 
 MEMORISED = 1 / 3
 """Share of the distance to the second nearest data point below which a sample is a copy of the nearest."""
+NEAR = 0.05
+"""Largest root mean square difference of a near copy, over the data's standard deviation of a value."""
 _SAME_LEVEL = 0.2
 """Relative: how far the pairs' noises may be from the first level of the method."""
 

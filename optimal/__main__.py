@@ -17,11 +17,12 @@ import numpy as np
 import torch
 import tyro
 
-from .cli import as_json, device_of, in_words, options, parse_options, parsed, read_point, save_grid, suffixed, writable
+from .cli import as_json, in_words, options, parse_options, parsed, read_point, save_grid, suffixed, writable
 from .cli.answers import denoised, described, destination, expected, located, sampled
 from .cli.point_files import NUMBERS
 from .cli.run import run, say
 from .datasets import Dataset, load
+from .devices import device_of
 from .randomness import stream
 from .storage import replacing
 

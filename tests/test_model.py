@@ -64,7 +64,7 @@ def test_rows_are_asked_a_batch_at_a_time() -> None:
         ),
         (lambda _: open_model(lambda x, sigma: (x,))(torch.zeros(2, 3), 1.0), "must return a tensor like x, got tuple"),
         (lambda m: open_model(m, batch=0), "batch must be at least 1, got 0"),
-        (lambda m: open_model(m, device="nowhere"), "device 'nowhere' is not there"),
+        (lambda m: open_model(m, device="nowhere"), "device must be auto or one that is there .*, got 'nowhere'"),
         (lambda _: open_model(3), "a network is a folder, a function"),
         (lambda _: open_model("no/such/folder"), "no checkpoint"),
         (lambda _: open_model("python:nothing"), "python: names a function as package.module.function"),

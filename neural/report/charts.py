@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..copies import percent
 from ..measure import Measured
+from ..sampled import MEMORISED
 from .study import Studied, Study
 
 __all__ = ["DARK", "LIGHT", "Theme", "drawn", "gap_chart", "points_chart", "ratio_chart", "themed"]
@@ -118,10 +119,10 @@ def ratio_chart(study: Study, theme: Theme) -> Figure:
         label = f"{network.name}: {percent(network.found.share('memorised'))} memorised"
         axes.stairs(values, edges, color=color, lw=1.6, label=label)
         axes.stairs(values, edges, color=color, alpha=0.18, fill=True)
-    axes.axvline(1 / 3, color=theme.ink, lw=1, ls=(0, (4, 2)))
+    axes.axvline(MEMORISED, color=theme.ink, lw=1, ls=(0, (4, 2)))
     axes.annotate(
         "memorised ←",
-        (1 / 3, 0.96),
+        (MEMORISED, 0.96),
         xycoords=("data", "axes fraction"),
         xytext=(-4, 0),
         textcoords="offset points",

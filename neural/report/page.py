@@ -14,6 +14,7 @@ import torch
 
 from ..copies import percent
 from ..measure import Measured
+from ..sampled import MEMORISED
 from .pictures import data_uri, grey_levels, png
 from .study import Studied, Study
 
@@ -176,7 +177,7 @@ def _pair(network: Studied, i: int) -> str:
     assert network.found is not None
     found, side, kind = network.found, network.found.sides[i], network.found.kind[i]
     where = f"sample {i}, {'mirrored ' if side.mirrored else ''}@{side.index}"
-    mark = f'<span class="copy">{kind} copy</span>, ' if kind else "memorised, " if side.ratio < 1 / 3 else ""
+    mark = f'<span class="copy">{kind} copy</span>, ' if kind else "memorised, " if side.ratio < MEMORISED else ""
     return f"{where}<br>{mark}{found.difference(side.distance)}, ratio {side.ratio:.2f}"
 
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 
 from ..datasets import parse_options
@@ -30,7 +29,6 @@ __all__ = [
     "Seed",
     "SolverName",
     "SolverOption",
-    "device_of",
     "parse_options",
     "parsed",
 ]
@@ -89,26 +87,6 @@ def parsed(kinds: Any, *, prog: str, description: str | None, args: Sequence[str
         if end.code in (0, None):
             raise
         raise ValueError(_sentence(told.getvalue())) from None
-
-
-def device_of(name: str) -> torch.device:
-    """The device of a name; of "auto" a GPU where there is one, else the processor.
-
-    Raises:
-        ValueError: no device, or one that is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
-        device = torch.device("meta")
-    if device.type == "meta":
-        known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        known += ["mps"] if torch.backends.mps.is_available() else []
-        raise ValueError(f"device must be auto or one that is there ({', '.join(known)}), got {name!r}")
-    return device
 
 
 def _sentence(box: str) -> str:

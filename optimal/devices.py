@@ -1,4 +1,4 @@
-"""Where a network computes."""
+"""Where is computed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ def device_of(device: str | torch.device = "auto") -> torch.device:
     Other accelerators are taken where they are named: noise levels are float64, which not all of them have.
 
     Raises:
-        ValueError: it is not there.
+        ValueError: no device, or one that is not there.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {str(device)!r} is not there: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        chosen = torch.device("meta")
+    if chosen.type == "meta":
+        known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        known += ["mps"] if torch.backends.mps.is_available() else []
+        raise ValueError(f"device must be auto or one that is there ({', '.join(known)}), got {str(device)!r}")
     return chosen

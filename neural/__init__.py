@@ -1,7 +1,6 @@
 """Networks beside the optimum: trained with Eq. 26, distilled in four ways, and measured under identical samplers.
 
-    from neural import PRESETS, fit, open_model
-    from neural.measure import measure
+    from neural import PRESETS, fit, measure, open_model
     from optimal import OptimalDenoiser, load
 
     data = load("five-deltas")
@@ -19,6 +18,7 @@ from .adapters import from_flow as from_flow
 from .adapters import from_prediction as from_prediction
 from .adapters import from_times as from_times
 from .adapters import from_unet as from_unet
+from .auditing import audit as audit
 from .cache import cached as cached
 from .cache import is_cached as is_cached
 from .config import Distillation as Distillation
@@ -28,12 +28,13 @@ from .config import Optimisation as Optimisation
 from .convention import sanity as sanity
 from .likelihood import LogDensity as LogDensity
 from .likelihood import log_density as log_density
-from .measure import Measured as Measured
-from .measure import samplers as samplers
 from .measures import Agreement as Agreement
 from .measures import agreement as agreement
 from .measures import compare as compare
 from .measures import landing_agreement as landing_agreement
+from .measuring import Measured as Measured
+from .measuring import measure as measure
+from .measuring import samplers as samplers
 from .model import Model as Model
 from .model import open_model as open_model
 from .networks import MLP as MLP

@@ -23,7 +23,7 @@ from optimal.randomness import RowNoise, fixed_generator, stream
 from optimal.samplers import solver_of
 
 from .convention import question
-from .measure import Measured, default_sigmas, measure
+from .measuring import Measured, default_sigmas, measure
 from .model import Model
 from .named import OPTIMUM, as_meant, own_pairs, takes
 from .places import STEPS

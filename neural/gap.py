@@ -22,7 +22,7 @@ from optimal.query import Levels, level_list
 from optimal.randomness import stream
 
 from .intervals import mean_interval
-from .measure import default_sigmas
+from .measuring import default_sigmas
 
 __all__ = ["Gap", "GapCurve"]
 

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from neural import audit
 from neural.__main__ import main
-from neural.audit import audit
 from neural.report.pictures import pairs
 from optimal import OptimalDenoiser, load
 from optimal.datasets import Dataset, to_float
@@ -119,8 +119,8 @@ def test_blocks_are_one_answer(
     training: Tensor, planted: tuple[Tensor, list[str], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, told = audit(training, planted[0]), []
-    monkeypatch.setattr("neural.audit._FEW", 8)
-    monkeypatch.setattr("neural.audit._MOST", 13)
+    monkeypatch.setattr("neural.auditing._FEW", 8)
+    monkeypatch.setattr("neural.auditing._MOST", 13)
     parts = audit(training, planted[0].numpy(), say=told.append)
     assert parts.rows() == whole.rows()
     assert len(told) == 1

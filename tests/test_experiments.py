@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from neural import measure, samplers
 from neural.config import Network
 from neural.distill import make_pairs
-from neural.measure import measure, samplers
 from neural.model import open_model
 from neural.networks import build
 from neural.presets import student_of

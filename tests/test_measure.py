@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from neural import agreement
-from neural.measure import default_sigmas, measure
+from neural.measuring import default_sigmas, measure
 from neural.model import open_model
 from neural.places import along
 from optimal import OptimalDenoiser, load

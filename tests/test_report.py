@@ -18,9 +18,8 @@ from browser import Browser, browser, missing
 from PIL import Image
 from torch import Tensor
 
+from neural import audit, measure
 from neural.__main__ import main
-from neural.audit import audit
-from neural.measure import measure
 from neural.model import Model, open_model
 from neural.report import charts
 from neural.report.reported import write

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from figures.common import generator
 from figures.config import Config
+from neural import measure, samplers
 from neural.config import Optimisation
 from neural.distill import FreshPairs, make_pairs
 from neural.gap import GapCurve
 from neural.loss import Denoising
-from neural.measure import measure, samplers
 from neural.model import open_model
 from neural.streams import Streams
 from optimal import Dataset, OptimalDenoiser

@@ -16,7 +16,7 @@ from optimal.datasets import with_options
 from optimal.datasets.archives import list_folder
 from optimal.datasets.pictures import is_picture
 
-from ..audit import audit
+from ..auditing import audit
 from ..copies import Audit
 from .pictures import pairs, write_figure
 
@@ -42,7 +42,7 @@ def audited(
             `python -m neural sample` writes, that one is taken.
         out: path of the files, without suffix.
         data_options, sample_options: of `load`.
-        near: as for `neural.audit.audit`.
+        near: as for `neural.audit`.
         say: told what a user is to know while waiting.
 
     Raises:

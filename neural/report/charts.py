@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..copies import percent
-from ..measure import Measured
+from ..measuring import Measured
 from ..sampled import MEMORISED
 from .study import Studied, Study
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..copies import percent
-from ..measure import Measured
+from ..measuring import Measured
 from ..sampled import MEMORISED
 from .pictures import data_uri, grey_levels, png
 from .study import Studied, Study

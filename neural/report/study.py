@@ -23,9 +23,9 @@ from optimal.cli import seconds_of_a_row
 from optimal.query import Levels
 from optimal.randomness import fixed_generator, stream
 
-from ..audit import audit
+from ..auditing import audit
 from ..copies import Audit
-from ..measure import Measured, default_sigmas, measure
+from ..measuring import Measured, default_sigmas, measure
 from ..model import Model
 from ..named import as_meant
 

@@ -1,0 +1,8 @@
+"""The commands of `python -m neural`: words in, files and sentences out; numbers come from `neural.answers`."""
+
+from .comparing import compare as compare
+from .sampling import draw as draw
+from .showing import audit as audit
+from .showing import report as report
+from .training import distill as distill
+from .training import train as train

@@ -1,0 +1,99 @@
+"""`python -m neural compare`: tables of networks beside the optimum."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from optimal import OptimalDenoiser, load
+from optimal.cli import as_json, as_table, in_words, parse_options, plain, suffixed, writable
+from optimal.cli.run import say
+
+from ..answers import Compared, Plan, compared, planned
+from ..commands import Compare
+from ..measures import save_table
+from ..named import of_label, opened
+from .words import QUICK_DRAWS, QUICK_SAMPLES, as_words, dataset_of
+
+__all__ = ["compare"]
+
+_ABOVE = (
+    "* above 1: worse there than a network that always answers the mean of the data; so is a student, which answers "
+    "one point and not the mean of those that x may have come from"
+)
+
+
+def compare(command: Compare) -> None:
+    """Tables of networks beside the optimum, as denoisers and as samplers."""
+    if not command.models:
+        raise ValueError("name at least one model to compare with the optimum")
+    plan = Plan(
+        on=command.on,
+        sigmas=command.sigmas,
+        draws=min(command.draws, QUICK_DRAWS) if command.quick else command.draws,
+        n=min(command.n, QUICK_SAMPLES) if command.quick else command.n,
+        steps=command.steps,
+        solver=command.solver,
+        sigma_min=command.sigma_min,
+        sigma_max=command.sigma_max,
+        seed=command.seed,
+    )
+    options: dict[str, Any] = {"device": command.device, "batch": command.batch, "label": command.label}
+    models, data = opened(command.models, dataset_of(command), say=say, **options)
+    held_out = None
+    if command.held_out:
+        held_out = load(command.held_out, **parse_options(command.held_out_option))
+        held_out = held_out if command.label is None else of_label(held_out, command.label)
+    if command.dry_run:
+        seconds = planned(models, OptimalDenoiser(data), plan, plan.places(held_out))
+        names = ", ".join(model.name for model in models)
+        print(f"{data.describe()}\noptimum, {names}; about {in_words(seconds)}; nothing was compared")
+        return
+    out = writable(command.out, "comparison")
+    found = compared(models, data, plan, held_out=held_out, say=say)
+    about = found.about | {"sentences": found.sentences(), "command": as_words(command)}
+    files = []
+    for kind, rows in (("denoiser", found.denoisers), ("samplers", found.samplers)):
+        path = suffixed(out, f"-{kind}")
+        save_table([plain(row) for row in rows], path, about)
+        files += [f"{path}.csv", f"{path}.json"]
+    if command.json:
+        print(as_json(about | {"denoisers": found.denoisers, "samplers": found.samplers, "files": files}))
+    else:
+        print("\n".join([data.describe(), "", *_tables(found), "", ", ".join(files)]))
+
+
+def _tables(found: Compared) -> list[str]:
+    """What is read first: how far each network is from the optimum, where most, and what its samples are."""
+    lines = []
+    for each in found.measured:
+        rows = []
+        for row in each.rows():
+            gap = _interval(row, "gap_per_value")
+            share = f"{row['gap_share']:.3g}" + ("*" if row["gap_share"] > 1 else "")
+            rows.append([f"{row['sigma']:.4g}", gap, share, f"{row['gap_over_sigma_square']:.3g}"])
+        lines += [f"{each.name} on {each.on}", as_table(["sigma", "gap per value", "share", "gap/sigma²"], rows)]
+        if any(row["gap_share"] > 1 for row in each.rows()):
+            lines.append(_ABOVE)
+        lines += [each.sentence(), ""]
+    head = ["method", "calls", "same", "distance", "wasserstein", "memorised", "coverage"]
+    own = any("same_pairs" in row for row in found.samplers)
+    rows = [
+        [
+            row["method"],
+            str(row["nfe"]),
+            _interval(row, "same"),
+            *(f"{row[name]:.3g}" for name in ("distance", "wasserstein")),
+            _interval(row, "memorised"),
+            f"{row['coverage']:.3g}",
+            *([_interval(row, "same_pairs")] if own else []),
+        ]
+        for row in found.samplers
+    ]
+    lines.append(as_table(head + (["same on own pairs"] if own else []), rows))
+    return lines
+
+
+def _interval(row: dict[str, Any], name: str) -> str:
+    value = row[name]
+    return f"{value:.3g} [{row[f'{name}_low']:.3g}, {row[f'{name}_high']:.3g}]" if math.isfinite(value) else "-"

@@ -1,0 +1,103 @@
+"""`python -m neural train` and `distill`: runs, made and gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import distributed
+
+from optimal.cli import parse_options
+from optimal.devices import device_of
+
+from .. import networks
+from ..commands import Distill, Train
+from ..config import Experiment, experiment_of, to_json
+from ..loss import root_mean_square
+from ..run import distil, fit
+from ..saved import load_model
+from ..teachers import teacher_of
+
+__all__ = ["distill", "train"]
+
+
+def train(command: Train) -> None:
+    """A network, its checkpoints and its metrics."""
+    config = _on_data(command, command.config)
+    data = config.load()
+    if command.dry_run:
+        model = networks.build(config.network, data.event, root_mean_square(data))
+        print(f"{data.describe()}\n{to_json(config)}\n{networks.count(model):,} weights; nothing was trained")
+        return
+    main_process = not distributed.is_initialized() or distributed.get_rank() == 0
+    out = command.out.expanduser()
+    listeners = [_tensorboard(out)] if command.tensorboard and main_process else []
+    fit(
+        config,
+        data,
+        out,
+        resume=command.resume,
+        extend=command.extend,
+        every=command.every,
+        keep=command.keep,
+        gap_every=command.gap_every,
+        device=command.device,
+        progress=main_process,
+        listeners=listeners,
+        writes=main_process,
+    )
+    if main_process:
+        print(f"trained {data.name}: {out}")
+
+
+def distill(command: Distill) -> None:
+    """A student, its stages, checkpoints and metrics."""
+    config = command.config
+    base = config.experiment
+    if config.teacher != "optimum" and not command.dataset:
+        theirs = experiment_of(load_model(config.teacher)[1])
+        base = dataclasses.replace(base, dataset=theirs.dataset, options=theirs.options)
+    config = dataclasses.replace(config, experiment=_on_data(command, base))
+    data = config.experiment.load()
+    teacher = teacher_of(config, data, device_of(command.device))
+    if command.dry_run:
+        print(f"{data.describe()}\n{to_json(config)}\nnothing was trained")
+        return
+    distil(
+        config,
+        data,
+        teacher,
+        command.out.expanduser(),
+        resume=command.resume,
+        extend=command.extend,
+        every=command.every,
+        keep=command.keep,
+        device=command.device,
+        progress=True,
+    )
+    print(f"distilled {data.name} ({config.technique}): {command.out.expanduser()}")
+
+
+def _on_data(command: Train | Distill, config: Experiment) -> Experiment:
+    """On the data of the command line; options without --dataset change those of the configuration."""
+    if command.every < 1:
+        raise ValueError(f"every must be at least 1, got {command.every}")
+    given = parse_options(command.option)
+    if command.dataset:
+        return dataclasses.replace(config, dataset=command.dataset, options=given)
+    return dataclasses.replace(config, options=config.options | given)
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard") from error
+    writer = SummaryWriter(folder)
+
+    def log(report: Any) -> None:
+        for name in ("loss", "lr", "gradient"):
+            writer.add_scalar(name, getattr(report, name), report.step)
+
+    return log

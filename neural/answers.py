@@ -136,6 +136,14 @@ class Compared:
         """Where each is farthest from the optimum."""
         return [each.sentence() for each in self.measured]
 
+    def remarks(self) -> list[str]:
+        """What is to be known of them, with whose and where; the same sentence of several places once."""
+        found: dict[str, list[str]] = {}
+        for each in self.measured:
+            for remark in each.remarks:
+                found.setdefault(remark, []).append(f"{each.name} on {each.on}")
+        return [f"{', '.join(whose)}: {remark}" for remark, whose in found.items()]
+
     @property
     def denoisers(self) -> list[dict[str, Any]]:
         """A flat row a model, place and noise level."""

@@ -92,6 +92,8 @@ def test_rows_and_files(tmp_path: Path) -> None:
     found.save(tmp_path / "table")
     saved = json.loads((tmp_path / "table.json").read_text(), parse_constant=lambda word: pytest.fail(word))
     assert saved["sentence"] == found.sentence()
+    assert saved["remarks"] == list(found.remarks)
+    assert "50 draws are fewer than 64" in found.remarks[0]
     assert saved["rows"][0]["r_square"] is None
     with open(tmp_path / "table.csv", newline="") as file:
         assert float(next(csv.DictReader(file))["gap"]) == rows[0]["gap"]
@@ -107,6 +109,13 @@ def test_a_gap_of_few_draws_is_told() -> None:
     assert 1 <= first <= 3
     assert first < second < third < 250
     assert [row["gap_draws"] for row in rare.rows()] == [first, second, third]
+    assert len(rare.remarks) == (first < 3)
+    alone = measure(lambda x, s: D(x, s) + 0.5 * (x > 3.0).to(x), D, sigmas=[1.0, 40.0], draws=700)
+    assert alone.carriers[0] <= 2 < alone.carriers[1]
+    where = "one or two draws carry half of the gap at σ = 1: its intervals hold less than they say there"
+    assert alone.remarks == (where,)
+    few = measure(lambda x, s: D(x, s) + 1, D, sigmas=[1.0], draws=63)
+    assert few.remarks == ("63 draws are fewer than 64: the intervals are too narrow",)
 
 
 def test_published_coefficients(normal: Normal) -> None:

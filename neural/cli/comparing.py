@@ -51,7 +51,7 @@ def compare(command: Compare) -> None:
         return
     out = writable(command.out, "comparison")
     found = compared(models, data, plan, held_out=held_out, say=say)
-    about = found.about | {"sentences": found.sentences(), "command": as_words(command)}
+    about = found.about | {"sentences": found.sentences(), "remarks": found.remarks(), "command": as_words(command)}
     files = []
     for kind, rows in (("denoiser", found.denoisers), ("samplers", found.samplers)):
         path = suffixed(out, f"-{kind}")
@@ -75,7 +75,7 @@ def _tables(found: Compared) -> list[str]:
         lines += [f"{each.name} on {each.on}", as_table(["sigma", "gap per value", "share", "gap/sigma²"], rows)]
         if any(row["gap_share"] > 1 for row in each.rows()):
             lines.append(_ABOVE)
-        lines += [each.sentence(), ""]
+        lines += [each.sentence(), *each.remarks, ""]
     head = ["method", "calls", "same", "distance", "wasserstein", "memorised", "coverage"]
     own = any("same_pairs" in row for row in found.samplers)
     rows = [

@@ -48,6 +48,8 @@ FORMAT = "4"
 and not found in the cache."""
 _READ = ("3", FORMAT)
 """Those whose networks are still what their configuration says."""
+_ABOUT = ("name", "fingerprint", "event", "sigma_data")
+"""What every checkpoint says of its data."""
 _STEPS = "optimisation.steps"
 
 
@@ -148,11 +150,13 @@ def read(path: str | Path, config_type: type, *, gone_on_with: bool = False) -> 
             f"{path} was made by another version of this program, which drew other random numbers: its network can be "
             "used, but not trained on"
         )
+    missing = [name for name in ("config", "step", "data") if name not in header]
+    if missing:
+        raise ValueError(f"{path} is a damaged checkpoint: its header lacks {', '.join(missing)}")
     try:
-        config = from_json(config_type, header["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} has an unreadable configuration: {error}") from error
-    return tensors, int(header["step"]), config
+        return tensors, int(header["step"]), from_json(config_type, header["config"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is a damaged checkpoint: {error}") from error
 
 
 def require_same(path: str | Path, there: Any, here: Any) -> None:
@@ -178,16 +182,20 @@ def is_sound(path: str | Path) -> bool:
 
 
 def about(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint says of its data: name, fingerprint, event, sigma_data.
+    """What a checkpoint says of its data: name, fingerprint, event, sigma_data; pairs of a student, if it had some.
 
     Raises:
         ValueError: no checkpoint, or a damaged one.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {})["data"])
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+            found = json.loads((file.metadata() or {}).get("data", "{}"))
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}") from error
+    missing = [name for name in _ABOUT if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise ValueError(f"{path} is no checkpoint, or a damaged one: it does not say the {', '.join(missing)} of data")
+    return found
 
 
 def kind(path: str | Path) -> str:
@@ -217,11 +225,19 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put `optimizer_tensors` back."""
+    """Put `optimizer_tensors` back.
+
+    Raises:
+        ValueError: there are none, or of more parameters than it has.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, _, field = name.partition(".")
         state.setdefault(int(index), {})[field] = value
+    weights = sum(len(group["params"]) for group in optimizer.param_groups)
+    # Weights that no gradient ever reached have none.
+    if not state or max(state) >= weights:
+        raise ValueError(f"it has moments of {max(state, default=-1) + 1} parameters, the optimiser is of {weights}")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

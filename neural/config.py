@@ -31,6 +31,9 @@ __all__ = [
     "to_json",
 ]
 
+_LATER = ("uses",)
+"""Fields that configurations of earlier versions do not have."""
+
 Technique = Literal["consistency", "progressive", "knowledge", "multistep"]
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
 
@@ -205,16 +208,21 @@ def from_json(kind: type, text: str) -> Any:
     """The configuration of this kind that `to_json` wrote.
 
     Raises:
-        ValueError: no JSON, or fields that this kind does not have.
+        ValueError: no JSON, fields that this kind does not have, that are missing, or of another type.
     """
     return _build(kind, json.loads(text))
 
 
-def _build(kind: Any, values: dict[str, Any]) -> Any:
+def _build(kind: Any, values: Any) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{kind.__name__} is an object with named fields, got a {type(values).__name__}")
     known = {f.name: f for f in dataclasses.fields(kind)}
     unknown = [name for name in values if name not in known]
     if unknown:
         raise ValueError(f"{kind.__name__} has no field {unknown[0]!r}; it has {', '.join(known)}")
+    missing = [name for name in known if name not in values and name not in _LATER]
+    if missing:
+        raise ValueError(f"{kind.__name__} lacks {', '.join(missing)}")
     nested = {"network": Network, "optimisation": Optimisation, "experiment": Experiment}
     built = {}
     for name, value in values.items():
@@ -222,8 +230,17 @@ def _build(kind: Any, values: dict[str, Any]) -> Any:
             value = _build(nested[name], value)
         elif isinstance(value, list):
             value = tuple(value)
+        if not _is_like(getattr(kind(), name), value):
+            raise ValueError(f"{name} of {kind.__name__} cannot be {json.dumps(values[name])[:60]}")
         built[name] = value
     return kind(**built)
+
+
+def _is_like(default: Any, value: Any) -> bool:
+    """Whether a value has the type that the default of its field has; whole numbers are floats, too."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(type(each) is int for each in value)
+    return type(value) is type(default) or (isinstance(default, float) and type(value) is int)
 
 
 def differing(a: Any, b: Any) -> list[str]:

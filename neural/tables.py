@@ -71,7 +71,7 @@ class Growing:
         step: rows after it are dropped.
 
     Raises:
-        ValueError: it cannot be written.
+        ValueError: it cannot be written, or what is there is no such table.
     """
 
     def __init__(self, path: Path | None, kind: type, step: int):
@@ -82,8 +82,7 @@ class Growing:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if step and path.exists():
-                with open(path, newline="") as file:
-                    kept = [row for row in csv.reader(file) if row and row[0].isdigit() and int(row[0]) <= step]
+                kept = _rows(path, len(dataclasses.fields(kind)), step)
             with replacing(path) as temporary, open(temporary, "w", newline="") as file:
                 csv.writer(file).writerows([[f.name for f in dataclasses.fields(kind)], *kept])
             self._file = open(path, "a", newline="")  # noqa: SIM115
@@ -103,3 +102,26 @@ class Growing:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _rows(path: Path, columns: int, step: int) -> list[list[str]]:
+    """The rows of a table up to a step.
+
+    Raises:
+        ValueError: it is damaged; but a last row may be cut off, as that of a run that was killed.
+    """
+    text, kept = path.read_bytes().decode("utf-8", "replace"), []
+    lines = text.splitlines() if text.endswith(("\n", "\r")) else text.splitlines()[:-1]
+    for number, line in enumerate(lines[1:], 2):
+        row = line.split(",")
+        try:
+            values = list(map(float, row))
+        except ValueError:
+            values = []
+        if len(values) != columns or not values[0].is_integer():
+            raise ValueError(
+                f"{path} is damaged: its line {number} is no row of {columns} numbers; move it away to go on without it"
+            )
+        if values[0] <= step:
+            kept.append(row)
+    return kept

@@ -130,12 +130,16 @@ class Training:
             )
         tensors, self.step, config = checkpoint.read(path, type(self.config), gone_on_with=True)
         checkpoint.require_same(path, longer(config, self.options.steps) if extend else config, self.config)
-        self.model.load_state_dict(checkpoint.unpack(tensors, "model"))
-        self.average.load_state_dict(checkpoint.unpack(tensors, "average"))
-        for name, (optimizer, _) in self.optimizers.items():
-            checkpoint.restore_optimizer(optimizer, checkpoint.unpack(tensors, name))
-        self.streams.restore(checkpoint.unpack(tensors, f"streams-{process()[0]}"))
-        self.means.restore(tensors["means"])
+        try:
+            self.model.load_state_dict(checkpoint.unpack(tensors, "model"))
+            self.average.load_state_dict(checkpoint.unpack(tensors, "average"))
+            for name, (optimizer, _) in self.optimizers.items():
+                checkpoint.restore_optimizer(optimizer, checkpoint.unpack(tensors, name))
+            self.streams.restore(checkpoint.unpack(tensors, f"streams-{process()[0]}"))
+            self.means.restore(tensors["means"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"{path} is a damaged checkpoint, or one of another network: {reason}") from error
         self.saved = path
 
 

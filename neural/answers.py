@@ -23,6 +23,7 @@ from optimal.randomness import RowNoise, fixed_generator, stream
 from optimal.samplers import solver_of
 
 from .convention import question
+from .heldout import check_held_out
 from .measuring import Measured, default_sigmas, measure
 from .model import Model
 from .named import OPTIMUM, as_meant, own_pairs, takes
@@ -211,6 +212,7 @@ def compared(
     grids = {n: karras(n, sigma_min=low, sigma_max=high) for n in plan.steps}
     D = OptimalDenoiser(data)
     announce(planned(models, D, plan, places), say)
+    apart = check_held_out(D, held_out, progress=True) if held_out is not None and "held-out" in places else None
     question(models, D, say, seed=plan.seed)
     border, sigmas = None, plan.sigmas
     if sigmas is None:
@@ -220,7 +222,7 @@ def compared(
     measured = []
     for model in models:
         for place in places:
-            on = {"data": None, "held-out": held_out, "trajectory": "trajectory"}[place]
+            on = {"data": None, "held-out": apart, "trajectory": "trajectory"}[place]
             found = measure(model, D, on=on, sigmas=sigmas, draws=plan.draws, seed=plan.seed, progress=True)
             measured.append(dataclasses.replace(found, border=border))
     methods: dict[str, Method] = {}

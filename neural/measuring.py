@@ -43,9 +43,10 @@ from optimal.border import Border, seeking_refining_border
 from optimal.denoiser import Denoiser
 from optimal.query import Levels, level_list
 
+from .heldout import Apart
 from .intervals import Interval, mean_interval, median_interval, ratio_interval, require_level
 from .measures import save_table
-from .places import On, along, around, default_sigmas, is_data, labelled, range_of, require_range, source_of
+from .places import On, along, around, default_sigmas, labelled, range_of, require_range, source_of
 from .sampled import samplers
 
 __all__ = ["Measured", "default_sigmas", "measure", "samplers"]
@@ -151,8 +152,9 @@ def measure(
         model: F, any denoiser; a `Model` says its range, its name and its labels.
         D: the optimum of the data: of the class, where the network is asked for one.
         on: where x is: None, at x0 + σ ε with x0 from the data of D, or from some of them, (K,) int64 places in the
-            data; points (B, *event) or a `Dataset` for x0 that are none of the data (held-out); "trajectory", on the
-            network's own flow, dx/dσ = (x − F)/σ from noise, in Heun steps.
+            data; points (B, *event) or a `Dataset` for x0 that are none of the data (held-out), all looked at first, or
+            what `check_held_out` has looked at; "trajectory", on the network's own flow, dx/dσ = (x − F)/σ from noise,
+            in Heun steps.
         sigmas: (S,) noise levels; `default_sigmas` unless given, around the border as its own fixed draws place it: the
             same levels for every network and seed.
         draws: pairs (x0, ε), or noises.
@@ -171,19 +173,22 @@ def measure(
     event = getattr(model, "event", None)
     if event is not None and tuple(event) != D.event:
         raise ValueError(f"the network makes points of shape {tuple(event)}, the data have {D.event}")
+    source = on
+    if not isinstance(on, str):
+        source = source_of(D, on, progress=progress)
+    elif on != "trajectory":
+        raise ValueError(f'on must be None, points or "trajectory", got {on!r}')
     border = None
     if sigmas is None:
         border = seeking_refining_border(D, progress=progress)
         sigmas = default_sigmas(D, border.sigma, range_of(model))
     levels = level_list(sigmas)
     require_range(levels, range_of(model))
-    if isinstance(on, str):
-        if on != "trajectory":
-            raise ValueError(f'on must be None, points or "trajectory", got {on!r}')
-        where, places = on, along(labelled(model, labels, draws), D, levels, draws, seed)
+    if isinstance(source, str):
+        where, places = source, along(labelled(model, labels, draws), D, levels, draws, seed)
     else:
-        where = "data" if is_data(D, on) else "held-out"
-        places = around(model, D, source_of(D, on, where), where, levels, draws, seed, labels)
+        where = "held-out" if isinstance(source, Apart) else "data"
+        places = around(model, D, source, levels, draws, seed, labels)
     found: dict[float, dict[str, Interval]] = {}
     carriers: dict[float, int] = {}
     bar = tqdm(places, total=len(levels), desc="measure", unit="level", leave=False, disable=not progress)
@@ -197,6 +202,7 @@ def measure(
     }
     carried = torch.tensor([carriers[s] for s in levels.tolist()], dtype=torch.int64)
     name, remarks = str(getattr(model, "name", "network")), _remarks(levels, carried, draws)
+    remarks += source.remarks if isinstance(source, Apart) else ()
     return Measured(levels, columns, where, draws, level, border, name, carried, remarks)
 
 

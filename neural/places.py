@@ -6,7 +6,6 @@ Each of `around` and `along` yields, level by level, x, the network's answer the
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -18,8 +17,8 @@ from optimal.denoiser import Denoiser
 from optimal.draws import Data, draw_indexed
 from optimal.randomness import stream
 
+from .heldout import Apart, check_held_out, require_drawn
 from .measures import evaluate
-from .sampled import NEAR
 
 __all__ = [
     "STEPS",
@@ -28,14 +27,13 @@ __all__ = [
     "along",
     "around",
     "default_sigmas",
-    "is_data",
     "labelled",
     "range_of",
     "require_range",
     "source_of",
 ]
 
-On = Data | Literal["trajectory"] | None
+On = Data | Apart | Literal["trajectory"] | None
 """Tensors of whole numbers, (K,), are places in the data."""
 
 _BELOW, _ABOVE = 64.0, 32.0
@@ -46,11 +44,6 @@ _APART = 1e-3
 """How far, in ln σ, a grid's own levels keep from those that are asked for."""
 _TOP = 160.0
 """First level of a trajectory over the data's standard deviation, where the network names none: EDM's 80 for 0.5."""
-_SEVERAL = 16
-"""Values of a point below which others are so near by chance."""
-_SAME = 2.0**-20
-"""Relative difference below which a point is a data point: float32 rounds the same image by less, and no two images
-of 8 bits are so close."""
 
 
 def default_sigmas(D: OptimalDenoiser, border: float, within: tuple[float, float] = (0.0, math.inf)) -> Tensor:
@@ -78,41 +71,42 @@ Place = tuple[float, Tensor, Tensor, Tensor | None]
 """σ, x, F(x, σ) and x0."""
 
 
-def is_data(D: OptimalDenoiser, on: Data | None) -> bool:
-    """Whether `on` are the data of D themselves, the same object, or places among them."""
-    return on is None or on is D.data or _are_places(on)
-
-
-def _are_places(on: Data | None) -> bool:
+def _are_places(on: Any) -> bool:
     return isinstance(on, Tensor) and on.dtype == torch.int64 and on.ndim == 1
 
 
-def source_of(D: OptimalDenoiser, on: Data | None, where: str) -> Data | None:
-    """What x0 is drawn from, as `draw_indexed` takes it."""
+def source_of(D: OptimalDenoiser, on: Data | Apart | None, *, progress: bool = False) -> Data | Apart | None:
+    """What x0 is drawn from: None for the data, the points at places in the data, or held-out points, looked at.
+
+    Raises:
+        ValueError: places that there are none of; as for `check_held_out`.
+    """
+    if on is None or on is D.data or isinstance(on, Apart):
+        return None if on is D.data else on
     if isinstance(on, Tensor) and _are_places(on):
         outside = on[(on < 0) | (on >= len(D))]
         if len(on) == 0 or len(outside):
             got = f"got {int(outside[0])}" if len(outside) else "got none"
             raise ValueError(f"places in the data must lie in 0 to {len(D) - 1}, {got}")
         return D.take(on)
-    return None if where == "data" else on
+    return check_held_out(D, on, progress=progress)
 
 
 def around(
     model: Denoiser,
     D: OptimalDenoiser,
-    source: Data | None,
-    where: str,
+    source: Data | Apart | None,
     levels: Tensor,
     draws: int,
     seed: int,
     labels: Any,
 ) -> Iterator[Place]:
     """At x0 + σ ε, the same draws at every level; `source` as `source_of` gives it."""
-    index, x0, eps = draw_indexed(D, source, draws, stream(seed, "evaluation"))
-    if where == "held-out":
-        _require_apart(D, index, x0)
-    asked = labelled(model, labels, len(D) if source is None else len(source), index)
+    points = source.points if isinstance(source, Apart) else source
+    index, x0, eps = draw_indexed(D, points, draws, stream(seed, "evaluation"))
+    if isinstance(source, Apart):
+        require_drawn(D, source, index)
+    asked = labelled(model, labels, len(D) if points is None else len(points), index)
     for sigma in levels.tolist():
         x = x0 + sigma * eps
         yield sigma, x, evaluate(asked, x, sigma), x0
@@ -155,27 +149,6 @@ def labelled(model: Denoiser, labels: Any, size: int, index: Tensor | None = Non
     if len(values) != size:
         raise ValueError(f"labels must be one for all, or one a point, {size} of them, got {len(values)}")
     return given(values if index is None else values[index.to(values.device)])
-
-
-def _require_apart(D: OptimalDenoiser, index: Tensor, x0: Tensor) -> None:
-    """Raise ValueError if held-out points that were drawn are data points; warn if some are nearly."""
-    difference = (x0 - D.take(D.nearest(x0)).to(x0)).flatten(1)
-    same = difference.abs().amax(1) <= _SAME * x0.abs().flatten(1).amax(1)
-    if same.any():
-        first = int(index[same.cpu()].min())
-        count = len(index[same.cpu()].unique())
-        raise ValueError(
-            f"held-out points must be none of the data: of those drawn, {count} are, such as number {first}; "
-            "on=None is for the data themselves"
-        )
-    near = (difference.square().mean(1).sqrt() <= NEAR * D.standard_deviation).cpu()
-    if near.any() and D.points.dim >= _SEVERAL:
-        warnings.warn(
-            f"held-out points should not be copies of data: of those drawn, {len(index[near].unique())} nearly are, "
-            f"such as number {int(index[near].min())}; `python -m neural audit` lists them",
-            RuntimeWarning,
-            stacklevel=2,
-        )
 
 
 def range_of(model: Denoiser) -> tuple[float, float]:

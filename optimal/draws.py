@@ -10,7 +10,7 @@ from .datasets import Dataset, to_float
 from .denoiser import OptimalDenoiser
 from .randomness import fixed_generator, generator_of
 
-__all__ = ["Data", "draw_indexed", "draw_pairs", "fixed_generator"]
+__all__ = ["Data", "draw_indexed", "draw_pairs", "fixed_generator", "points_at", "size_of"]
 
 Data = Dataset | Tensor | np.ndarray
 
@@ -43,15 +43,30 @@ def draw_indexed(
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     source = generator_of(generator)
-    rows = None if data is None else _rows(D, data)
-    size = len(D) if rows is None else len(rows)
+    size = len(D) if data is None else size_of(D, data)
     index = torch.randint(size, (draws,), generator=source, dtype=torch.int64, device=source.device).cpu()
-    if rows is None:
-        x0 = D.take(index)
-    else:
-        some = rows[index.to(rows.device)] if isinstance(rows, Tensor) else torch.from_numpy(rows[index.numpy()])
-        x0 = (to_float(some) if some.dtype == torch.uint8 else some).to(D.points.device)
+    x0 = D.take(index) if data is None else points_at(D, data, index)
     return index, x0, torch.randn(x0.shape, generator=source, dtype=torch.float32, device=source.device).to(x0.device)
+
+
+def size_of(D: OptimalDenoiser, data: Data) -> int:
+    """How many points other data have.
+
+    Raises:
+        ValueError: data of another event shape than D's, of another type, or none.
+    """
+    return len(_rows(D, data))
+
+
+def points_at(D: OptimalDenoiser, data: Data, index: Tensor) -> Tensor:
+    """The points of other data at `index`, (B,) int64, in floating point, where the points of D are.
+
+    Raises:
+        ValueError: as for `size_of`.
+    """
+    rows = _rows(D, data)
+    some = rows[index.to(rows.device)] if isinstance(rows, Tensor) else torch.from_numpy(rows[index.numpy()])
+    return (to_float(some) if some.dtype == torch.uint8 else some).to(D.points.device)
 
 
 def _rows(D: OptimalDenoiser, data: Data) -> Tensor | np.ndarray:

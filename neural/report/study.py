@@ -25,6 +25,7 @@ from optimal.randomness import fixed_generator, stream
 
 from ..auditing import audit
 from ..copies import Audit
+from ..heldout import Apart, check_held_out
 from ..measuring import Measured, default_sigmas, measure
 from ..model import Model
 from ..named import as_meant
@@ -152,6 +153,7 @@ def study(
     D = OptimalDenoiser(data)
     for model in models:
         model.require_event(D.event, data.name)
+    apart = None if held_out is None else check_held_out(D, held_out, progress=progress)
     if say is not None:
         say(_seconds(models, D, effort, steps, held_out is not None))
     # Of its own fixed draws: the same levels for every seed.
@@ -159,14 +161,14 @@ def study(
     networks = []
     for model in tqdm(models, desc="networks", leave=False, disable=not progress or len(models) == 1):
         levels = default_sigmas(D, border.sigma, _shared(models, model)) if sigmas is None else sigmas
-        networks.append(_studied(model, D, held_out, levels, steps, effort, seed, level, border, progress))
+        networks.append(_studied(model, D, apart, levels, steps, effort, seed, level, border, progress))
     return Study(data, None if held_out is None else held_out.name, D, border, networks, effort, seed, level)
 
 
 def _studied(
     model: Model,
     D: OptimalDenoiser,
-    held_out: Dataset | None,
+    held_out: Apart | None,
     levels: Levels,
     steps: int | None,
     effort: Effort,

@@ -1,0 +1,92 @@
+"""Held-out points that are none: found among all of them, mirrored too, before anything is measured."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from neural.__main__ import main
+from neural.heldout import check_held_out
+from neural.measuring import measure
+from optimal import OptimalDenoiser, load
+
+DIGITS = load("digits")
+TRAIN, OTHER = DIGITS.points[:1000], DIGITS.points[1000:]
+D = OptimalDenoiser(TRAIN)
+
+
+def never(x: Tensor, sigma: Any) -> Tensor:
+    raise AssertionError("the network was asked")
+
+
+def test_one_data_point_among_all_is_found_before_anything_is_measured() -> None:
+    """Two draws hardly meet it."""
+    held_out = torch.cat([OTHER, TRAIN[7:8]])
+    with pytest.raises(ValueError, match=r"none of the data: of 798 1 are, such as number 797; on=None is"):
+        measure(never, D, on=held_out, sigmas=[0.5], draws=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check_held_out(D, OTHER).remarks == ()
+        assert check_held_out(D, OTHER.numpy()).seen.all()
+
+
+def test_near_copies_and_mirror_images_are_said_once_and_kept() -> None:
+    near = torch.cat([OTHER, TRAIN[:3] + 1 / 127.5])
+    with pytest.warns(RuntimeWarning, match="copies of data: of 800 3 nearly are, such as number 797; ") as told:
+        found = measure(D, D, on=near, sigmas=[0.5], draws=64)
+    assert len(told) == 1
+    assert found.on == "held-out"
+    assert found.remarks == (str(told[0].message),)
+    turned = torch.cat([OTHER, TRAIN[4:6].flip(-1), TRAIN[9:10].flip(-1) + 1 / 127.5])
+    with pytest.warns(RuntimeWarning, match="mirror images of data: of 800 3 are, or nearly, such as number 797; "):
+        apart = check_held_out(D, turned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert measure(D, D, on=apart, sigmas=[0.5], draws=64).remarks == apart.remarks
+
+
+def test_what_there_was_no_time_for_is_said_and_what_is_drawn_is_looked_at() -> None:
+    with pytest.warns(RuntimeWarning, match=r"of 797 held-out points 128 were looked at for being data points"):
+        apart = check_held_out(D, OTHER, seconds=0)
+    assert int(apart.seen.sum()) == 128
+    at = int((~apart.seen).nonzero()[0])
+    moved = OTHER.clone()
+    moved[at] = TRAIN[3]
+    with pytest.warns(RuntimeWarning, match="looked at"):
+        partly = check_held_out(D, moved, seconds=0)
+    with pytest.raises(ValueError, match=f"1 are, such as number {at};"):
+        measure(never, D, on=partly, sigmas=[0.5], draws=20_000)
+
+
+def test_other_shapes_and_few_values() -> None:
+    with pytest.raises(ValueError, match="data must have points of shape"):
+        measure(never, D, on=torch.zeros(3, 2), sigmas=[0.5])
+    flat = OptimalDenoiser(torch.arange(8.0).view(8, 1))
+    assert check_held_out(flat, torch.tensor([[0.01]])).remarks == ()
+    assert check_held_out(flat, torch.tensor([[0.5], [9.0]], dtype=torch.float64)).seen.all()
+    with pytest.raises(ValueError, match="of 2 1 are, such as number 1"):
+        check_held_out(flat, torch.tensor([[0.5], [7.0]], dtype=torch.float64))
+    with pytest.raises(ValueError, match="of 1 1 are"):
+        check_held_out(OptimalDenoiser(torch.zeros(1, 3)), torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_the_command_lines_look_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (tmp_path / "never_asked.py").write_text("def make():\n    return lambda x, sigma: x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = np.concatenate([OTHER.numpy(), TRAIN[7:8].numpy()])
+    np.save(tmp_path / "train.npy", TRAIN.numpy()[:, 0])
+    np.save(tmp_path / "held.npy", points[:, 0])
+    words = [command, "python:never_asked.make", "--dataset", str(tmp_path / "train.npy")]
+    words += ["--held-out", str(tmp_path / "held.npy"), "--out", str(tmp_path / "found")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "held-out points must be none of the data: of 798 1 are, such as number 797" in said

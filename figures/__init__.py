@@ -9,3 +9,5 @@ import os
 # Before torch starts its threads: beside another busy process they would spin for each other, and take three times as
 # long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from optimal import interrupt as interrupt

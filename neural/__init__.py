@@ -10,6 +10,8 @@
 `python -m neural` does the same from the command line.
 """
 
+from optimal import interrupt as interrupt
+
 from .adapters import from_ddpm as from_ddpm
 from .adapters import from_diffusers as from_diffusers
 from .adapters import from_edm as from_edm

@@ -9,6 +9,7 @@
 `make docs` builds the reference of all names, by topic.
 """
 
+from . import interrupt as interrupt
 from .border import Border as Border
 from .border import ForwardStatistics as ForwardStatistics
 from .border import collapse_border as collapse_border

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from optimal.cli.run import run, say
+from optimal.interrupt import is_program
 
 ROOT = Path(__file__).parents[1]
 
@@ -136,6 +137,49 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(line: str, tmp_path
     assert "Traceback" not in done.stderr
     half = [path for path in tmp_path.rglob("*") if path.suffix in (".npz", ".safetensors") or "building" in path.name]
     assert not half
+
+
+@pytest.mark.parametrize("door", ["optimal", "neural", "figures"])
+@pytest.mark.parametrize("late", ["torch", "tyro"])
+def test_an_interrupt_while_torch_is_imported_is_one_line(door: str, late: str, tmp_path: Path) -> None:
+    """A module in its place, whose import takes long."""
+    (tmp_path / f"{late}.py").write_text(
+        "import sys, time\nprint('importing', flush=True)\n"
+        "try: time.sleep(60)\nexcept BaseException as error: raise ImportError('no torch') from error\n"
+    )
+    found = environment(tmp_path)
+    found["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{found['PYTHONPATH']}"
+    command = [sys.executable, "-W", "error", "-m", door, "--help"]
+    started = subprocess.Popen(
+        command, env=found, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    assert started.stdout.readline() == "importing\n"
+    started.send_signal(signal.SIGINT)
+    _, told = started.communicate(timeout=60)
+    assert (started.returncode, told) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "ours"),
+    [
+        ("python -m optimal info", True),
+        ("python -X dev -W error -u -m figures", True),
+        ("python -mneural train", True),
+        ("python -m pytest -m neural", False),
+        ("python mine.py -m optimal", False),
+        ("python -c pass -m optimal", False),
+        ("python", False),
+        ("python -m", False),
+    ],
+)
+def test_only_our_programs_take_the_interrupt(words: str, ours: bool) -> None:
+    assert is_program(words.split()) is ours
+
+
+def test_a_library_leaves_the_interrupt_alone(tmp_path: Path) -> None:
+    code = "import signal; import neural; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], env=environment(tmp_path), cwd=tmp_path, check=True, timeout=120)
 
 
 def test_an_interrupted_training_says_how_it_goes_on(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from ..datasets import with_options
+from ..interrupt import given_back
 
 __all__ = ["run", "say"]
 
@@ -34,6 +35,7 @@ def run(work: Callable[[], object], *, interrupted: str | Callable[[], str] = "i
 
     Warnings are one line each on stderr while it runs, the same one once only.
     """
+    given_back()
     with warnings.catch_warnings():
         warnings.showwarning = _Warnings()
         try:

@@ -52,19 +52,19 @@ def _draw(words: list[str]) -> None:
             print(f"{name:10} {module.TITLE}")
         return
     names = _chosen(command.names)
-    if len(names) > 1 and command.dataset:
+    if len(names) > 1 and command.dataset is not None:
         for name in [name for name in names if name in _PRESETS]:
             print(f"{name}: left out, it shows networks trained on presets, not --dataset")
         names = [name for name in names if name not in _PRESETS]
     if command.dry_run:
-        if command.dataset:
+        if command.dataset is not None:
             print(command.load(command.dataset).describe())
         print(f"{', '.join(names)} into {command.out}; nothing was drawn")
         return
     page = command.out.suffix == ".html"
     home = writable(command.out.parent if page else command.out, "", folder=True)
     command = dataclasses.replace(command, out=home / command.out.name if page else home)
-    if command.names == ("all",) and not command.dataset:
+    if command.names == ("all",) and command.dataset is None:
         prepare(command, ("toy", "digits"), ("toy", "digits"))
         if (os.cpu_count() or 1) > 1:
             make_together(names, command)

@@ -28,4 +28,4 @@ class Config:
         Raises:
             ValueError: unknown or unreadable data, or an option that is not name=value.
         """
-        return load(self.dataset or default, **parse_options(self.option))
+        return load(default if self.dataset is None else self.dataset, **parse_options(self.option))

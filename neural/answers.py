@@ -17,6 +17,7 @@ from torch import Tensor
 from optimal import Dataset, OptimalDenoiser, karras, sample
 from optimal.border import seeking_refining_border
 from optimal.cli import seconds_of_a_row
+from optimal.cli.answers import solver_on
 from optimal.cli.estimate import Say, announce
 from optimal.denoiser import Denoiser
 from optimal.randomness import RowNoise, fixed_generator, stream
@@ -95,7 +96,7 @@ def drawing(
         sigmas = karras(18 if steps is None else steps, sigma_min=low, sigma_max=high)
         denoiser, arguments = model, {"sigmas": sigmas, "solver": solver or "heun"}
     arguments = {"solver": "heun"} | {name: value for name, value in arguments.items() if name != "generator"}
-    solver_of(arguments["solver"], dict(options))
+    solver_on(torch.as_tensor(arguments["sigmas"]), arguments["solver"], options)
     return Drawing(model, denoiser, arguments | dict(options), n, seed)
 
 

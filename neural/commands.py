@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from optimal.cli import options, parsed
+from optimal.samplers import SOLVERS
 
 from .answers import Place
-from .config import TECHNIQUES, Distillation, Experiment
+from .config import TECHNIQUES, Distillation, Experiment, Optimisation
 from .presets import PRESETS, student_of
 from .sampled import NEAR
 
@@ -27,13 +28,37 @@ Preset = Literal["toy", "digits", "faces", "emoji-16", "ffhq-64"]
 _Models = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")]
 _Start = Annotated[Preset, tyro.conf.Positional]
 _Label = Annotated[
-    int | None, tyro.conf.arg(help="Class that networks are asked for; the optimum is that of its points.")
+    int | None,
+    tyro.conf.arg(
+        metavar="INT",
+        help="Class that networks are asked for; the optimum is that of its points.",
+        help_behavior_hint="",
+    ),
 ]
 _SigmaMin = Annotated[
-    float | None, tyro.conf.arg(help="Last noise level of samplers above 0, in units of the data; the models' own.")
+    float | None,
+    tyro.conf.arg(
+        metavar="FLOAT",
+        help="Last noise level of samplers above 0, in units of the data; the models' own.",
+        help_behavior_hint="",
+    ),
 ]
 _SigmaMax = Annotated[
-    float | None, tyro.conf.arg(help="First noise level of samplers, in units of the data; the models' own.")
+    float | None,
+    tyro.conf.arg(
+        metavar="FLOAT",
+        help="First noise level of samplers, in units of the data; the models' own.",
+        help_behavior_hint="",
+    ),
+]
+_Solver = Annotated[options.SolverName | None, tyro.conf.arg(metavar=f"{{{','.join(SOLVERS)}}}", help_behavior_hint="")]
+_HeldOut = Annotated[
+    str | None,
+    tyro.conf.arg(
+        metavar="DATA",
+        help="Data of the same kind that were not trained on: a name or a path.",
+        help_behavior_hint="",
+    ),
 ]
 
 
@@ -44,16 +69,14 @@ class Train:
 
     preset: _Start = "toy"
     """What to start from: data, network and optimisation. ffhq-64 needs a GPU, and is untested."""
-    config: Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
-        default_factory=lambda: PRESETS["toy"]
-    )
+    config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=lambda: PRESETS["toy"])
     dataset: options.Dataset = None
     option: options.DataOption = ()
     every: int = 1000
     """Steps between checkpoints."""
     keep: int = 2
     """How many checkpoints are kept, the last ones."""
-    gap_every: int | None = None
+    gap_every: options.Whole = None
     """Steps between measurements of the gap to the optimum, into gap.csv; none unless given."""
     resume: bool = False
     """Go on from the last checkpoint in --out."""
@@ -74,7 +97,7 @@ class Distill:
 
     preset: _Start = "toy"
     """What to start from: data, network and optimisation; defaults also go by --technique."""
-    config: Annotated[Distillation, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff] = field(
+    config: Annotated[Distillation, tyro.conf.arg(name="")] = field(
         default_factory=lambda: student_of("toy", "consistency")
     )
     dataset: options.Dataset = None
@@ -103,9 +126,9 @@ class Sample:
     option: options.DataOption = ()
     label: _Label = None
     n: options.Number = 16
-    steps: int | None = None
+    steps: options.Whole = None
     """Steps of the sampler; 18 unless given, 1 of a student."""
-    solver: options.SolverName | None = None
+    solver: _Solver = None
     """Heun unless given; students take their own steps, on their own levels, unless it is given."""
     solver_option: options.SolverOption = ()
     sigma_min: _SigmaMin = None
@@ -128,13 +151,12 @@ class Compare:
     dataset: options.Dataset = None
     option: options.DataOption = ()
     label: _Label = None
-    held_out: str | None = None
-    """Data of the same kind that were not trained on: a name or a path."""
+    held_out: _HeldOut = None
     held_out_option: options.DataOption = ()
     on: tuple[Place, ...] = ()
     """Where denoisers are asked: at noisy points of the data, of --held-out, or on the model's own trajectory from
     noise. Data, and held-out if there are any, unless given."""
-    sigmas: tuple[float, ...] | None = None
+    sigmas: options.Reals = None
     """Noise levels of the denoisers, in units of the data; twelve around the border of the data unless given."""
     draws: int = 1024
     """Pairs (x0, noise) at each."""
@@ -179,15 +201,14 @@ class Report:
     dataset: options.Dataset = None
     option: options.DataOption = ()
     label: _Label = None
-    held_out: str | None = None
-    """Data of the same kind that were not trained on: a name or a path."""
+    held_out: _HeldOut = None
     held_out_option: options.DataOption = ()
-    sigmas: tuple[float, ...] | None = None
+    sigmas: options.Reals = None
     """Noise levels, in units of the data; twelve around the border of the data unless given."""
     draws: int = 1024
     """Pairs (x0, noise) at each, and trajectories."""
     n: options.Number = 256
-    steps: int | None = None
+    steps: options.Whole = None
     """Steps of the sampler; each network's own unless given."""
     quick: options.Quick = False
     device: options.Device = "auto"
@@ -205,6 +226,9 @@ COMMANDS: dict[str, type] = {
     "audit": Audit,
     "report": Report,
 }
+
+_FLAGS = [f"optimisation.{f.name}" for f in dataclasses.fields(Optimisation) if isinstance(f.default, bool)]
+"""Options that are on or off."""
 
 
 def command_of(words: Sequence[str], description: str | None) -> Any:
@@ -241,21 +265,41 @@ def _parsed(words: Sequence[str], preset: str, technique: str, description: str 
 
 
 def _in_full(words: list[str]) -> list[str]:
-    """--preset NAME in its place, and the names of fields in full: --lr is --optimisation.lr."""
+    """--preset NAME in its place, and the names of fields in full: --lr is --optimisation.lr; --bf16 True is --bf16.
+
+    Raises:
+        ValueError: another value of a flag.
+    """
     kind, config = (Train, Experiment) if words[0] == "train" else (Distill, Distillation)
     own, fields = {f.name for f in dataclasses.fields(kind)}, _fields(config)
-    out = words[:1]
-    rest = iter(words[1:])
-    for word in rest:
-        name, equals, value = word.partition("=")
-        plain = name[2:].replace("-", "_")
+    out, rest = words[:1], words[1:]
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
         if name == "--preset":
-            out.insert(1, value if equals else next(rest, ""))
+            out.insert(1, value if equals else rest.pop(0) if rest else "")
             continue
-        near = [field for field in fields if plain == field or field.endswith(f".{plain}")]
-        known = name.startswith("--") and plain not in own and len(near) == 1
-        out.append(f"--{near[0]}{equals}{value}" if known else word)
+        field, off = _field(name, fields) if name[2:].replace("-", "_") not in own else (None, False)
+        if field in _FLAGS:
+            if not off and not equals and rest[:1] in (["True"], ["False"]):
+                equals, value = "=", rest.pop(0)
+            if equals and (off or value not in ("True", "False")):
+                raise ValueError(f"{name} takes no value, got {value!r}")
+            off = off or value == "False"
+            out.append(f"--{field}" if not off else f"--{'.no-'.join(field.rsplit('.', 1))}")
+        else:
+            out.append(f"--{field}{equals}{value}" if field else f"{name}{equals}{value}")
     return out
+
+
+def _field(name: str, fields: Sequence[str]) -> tuple[str | None, bool]:
+    """The field that an option names in full or by its last part, and whether it is told off, --no-bf16."""
+    plain = name[2:].replace("-", "_")
+    head, dot, last = plain.rpartition(".")
+    for asked, off in ((plain, False), (f"{head}{dot}{last.removeprefix('no_')}", True)):
+        near = [field for field in fields if asked == field or field.endswith(f".{asked}")]
+        if name.startswith("--") and len(near) == 1 and (not off or near[0] in _FLAGS):
+            return near[0], off
+    return None, False
 
 
 def _fields(kind: Any) -> list[str]:

@@ -37,6 +37,9 @@ _LATER = ("uses",)
 Technique = Literal["consistency", "progressive", "knowledge", "multistep"]
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
 
+_WIDEST, _DEEPEST, _MOST = 2**16, 1000, 2**40
+"""Slips of the finger lie above: a network of 10²⁰ blocks would be built without end."""
+
 
 @dataclass(frozen=True)
 class Network:
@@ -59,9 +62,13 @@ class Network:
 
     def __post_init__(self) -> None:
         _require(self.kind in ("mlp", "unet"), "network.kind must be mlp or unet", self.kind)
-        _require(self.width >= 1, "width must be at least 1", self.width)
-        _require(self.depth >= 0, "depth must be at least 0", self.depth)
-        _require(self.layers >= 1, "layers must be at least 1", self.layers)
+        _require_within("width", self.width, 1, _WIDEST)
+        _require_within("depth", self.depth, 0, _DEEPEST)
+        _require_within("layers", self.layers, 1, _DEEPEST)
+        for width in self.channels:
+            _require_within("channels", width, 1, _WIDEST)
+        for side in self.attention:
+            _require_within("attention", side, 1, _WIDEST)
 
 
 @dataclass(frozen=True)
@@ -108,10 +115,11 @@ class Optimisation:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1", getattr(self, name))
+            _require_within(name, getattr(self, name), 1, _MOST)
         for name in ("lr", "clip", "sigma_min"):
             _require(0 < getattr(self, name) < math.inf, f"{name} must be positive and finite", getattr(self, name))
         _require(self.warmup >= 0, "warmup must not be negative", self.warmup)
+        _require_within("warmup", self.warmup, 0, _MOST)
         _require(0 <= self.ema < 1, "ema must lie in [0, 1)", self.ema)
         _require(math.isfinite(self.P_mean), "P_mean must be finite", self.P_mean)
         _require(0 <= self.P_std < math.inf, "P_std must be finite and not negative", self.P_std)
@@ -164,11 +172,18 @@ class Distillation:
     def __post_init__(self) -> None:
         rule = f"technique must be one of {', '.join(TECHNIQUES)}"
         _require(self.technique in TECHNIQUES, rule, repr(self.technique))
+        _require(self.teacher.strip() != "", "teacher must be optimum or the folder of a network", repr(self.teacher))
         _require(self.solver in ("euler", "heun"), "solver must be euler or heun", repr(self.solver))
         least = 2 if self.technique == "progressive" else 1
         _require(self.points >= least, f"points must be at least {least}", self.points)
         _require(self.pairs >= 0, "pairs must not be negative", self.pairs)
-        _require(self.uses >= 1, "uses must be at least 1", self.uses)
+        _require_within("pairs", self.pairs, 0, _MOST)
+        _require_within("uses", self.uses, 1, _MOST)
+
+
+def _require_within(name: str, value: int, least: int, most: int) -> None:
+    _require(value >= least, f"{name} must be at least {least}", value)
+    _require(value <= most, f"{name} must be at most {most}", f"{value:.3g}")
 
 
 def _require(holds: bool, rule: str, value: Any) -> None:

@@ -30,7 +30,7 @@ from .adapters.asked import FAILURES, derivatives_wanted, evaluating
 from .adapters.clipping import Clip, Given, clip_of
 from .sources import Source, module_of, source_of, takes_named
 
-__all__ = ["Model", "batch_of", "open_model"]
+__all__ = ["Model", "batch_of", "open_model", "require_batch"]
 
 _RANGE = (0.002, 80.0)
 """EDM's noise levels, where sampling starts and ends unless the model says otherwise."""
@@ -213,8 +213,7 @@ def open_model(
         >>> model(torch.ones(1, 2), 1.0)
         tensor([[0.5000, 0.5000]])
     """
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    require_batch(batch)
     model = source if isinstance(source, Model) else _model(source_of(source, clip, event), device)
     if isinstance(source, Model) and device != "auto":
         model = _on(model, device_of(device))
@@ -227,6 +226,12 @@ def open_model(
     if batch is not None or not isinstance(source, Model):
         model = dataclasses.replace(model, batch=batch or batch_of(model.denoiser, model.event, model.device))
     return model.given(labels, **arguments) if labels is not None or arguments else model
+
+
+def require_batch(batch: int | None) -> None:
+    """Raise ValueError for no rows at once."""
+    if batch is not None and batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
 
 
 def batch_of(denoiser: Any, event: tuple[int, ...] | None, device: torch.device) -> int:

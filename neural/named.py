@@ -11,11 +11,12 @@ import numpy as np
 from optimal import Dataset, OptimalDenoiser
 from optimal.cli.estimate import Say
 from optimal.denoiser import Denoiser
+from optimal.devices import device_of
 from optimal.randomness import stream
 
 from . import checkpoint
 from .config import experiment_of
-from .model import Model, open_model
+from .model import Model, open_model, require_batch
 from .saved import load_model, model_path, student_at, student_steps, training_pairs
 
 __all__ = ["OPTIMUM", "as_meant", "of_label", "opened", "own_pairs", "takes"]
@@ -43,6 +44,8 @@ def opened(
     Raises:
         ValueError: no data, where no model knows its own; as for `open_model`; points of different shapes.
     """
+    device_of(device)
+    require_batch(batch)
     runs = [name for name in names if name != OPTIMUM and not name.startswith(("diffusers:", "python:"))]
     models = {name: open_model(name, device=device, batch=batch, name=name) for name in names if name != OPTIMUM}
     if data is None:
@@ -66,7 +69,7 @@ def as_meant(model: Model, steps: int | None, seed: int) -> tuple[Denoiser, dict
     """A model and the arguments of `optimal.sample`; of progressive distillation, every number of steps has its own."""
     if model.meant is None:
         return model, model.sampling(steps, seed=seed)
-    student, arguments = student_at(_folder(model), steps or 1, generator=stream(seed, "samples"))
+    student, arguments = student_at(_folder(model), 1 if steps is None else steps, generator=stream(seed, "samples"))
     own = open_model(student, device=model.device, batch=model.batch, event=model.event, name=model.name)
     return own, arguments
 

@@ -145,4 +145,4 @@ class _Student:
                 f"this student takes {own} step{'s' if own > 1 else ''}, got {steps}: other stages are "
                 f"{self.folder}/steps-{steps} and the like"
             )
-        return student_at(self.folder, steps or own or 1, generator=stream(seed, "samples"))[1]
+        return student_at(self.folder, (own or 1) if steps is None else steps, generator=stream(seed, "samples"))[1]

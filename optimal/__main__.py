@@ -84,7 +84,7 @@ class Denoise(_AtPoint):
 class Where(_AtPoint):
     """Which data point x becomes under the exact probability-flow ODE, and how sure that is."""
 
-    out: Path | None = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """Path of a PNG, without suffix, of x, E[x0 | x] and the destination (images); none unless given."""
 
 
@@ -101,7 +101,7 @@ class Sample(_Common):
     solver_option: options.SolverOption = ()
     sigma_min: float = 0.002
     """Last noise level above 0, in units of the data."""
-    sigma_max: float | None = None
+    sigma_max: options.Real = None
     """First noise level, in units of the data; unless given 80, or 160 standard deviations of the data if that is
     more."""
     seed: options.Seed = 0

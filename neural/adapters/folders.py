@@ -61,12 +61,23 @@ def _read(path: Path, folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except OSError as error:
-        raise ValueError(f"{folder} holds no unconditional diffusers checkpoint: {error}") from error
+        if not folder.is_dir():
+            said = f"{folder} is {'a file' if folder.exists() else 'not there'}"
+        else:
+            said = f"{folder} holds no unconditional diffusers checkpoint: {path} {_why(error)}"
+        raise ValueError(
+            f"{said}; a pipeline is a folder with unet/config.json and scheduler/scheduler_config.json, or "
+            "with both files in one place"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} is damaged: it holds a {type(found).__name__}, no configuration")
     return found
+
+
+def _why(error: OSError) -> str:
+    return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror or error})"
 
 
 def _require_pixels(folder: Path) -> None:

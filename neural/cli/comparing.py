@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from optimal import OptimalDenoiser, load
-from optimal.cli import as_json, as_table, in_words, parse_options, plain, suffixed, writable
+from optimal import OptimalDenoiser
+from optimal.cli import as_json, as_table, in_words, plain, suffixed, writable
 from optimal.cli.run import say
 
 from ..answers import Compared, Plan, compared, planned
 from ..commands import Compare
 from ..measures import save_table
 from ..named import of_label, opened
-from .words import QUICK_DRAWS, QUICK_SAMPLES, as_words, dataset_of
+from .words import QUICK_DRAWS, QUICK_SAMPLES, as_words, dataset_of, held_out_of
 
 __all__ = ["compare"]
 
@@ -40,10 +40,9 @@ def compare(command: Compare) -> None:
     )
     options: dict[str, Any] = {"device": command.device, "batch": command.batch, "label": command.label}
     models, data = opened(command.models, dataset_of(command), say=say, **options)
-    held_out = None
-    if command.held_out:
-        held_out = load(command.held_out, **parse_options(command.held_out_option))
-        held_out = held_out if command.label is None else of_label(held_out, command.label)
+    held_out = held_out_of(command)
+    if held_out is not None and command.label is not None:
+        held_out = of_label(held_out, command.label)
     if command.dry_run:
         seconds = planned(models, OptimalDenoiser(data), plan, plan.places(held_out))
         names = ", ".join(model.name for model in models)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from optimal import load
 from optimal.cli import parse_options, writable
 from optimal.cli.run import say
 
 from ..commands import Audit, Report
-from .words import QUICK_DRAWS, QUICK_SAMPLES, dataset_of
+from .words import QUICK_DRAWS, QUICK_SAMPLES, dataset_of, held_out_of
 
 __all__ = ["audit", "report"]
 
@@ -39,7 +38,7 @@ def report(command: Report) -> None:
         dataset_of(command),
         writable(command.out, "report", folder=True),
         label=command.label,
-        held_out=load(command.held_out, **parse_options(command.held_out_option)) if command.held_out else None,
+        held_out=held_out_of(command),
         sigmas=command.sigmas,
         steps=command.steps,
         effort=Effort(

@@ -55,7 +55,7 @@ def distill(command: Distill) -> None:
     """A student, its stages, checkpoints and metrics."""
     config = command.config
     base = config.experiment
-    if config.teacher != "optimum" and not command.dataset:
+    if config.teacher != "optimum" and command.dataset is None:
         theirs = experiment_of(load_model(config.teacher)[1])
         base = dataclasses.replace(base, dataset=theirs.dataset, options=theirs.options)
     config = dataclasses.replace(config, experiment=_on_data(command, base))
@@ -84,7 +84,7 @@ def _on_data(command: Train | Distill, config: Experiment) -> Experiment:
     if command.every < 1:
         raise ValueError(f"every must be at least 1, got {command.every}")
     given = parse_options(command.option)
-    if command.dataset:
+    if command.dataset is not None:
         return dataclasses.replace(config, dataset=command.dataset, options=given)
     return dataclasses.replace(config, options=config.options | given)
 

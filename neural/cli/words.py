@@ -11,7 +11,7 @@ from optimal.cli import parse_options
 
 from ..commands import Compare, Report, Sample
 
-__all__ = ["QUICK_DRAWS", "QUICK_SAMPLES", "as_words", "dataset_of"]
+__all__ = ["QUICK_DRAWS", "QUICK_SAMPLES", "as_words", "dataset_of", "held_out_of"]
 
 QUICK_DRAWS = 128
 QUICK_SAMPLES = 64
@@ -23,9 +23,20 @@ def dataset_of(command: Sample | Compare | Report) -> Dataset | None:
     Raises:
         ValueError: --option without it; as for `optimal.load`.
     """
-    if command.option and not command.dataset:
+    if command.option and command.dataset is None:
         raise ValueError("--option is of --dataset: give that too")
-    return load(command.dataset, **parse_options(command.option)) if command.dataset else None
+    return load(command.dataset, **parse_options(command.option)) if command.dataset is not None else None
+
+
+def held_out_of(command: Compare | Report) -> Dataset | None:
+    """What --held-out names; None without it.
+
+    Raises:
+        ValueError: --held-out-option without it; as for `optimal.load`.
+    """
+    if command.held_out_option and command.held_out is None:
+        raise ValueError("--held-out-option is of --held-out: give that too")
+    return None if command.held_out is None else load(command.held_out, **parse_options(command.held_out_option))
 
 
 def as_words(command: Any) -> dict[str, Any]:

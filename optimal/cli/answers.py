@@ -20,12 +20,12 @@ from ..denoiser import OptimalDenoiser
 from ..flow import FlowMap, certify
 from ..randomness import RowNoise, stream
 from ..regimes import collapse_sigma, speciation_sigma, top_eigenvalue
-from ..samplers import sample, solver_of
+from ..samplers import Solver, sample, solver_of
 from ..schedule import karras
 from ..span import landed, sample_in_span, way_of
 from .estimate import LONG, Say, announce, seconds_of_a_call, seconds_of_reading, seconds_of_the_axes
 
-__all__ = ["denoised", "described", "destination", "expected", "located", "sampled"]
+__all__ = ["denoised", "described", "destination", "expected", "located", "sampled", "solver_on"]
 
 _CPU = torch.device("cpu")
 _FLOW_CALLS = 80
@@ -155,12 +155,7 @@ def sampled(
     if sigma_max is None:
         sigma_max = 80.0 * max(1.0, 2 * D.standard_deviation)
     sigmas = karras(steps, sigma_min=sigma_min, sigma_max=sigma_max)
-    try:
-        chosen = solver_of(solver, dict(options))
-        chosen.check(sigmas.tolist())
-    except TypeError as error:
-        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        raise ValueError(f"{solver} cannot have {given}: an option has a value of the wrong type") from error
+    chosen = solver_on(sigmas, solver, options)
     rows = RowNoise(stream(seed, "samples"))
     shape = (n, *data.event)
     noises = (sigma_max * rows.draw(shape)).float().to(device)
@@ -201,6 +196,21 @@ def sampled(
     }
     arrays = {"noises": noises, "samples": samples, "index": index, "sigmas": sigmas}
     return {name: array.cpu() for name, array in arrays.items()}, found
+
+
+def solver_on(sigmas: Tensor, name: str, options: Mapping[str, Any]) -> Solver:
+    """The solver with these options, on this grid.
+
+    Raises:
+        ValueError: an option that it does not have, or of a value that it cannot have.
+    """
+    try:
+        chosen = solver_of(name, dict(options))
+        chosen.check(sigmas.tolist())
+    except TypeError as error:
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise ValueError(f"{name} cannot have {given}: an option has a value of the wrong type") from error
+    return chosen
 
 
 def _optimum(data: Dataset, device: torch.device) -> OptimalDenoiser:

@@ -7,14 +7,15 @@ data set comes first, DATA, where the data are the subject; elsewhere it is --da
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from ..datasets import parse_options
+from .sentences import sentence
 
 __all__ = [
     "Batch",
@@ -26,20 +27,31 @@ __all__ = [
     "Json",
     "Number",
     "Quick",
+    "Real",
+    "Reals",
     "Seed",
     "SolverName",
     "SolverOption",
+    "Whole",
     "parse_options",
     "parsed",
 ]
 
+Whole = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+"""A whole number that need not be given; so are the next. What stands for it is said in the help text."""
+Real = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+Reals = Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="FLOAT [FLOAT ...]", help_behavior_hint="")]
+
+_MOST = 2**40
 _NAMES = "an embedded name (emoji, digits, faces, patches, five-deltas, ring …) or a path: zip, folder of images, npy, "
 Data = Annotated[
     str,
     tyro.conf.Positional,
     tyro.conf.arg(metavar="DATA", help=f"Data: {_NAMES}npz, parquet, idx. --dataset DATA too."),
 ]
-Dataset = Annotated[str | None, tyro.conf.arg(metavar="DATA", help=f"Data: {_NAMES}npz, parquet, idx.")]
+Dataset = Annotated[
+    str | None, tyro.conf.arg(metavar="DATA", help=f"Data: {_NAMES}npz, parquet, idx.", help_behavior_hint="")
+]
 DataOption = Annotated[
     tuple[str, ...],
     tyro.conf.UseAppendAction,
@@ -57,7 +69,12 @@ Number = Annotated[int, tyro.conf.arg(aliases=["-n"], help="Number of samples.")
 Seed = Annotated[int, tyro.conf.arg(help="Of all draws.")]
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, cuda:1, mps …; auto is a GPU where there is one.")]
 Batch = Annotated[
-    int | None, tyro.conf.arg(help="Most points that the network is asked at once; by its size unless given.")
+    int | None,
+    tyro.conf.arg(
+        metavar="INT",
+        help="Most points that the network is asked at once; by its size unless given.",
+        help_behavior_hint="",
+    ),
 ]
 Quick = Annotated[bool, tyro.conf.arg(help="Fewer draws and coarser grids, to have a look.")]
 DryRun = Annotated[bool, tyro.conf.arg(help="Say what would be done, and stop.")]
@@ -82,37 +99,19 @@ def parsed(kinds: Any, *, prog: str, description: str | None, args: Sequence[str
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
-            return tyro.cli(kinds, prog=prog, description=description, args=args)
+            command = tyro.cli(kinds, prog=prog, description=description, args=args)
     except SystemExit as end:
         if end.code in (0, None):
             raise
-        raise ValueError(_sentence(told.getvalue())) from None
+        raise ValueError(sentence(told.getvalue())) from None
+    _require_countable(command)
+    return command
 
 
-def _sentence(box: str) -> str:
-    """What tyro says in a box, as one sentence.
-
-    It has parts, with lines between them: what is wrong, perhaps what is known or similar, and where help is.
-    """
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()
-    if any(line.startswith("╭") for line in lines):
-        rows = [line[2:-1].rstrip() for line in lines if line.startswith("│")]
-    else:
-        # Without Unicode: a title, a rule, rows that are set in by two.
-        rows = [line[2:].rstrip() for line in lines[2:]]
-    parts: list[list[str]] = [[]]
-    for row in rows:
-        if row.strip("─- "):
-            parts[-1].append(row)
-        elif parts[-1]:
-            parts.append([])
-    message = " ".join(row.strip() for row in parts[0] if not row.startswith(" " * 8))
-    for part in parts[1:]:
-        first = part[0] if part else ""
-        if first.startswith("Available"):
-            message += f"; {' '.join(row.strip() for row in part).lower()}"
-        elif first.startswith(("Perhaps", "Arguments similar")):
-            near = dict.fromkeys(row.split()[0].rstrip(",") for row in part if row.startswith("    --"))
-            message += f"; did you mean {' or '.join(near)}?" if near else ""
-    message = re.sub("^Unrecognized (or misplaced )?options:", "unknown words or options:", message)
-    return message.removesuffix(".")
+def _require_countable(command: Any) -> None:
+    """Raise ValueError for a number of steps, draws, samples … that nothing could hold; a seed may be any."""
+    for f in dataclasses.fields(command):
+        value = getattr(command, f.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and f.name != "seed" and abs(number) > _MOST:
+                raise ValueError(f"--{f.name.replace('_', '-')} must be at most {_MOST}, got {number:.3g}")

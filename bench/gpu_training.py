@@ -114,7 +114,7 @@ def _student_stopped(technique: str, device: torch.device, plan: _Plan) -> float
     from neural.checkpoint import checkpoints
     from optimal import OptimalDenoiser
 
-    config = Distillation(technique, points=4, pairs=plan.points, experiment=_experiment(plan))  # pyright: ignore
+    config = Distillation(technique, levels=4, pairs=plan.points, experiment=_experiment(plan))  # pyright: ignore
     data = config.experiment.load()
     teacher = OptimalDenoiser(data)
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +130,7 @@ def _asked_elsewhere(technique: str, device: torch.device, plan: _Plan) -> float
     from neural import Distillation, distil
     from optimal import OptimalDenoiser
 
-    config = Distillation(technique, points=4, pairs=plan.points, experiment=_experiment(plan, True))  # pyright: ignore
+    config = Distillation(technique, levels=4, pairs=plan.points, experiment=_experiment(plan, True))  # pyright: ignore
     data = config.experiment.load()
     D, wrong = OptimalDenoiser(data), 0
 

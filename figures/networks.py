@@ -125,7 +125,7 @@ def _distillation(config: Config, preset: str, technique: str) -> Distillation:
     student = student_of(preset, technique)
     return dataclasses.replace(
         student,
-        points=min(student.points, 32) if config.quick else student.points,
+        levels=min(student.levels, 32) if config.quick else student.levels,
         pairs=1000 if config.quick else student.pairs,
         experiment=_sized(config, student.experiment),
     )

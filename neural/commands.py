@@ -294,6 +294,8 @@ def _in_full(words: list[str]) -> list[str]:
 def _field(name: str, fields: Sequence[str]) -> tuple[str | None, bool]:
     """The field that an option names in full or by its last part, and whether it is told off, --no-bf16."""
     plain = name[2:].replace("-", "_")
+    # Its name before.
+    plain = "levels" if plain == "points" and "levels" in fields else plain
     head, dot, last = plain.rpartition(".")
     for asked, off in ((plain, False), (f"{head}{dot}{last.removeprefix('no_')}", True)):
         near = [field for field in fields if asked == field or field.endswith(f".{asked}")]

@@ -37,6 +37,8 @@ _LATER = ("uses",)
 Technique = Literal["consistency", "progressive", "knowledge", "multistep"]
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
 
+_RENAMED = {"points": "levels"}
+"""Fields of distillations as they were called in files of earlier versions, which are still read."""
 _WIDEST, _DEEPEST, _MOST = 2**16, 1000, 2**40
 """Slips of the finger lie above: a network of 10²⁰ blocks would be built without end."""
 
@@ -156,7 +158,7 @@ class Distillation:
     """consistency, progressive, knowledge or multistep."""
     teacher: str = "optimum"
     """optimum (of the data), or the folder of a trained network."""
-    points: int = 32
+    levels: int = 32
     """Noise levels of the grid above 0 (EDM's, rho = 7); for progressive, the steps of the first teacher; for
     multistep, the levels that the student is trained at."""
     solver: Literal["euler", "heun"] = "heun"
@@ -175,7 +177,7 @@ class Distillation:
         _require(self.teacher.strip() != "", "teacher must be optimum or the folder of a network", repr(self.teacher))
         _require(self.solver in ("euler", "heun"), "solver must be euler or heun", repr(self.solver))
         least = 2 if self.technique == "progressive" else 1
-        _require(self.points >= least, f"points must be at least {least}", self.points)
+        _require_within("levels", self.levels, least, _MOST)
         _require(self.pairs >= 0, "pairs must not be negative", self.pairs)
         _require_within("pairs", self.pairs, 0, _MOST)
         _require_within("uses", self.uses, 1, _MOST)
@@ -232,6 +234,7 @@ def _build(kind: Any, values: Any) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"{kind.__name__} is an object with named fields, got a {type(values).__name__}")
     known = {f.name: f for f in dataclasses.fields(kind)}
+    values = {_RENAMED.get(name, name) if kind is Distillation else name: value for name, value in values.items()}
     unknown = [name for name in values if name not in known]
     if unknown:
         raise ValueError(f"{kind.__name__} has no field {unknown[0]!r}; it has {', '.join(known)}")
@@ -271,5 +274,9 @@ def differing(a: Any, b: Any) -> list[str]:
 
 
 def key(config: Any) -> str:
-    """16 hex digits that change with the configuration."""
-    return hashlib.blake2b(to_json(config).encode(), digest_size=8).hexdigest()
+    """16 hex digits that change with the configuration, and not with what its fields are called."""
+    values = dataclasses.asdict(config)
+    if isinstance(config, Distillation):
+        old = {new: name for name, new in _RENAMED.items()}
+        values = {old.get(name, name): value for name, value in values.items()}
+    return hashlib.blake2b(json.dumps(values, indent=2).encode(), digest_size=8).hexdigest()

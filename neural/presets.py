@@ -57,7 +57,7 @@ _STUDENTS: dict[str, dict[str, tuple[int, int, float, Any, float]]] = {
         "multistep": (1000, 16, 0.99, "none", 2e-3),
     },
 }
-"""Optimiser steps (of a stage), grid points of the teacher, decay of the average, weighting, learning rate. The target
+"""Optimiser steps (of a stage), levels of the teacher's grid, decay of the average, weighting, learning rate. The target
 of consistency distillation is its average: at 0.995 only half of the toy's noises land right after as many steps. On
 coarser grids the teacher's own steps move mass between the toy's points: Wasserstein distance 0.16 for 18 of Heun's,
 0.27 for 32 of Euler's, however well the student is trained."""
@@ -94,7 +94,7 @@ def student_of(preset: str, technique: str) -> Distillation:
     if preset not in _STUDENTS:
         options = dataclasses.replace(experiment.optimisation, **_OF_TECHNIQUE[name])
         return Distillation(name, solver=solver, experiment=dataclasses.replace(experiment, optimisation=options))
-    steps, points, ema, weighting, lr = _STUDENTS[preset][name]
+    steps, levels, ema, weighting, lr = _STUDENTS[preset][name]
     options = dataclasses.replace(
         experiment.optimisation,
         steps=steps,
@@ -106,4 +106,4 @@ def student_of(preset: str, technique: str) -> Distillation:
         sigma_min=_LOWEST,
     )
     experiment = dataclasses.replace(experiment, optimisation=options)
-    return Distillation(name, points=points, solver=solver, uses=_USES[preset], experiment=experiment)
+    return Distillation(name, levels=levels, solver=solver, uses=_USES[preset], experiment=experiment)

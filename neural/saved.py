@@ -100,9 +100,9 @@ def student_at(
         if config.technique == "consistency":
             arguments |= {"solver": "consistency", "generator": generator}
         return load_model(folder)[0], arguments
-    sigmas = karras(config.points, **ends)
+    sigmas = karras(config.levels, **ends)
     if steps not in _halvings(config):
-        raise ValueError(f"{folder} has no stage of {steps} steps; it halves {config.points} down to 1")
+        raise ValueError(f"{folder} has no stage of {steps} steps; it halves {config.levels} down to 1")
     while len(sigmas) - 1 > steps:
         sigmas = student_grid(sigmas)
     return load_model(folder / f"steps-{steps}")[0], {"sigmas": sigmas, "solver": "euler"}
@@ -122,7 +122,7 @@ def student_steps(folder: str | Path) -> tuple[int, ...] | None:
 
 
 def _halvings(config: Distillation) -> tuple[int, ...]:
-    steps = [config.points]
+    steps = [config.levels]
     while steps[-1] > 1:
         steps.append(-(-steps[-1] // 2))
     return tuple(steps[1:])

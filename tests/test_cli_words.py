@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import shlex
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from neural.commands import command_of
-from neural.config import experiment_of
+from neural.config import Distillation, Experiment, experiment_of, from_json, key, to_json
 
 DOORS = {
     "optimal": ("info", "denoise", "sample", "border", "where"),
@@ -170,3 +171,16 @@ def test_what_is_on_or_off_is_a_flag(start: str, words: str, on: bool) -> None:
     command = command_of([*start.split(), *words.split(), "--lr", "0.5"], None)
     found = experiment_of(command.config).optimisation
     assert (found.bf16, found.lr) == (on, 0.5)
+
+
+def test_levels_were_called_points() -> None:
+    """Saved runs, cached students and command lines of before are what they were."""
+    config = Distillation("progressive", levels=6)
+    old = to_json(config).replace('"levels"', '"points"')
+    assert old != to_json(config)
+    assert from_json(Distillation, old) == config
+    assert key(config) == hashlib.blake2b(old.encode(), digest_size=8).hexdigest()
+    for words in (["--points", "6"], ["--points=6"], ["--levels", "6"]):
+        assert command_of(["distill", *words], None).config.levels == 6
+    with pytest.raises(ValueError, match="Experiment has no field 'points'"):
+        from_json(Experiment, '{"points": 3}')

@@ -197,7 +197,7 @@ def test_every_technique_learns_two_points(technique: str, tmp_path: Path, norma
     D = OptimalDenoiser(data)
     steps = 600 if technique == "consistency" else 250
     experiment = dataclasses.replace(EXPERIMENT, optimisation=dataclasses.replace(EXPERIMENT.optimisation, steps=steps))
-    config = Distillation(technique, points=8, pairs=2000, experiment=experiment)
+    config = Distillation(technique, levels=8, pairs=2000, experiment=experiment)
     student = distil(config, data, D, tmp_path)
     x = 20 * normal(500, 1)
     ends = student(x, 20.0)
@@ -215,7 +215,7 @@ def test_every_technique_learns_two_points(technique: str, tmp_path: Path, norma
 def test_students_start_from_a_teacher_of_their_kind(tmp_path: Path) -> None:
     data = load("two-points")
     teacher = build(EXPERIMENT.network, (1,), 1.0, seed=7)
-    config = Distillation(points=4, experiment=EXPERIMENT)
+    config = Distillation(levels=4, experiment=EXPERIMENT)
     _, training, objective = next(stages(config, data, teacher, tmp_path))
     for ours, theirs in zip(training.model.parameters(), teacher.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -271,7 +271,7 @@ def test_pairs_are_those_of_the_teacher(tmp_path: Path) -> None:
     data = load("two-points")
     options = dataclasses.replace(EXPERIMENT.optimisation, steps=1)
     experiment = dataclasses.replace(EXPERIMENT, optimisation=options)
-    config = Distillation("knowledge", teacher="runs/teacher", points=4, pairs=20, experiment=experiment)
+    config = Distillation("knowledge", teacher="runs/teacher", levels=4, pairs=20, experiment=experiment)
     for seed in (1, 2, 1):
         distil(config, data, build(experiment.network, (1,), 1.0, seed=seed), tmp_path, resume=True)
     assert len([path for path in tmp_path.iterdir() if path.name.startswith("pairs-")]) == 2
@@ -280,7 +280,7 @@ def test_pairs_are_those_of_the_teacher(tmp_path: Path) -> None:
 def test_pairs_are_those_of_a_teacher_that_is_a_function(tmp_path: Path) -> None:
     data = load("two-points")
     experiment = dataclasses.replace(EXPERIMENT, optimisation=dataclasses.replace(EXPERIMENT.optimisation, steps=1))
-    config = Distillation("knowledge", teacher="mine", points=4, pairs=20, experiment=experiment)
+    config = Distillation("knowledge", teacher="mine", levels=4, pairs=20, experiment=experiment)
     for value in (1.0, -1.0, 1.0):
         distil(config, data, lambda x, sigma, value=value: torch.full_like(x, value), tmp_path, resume=True)
     ends = [np.load(path) for path in tmp_path.glob("pairs-*/ends.npy")]
@@ -292,7 +292,7 @@ def test_consistency_without_preconditioning_does_not_collapse(tmp_path: Path) -
     data = load("two-points")
     options = Optimisation(steps=500, batch=256, lr=3e-3, ema=0.9, weighting="none", warmup=10, sigma_min=0.1)
     experiment = Experiment("two-points", network=Network(width=64, depth=1, precondition="none"), optimisation=options)
-    student = distil(Distillation(points=6, experiment=experiment), data, OptimalDenoiser(data), tmp_path)
+    student = distil(Distillation(levels=6, experiment=experiment), data, OptimalDenoiser(data), tmp_path)
     x = torch.tensor([[-60.0], [60.0]])
     assert student(x, 80.0).flatten().tolist() == pytest.approx([-1.0, 1.0], abs=0.2)
 
@@ -300,9 +300,9 @@ def test_consistency_without_preconditioning_does_not_collapse(tmp_path: Path) -
 def test_a_folder_holds_one_distillation(tmp_path: Path) -> None:
     data, D = load("two-points"), two()[0]
     experiment = dataclasses.replace(EXPERIMENT, optimisation=dataclasses.replace(EXPERIMENT.optimisation, steps=1))
-    config = Distillation("progressive", points=4, experiment=experiment)
+    config = Distillation("progressive", levels=4, experiment=experiment)
     distil(config, data, D, tmp_path)
-    other = dataclasses.replace(config, technique="knowledge", points=8)
+    other = dataclasses.replace(config, technique="knowledge", levels=8)
     with pytest.raises(ValueError, match="holds a run already: resume it, or name another folder"):
         distil(other, data, D, tmp_path)
     with pytest.raises(ValueError, match="holds another distillation: it differs in technique, points"):
@@ -322,7 +322,7 @@ def test_students_are_sampled_on_their_own_levels(tmp_path: Path) -> None:
     data, D = load("two-points"), two()[0]
     options = dataclasses.replace(EXPERIMENT.optimisation, steps=1, sigma_min=0.05, sigma_max=20.0)
     experiment = dataclasses.replace(EXPERIMENT, optimisation=options)
-    distil(Distillation("progressive", points=8, experiment=experiment), data, D, tmp_path / "p")
+    distil(Distillation("progressive", levels=8, experiment=experiment), data, D, tmp_path / "p")
     student, arguments = student_at(tmp_path / "p", 2)
     torch.testing.assert_close(arguments["sigmas"], SIGMAS[[0, 4, 8]])
     x = torch.full((1, 1), 3.0)
@@ -330,7 +330,7 @@ def test_students_are_sampled_on_their_own_levels(tmp_path: Path) -> None:
     for steps in (3, 8):
         with pytest.raises(ValueError, match=f"has no stage of {steps} steps; it halves 8 down to 1"):
             student_at(tmp_path / "p", steps)
-    distil(Distillation(points=3, experiment=experiment), data, D, tmp_path / "c")
+    distil(Distillation(levels=3, experiment=experiment), data, D, tmp_path / "c")
     generator = torch.Generator()
     _, arguments = student_at(tmp_path / "c", 2, generator=generator)
     assert arguments["solver"] == "consistency"
@@ -342,7 +342,7 @@ def test_students_are_sampled_on_their_own_levels(tmp_path: Path) -> None:
 
 
 def test_students_of_presets() -> None:
-    assert student_of("toy", "progressive").points == 256
+    assert student_of("toy", "progressive").levels == 256
     # Elsewhere the preset's training, and what belongs to the technique.
     for technique, changes in (
         ("consistency", {"ema": 0.95, "weighting": "none"}),

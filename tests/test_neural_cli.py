@@ -42,7 +42,7 @@ def test_train_distil_sample_compare(capsys: pytest.CaptureFixture[str]) -> None
     assert run("train", "--preset", "toy", *small, "--out", "net") == 0
     assert "trained five-deltas: net" in capsys.readouterr().out
     assert run("distill", "--technique", "knowledge", *small, "--pairs", "300", "--out", "student") == 0
-    assert run("distill", "--technique", "progressive", "--teacher", "net", "--points", "4", *small, "--out", "pd") == 0
+    assert run("distill", "--technique", "progressive", "--teacher", "net", "--levels", "4", *small, "--out", "pd") == 0
     capsys.readouterr()
     assert run("sample", "net", "-n", "5", "--steps", "4", "--out", "s") == 0
     with np.load("s.npz") as arrays:
@@ -175,7 +175,7 @@ def test_options_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
             "--technique must be one of consistency, progressive, knowledge, multistep, got 'magic'",
         ),
         (["distill", "--solver", "foo"], "--solver must be one of euler, heun, got 'foo'"),
-        (["distill", "--points", "0"], "points must be at least 1"),
+        (["distill", "--levels", "0"], "levels must be at least 1"),
         (["distill", "--teacher", "nowhere"], "no checkpoint"),
         (["train", "--lr", "-3"], "lr must be positive and finite"),
         (["train", "--every", "0"], "every must be at least 1"),

@@ -153,7 +153,7 @@ def test_weights_depend_on_the_seed_alone() -> None:
         (lambda: Optimisation(seed=10**20), "seed must fit into 64 bits"),
         (lambda: Distillation("magic"), "technique must be one of consistency, .*, got 'magic'"),
         (lambda: Distillation(solver="foo"), "solver must be euler or heun, got 'foo'"),
-        (lambda: Distillation("progressive", points=1), "points must be at least 2, got 1"),
+        (lambda: Distillation("progressive", levels=1), "levels must be at least 2, got 1"),
         (lambda: Distillation(pairs=-3), "pairs must not be negative, got -3"),
     ],
 )
@@ -286,10 +286,10 @@ def test_sources(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_configurations_survive_json() -> None:
     for preset in PRESETS.values():
         assert from_json(Experiment, to_json(preset)) == preset
-    config = Distillation("progressive", points=8, experiment=PRESETS["faces"])
+    config = Distillation("progressive", levels=8, experiment=PRESETS["faces"])
     assert from_json(Distillation, to_json(config)) == config
-    other = dataclasses.replace(config, experiment=PRESETS["digits"], points=9)
-    assert {"points", "experiment.dataset", "experiment.network.kind"} <= set(differing(config, other))
+    other = dataclasses.replace(config, experiment=PRESETS["digits"], levels=9)
+    assert {"levels", "experiment.dataset", "experiment.network.kind"} <= set(differing(config, other))
     assert key(config) != key(other)
     with pytest.raises(ValueError, match="Experiment has no field 'datset'; it has dataset"):
         from_json(Experiment, json.dumps({"datset": "digits"}))

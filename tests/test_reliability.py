@@ -203,7 +203,7 @@ SMALL = Experiment(
 )
 
 
-@pytest.mark.parametrize("config", [SMALL, Distillation("progressive", experiment=SMALL, points=4)])
+@pytest.mark.parametrize("config", [SMALL, Distillation("progressive", experiment=SMALL, levels=4)])
 def test_a_damaged_run_is_trained_again(config: Experiment | Distillation) -> None:
     data = load("two-points")
     folder = cached(config, data)

@@ -145,7 +145,7 @@ def test_what_is_not_saved_may_be_anything() -> None:
 
 def test_odd_teachers_are_told_apart(tmp_path: Path) -> None:
     config = Distillation(
-        "knowledge", experiment=dataclasses.replace(PRESETS["toy"], optimisation=OPTIONS), points=2, pairs=8
+        "knowledge", experiment=dataclasses.replace(PRESETS["toy"], optimisation=OPTIONS), levels=2, pairs=8
     )
     data = load("five-deltas")
     for kind in (Extra, Sparse):
@@ -160,7 +160,7 @@ def test_paths_are_text_or_path(tmp_path: Path) -> None:
     x = torch.linspace(-1, 1, 5)[:, None]
     assert torch.equal(load_model(folder)[0](x, 1.0), trained(x, 1.0))
     assert torch.equal(fit(experiment, data, folder, resume=True)(x, 1.0), trained(x, 1.0))
-    config = Distillation("multistep", experiment=experiment, points=2, pairs=8)
+    config = Distillation("multistep", experiment=experiment, levels=2, pairs=8)
     student = distil(config, data, OptimalDenoiser(data), str(tmp_path / "student"))
     assert torch.equal(load_model(str(tmp_path / "student"))[0](x, 1.0), student(x, 1.0))
     save_table([{"a": 1}], str(tmp_path / "tables" / "one.two"), {})

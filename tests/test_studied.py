@@ -127,7 +127,7 @@ def test_the_exact_teacher_is_never_under_autocast(technique: str, tmp_path: Pat
         teachers.append(torch.is_autocast_enabled("cpu"))
         return D(x, sigma)
 
-    config = Distillation(technique, points=4, pairs=16, experiment=changed(bf16=True, steps=2))
+    config = Distillation(technique, levels=4, pairs=16, experiment=changed(bf16=True, steps=2))
     seen: list[bool] = []
     _, training, objective = next(stages(config, DATA, teacher, tmp_path / "pairs"))
     for module in (training.model, training.denoiser):
@@ -143,7 +143,7 @@ def test_the_exact_teacher_is_never_under_autocast(technique: str, tmp_path: Pat
 @pytest.mark.parametrize("technique", ["consistency", "multistep"])
 def test_the_target_is_in_evaluation_mode(technique: str, tmp_path: Path) -> None:
     training = dropping(steps=3)
-    config = Distillation(technique, points=4, pairs=16, experiment=SMALL)
+    config = Distillation(technique, levels=4, pairs=16, experiment=SMALL)
     _, _, objective = next(stages(config, DATA, D, tmp_path / "pairs"))
     training.average.train()
     for _ in train(training, objective):
@@ -154,7 +154,7 @@ def test_the_target_is_in_evaluation_mode(technique: str, tmp_path: Path) -> Non
 
 def test_a_teacher_in_training_mode_is_asked_in_evaluation_mode(tmp_path: Path) -> None:
     teacher = dropping().model.train()
-    config = Distillation("consistency", points=4, experiment=SMALL)
+    config = Distillation("consistency", levels=4, experiment=SMALL)
     _, _, objective = next(stages(config, DATA, teacher, tmp_path))
     assert not objective.teacher.training
     assert teacher.training
@@ -198,7 +198,7 @@ def test_a_run_is_made_longer(tmp_path: Path) -> None:
 def test_students_are_made_longer_but_for_progressive(tmp_path: Path) -> None:
     for technique in ("knowledge", "progressive"):
         folder = tmp_path / technique
-        short = Distillation(technique, points=4, pairs=16, experiment=changed(steps=4))
+        short = Distillation(technique, levels=4, pairs=16, experiment=changed(steps=4))
         long = dataclasses.replace(short, experiment=changed(steps=8))
         distil(short, DATA, D, folder)
         with pytest.raises(ValueError, match=r"another distillation: it differs in experiment\.optimisation\.steps"):
@@ -308,7 +308,7 @@ def test_fresh_pairs_are_used_a_few_times_and_depend_on_the_step_alone() -> None
 
 @pytest.mark.parametrize("technique", ["knowledge", "multistep"])
 def test_students_of_fresh_pairs_resume_bit_for_bit(technique: str, tmp_path: Path) -> None:
-    config = Distillation(technique, "mine", points=4, uses=1, experiment=changed(steps=40, batch=256))
+    config = Distillation(technique, "mine", levels=4, uses=1, experiment=changed(steps=40, batch=256))
     teacher = Moved()
     whole = distil(config, DATA, teacher, tmp_path / "whole")
     again = distil(config, DATA, teacher, tmp_path / "again", every=15, keep=9)
@@ -321,7 +321,7 @@ def test_students_of_fresh_pairs_resume_bit_for_bit(technique: str, tmp_path: Pa
 
 
 def test_a_students_own_pairs_are_given_back(tmp_path: Path) -> None:
-    config = Distillation("knowledge", points=4, pairs=24, experiment=changed(steps=1))
+    config = Distillation("knowledge", levels=4, pairs=24, experiment=changed(steps=1))
     distil(config, DATA, D, tmp_path / "student")
     (tmp_path / "student" / "pairs-other").mkdir()
     found = training_pairs(tmp_path / "student")
@@ -342,7 +342,7 @@ def test_a_students_own_pairs_are_given_back(tmp_path: Path) -> None:
 def test_a_damaged_stage_is_named_where_students_are_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = Distillation("progressive", points=4, experiment=changed(steps=1))
+    config = Distillation("progressive", levels=4, experiment=changed(steps=1))
     distil(config, DATA, D, tmp_path / "p")
     assert student_steps(tmp_path / "p") == (2, 1)
     path = latest(tmp_path / "p" / "steps-2")
@@ -374,7 +374,7 @@ def test_trained_on_a_second_device_as_on_the_cpu(technique: str, tmp_path: Path
             model = fit(experiment, DATA, folder, device=device, every=2, gap_every=2)
         else:
             teacher = Moved()
-            config = Distillation(technique, "mine", points=4, pairs=16, experiment=experiment)
+            config = Distillation(technique, "mine", levels=4, pairs=16, experiment=experiment)
             model = distil(config, DATA, teacher, folder, device=device, every=2)
             assert torch.device(device).type in teacher.places
         return model(x.to(device), 1.0).detach().cpu()
@@ -386,7 +386,7 @@ def test_trained_on_a_second_device_as_on_the_cpu(technique: str, tmp_path: Path
 
 def test_the_optimum_teaches_on_the_device(tmp_path: Path) -> None:
     """Its points are there too, and pairs of its exact flow are those of the CPU."""
-    config = Distillation("knowledge", points=4, pairs=8, experiment=changed(steps=1))
+    config = Distillation("knowledge", levels=4, pairs=8, experiment=changed(steps=1))
     expected = FlowMap(D)(stream_noise(8), 20.0)
     with second_device() as device:
         teacher = teacher_of(config, DATA, device)

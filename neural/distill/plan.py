@@ -61,7 +61,7 @@ def stages(
         ValueError: a teacher of another event shape, or pairs that cannot be written.
     """
     options = config.experiment.optimisation
-    sigmas = karras(config.points, sigma_min=options.sigma_min, sigma_max=options.sigma_max)
+    sigmas = karras(config.levels, sigma_min=options.sigma_min, sigma_max=options.sigma_max)
     sigma_data = root_mean_square(data)
     teacher = _asked(teacher, torch.device(device))
     _check_event(teacher, data, device)
@@ -75,7 +75,7 @@ def stages(
             Consistency(source, teacher, sigmas, config.solver, **weights),
         )
     elif config.technique == "progressive":
-        steps = config.points
+        steps = config.levels
         while steps > 1:
             objective = Progressive(source, teacher, sigmas, **weights)
             steps, sigmas = len(objective.student_sigmas) - 1, objective.student_sigmas

@@ -111,7 +111,7 @@ class _Count:
 def _steps(job: Experiment | Distillation) -> int:
     steps = experiment_of(job).optimisation.steps
     if isinstance(job, Distillation) and job.technique == "progressive":
-        return steps * math.ceil(math.log2(job.points))
+        return steps * math.ceil(math.log2(job.levels))
     return steps
 
 

@@ -57,8 +57,8 @@ _STUDENTS: dict[str, dict[str, tuple[int, int, float, Any, float]]] = {
         "multistep": (1000, 16, 0.99, "none", 2e-3),
     },
 }
-"""Optimiser steps (of a stage), levels of the teacher's grid, decay of the average, weighting, learning rate. The target
-of consistency distillation is its average: at 0.995 only half of the toy's noises land right after as many steps. On
+"""Optimiser steps (of a stage), levels of the teacher, decay of the average, weighting, learning rate. The target of
+consistency distillation is its average: at 0.995 only half of the toy's noises land right after as many steps. On
 coarser grids the teacher's own steps move mass between the toy's points: Wasserstein distance 0.16 for 18 of Heun's,
 0.27 for 32 of Euler's, however well the student is trained."""
 _USES = {"toy": 16, "digits": 16}

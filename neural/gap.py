@@ -21,7 +21,7 @@ from optimal.draws import draw_pairs
 from optimal.query import Levels, level_list
 from optimal.randomness import stream
 
-from .intervals import mean_interval
+from .intervals import carriers_of, positive_interval
 from .measuring import default_sigmas
 
 __all__ = ["Gap", "GapCurve"]
@@ -40,6 +40,9 @@ class Gap:
         gap: E‖F − D‖², summed over the event.
         gap_low, gap_high: 95% interval of it over the draws, see `neural.intervals`.
         gap_share: gap/E‖D − ȳ‖²: 0 for the optimum, 1 for a network that answers the mean of the data.
+        gap_draws: the fewest draws that make up half of the gap. Where it is 1 or 2 the interval holds less than it
+            says: 0.64 of 600 with 512 draws where one draw in a thousand has the gap (digits at sigma = 0.2, a network
+            that is asked at 1.3 sigma), 0.95 where many do.
     """
 
     step: int
@@ -48,6 +51,7 @@ class Gap:
     gap_low: float
     gap_high: float
     gap_share: float
+    gap_draws: int
 
 
 class GapCurve:
@@ -111,7 +115,8 @@ class GapCurve:
             ):
                 mine = F((clean + sigma * eps).to(device), sigma).to(right.device)
                 parts.append((mine.double() - right.double()).flatten(1).square().sum(1))
-            interval = mean_interval(torch.cat(parts)).within(low=0.0).flat("gap")
+            squares = torch.cat(parts)
+            interval = positive_interval(squares).flat("gap")
             share = interval["gap"] / spread if spread > 0 else math.nan
-            found.append(Gap(step, sigma, **interval, gap_share=share))
+            found.append(Gap(step, sigma, **interval, gap_share=share, gap_draws=carriers_of(squares)))
         return found

@@ -11,6 +11,11 @@ deviation 1 of the logarithm 0.89 (8), 0.93 (32), 0.96 (128 on), with 1.5 0.81, 
 are 0 but for one in 200, 0.95 at 1,024, where Student's own have 0.82. What no draw has shown no interval holds: draws
 that are all alike have one of no width, and all that is known is that fewer than 3/n are otherwise (with 95%).
 
+What is never negative, a gap or a share of it, has the wider of these ends and of Student's on the logarithm, with the
+jackknife's u. Measured, 600 repetitions each, on gap shares of digits and five points: at n = 8 0.81 to 0.99 where the
+delta method has 0.73 to 0.98, at 32 0.90 to 0.98 (0.89 to 0.97), from 64 on the same 0.93 to 0.97 and within 4% as
+wide; 0.07 at 8, 0.21 at 64 and 0.77 at 1,024 where one draw in a thousand carries the gap, as no interval can help.
+
 Shares have the interval of Clopper and Pearson, which has a width at 0 and 1; medians that between order statistics.
 Both hold at least 95%, whatever the distribution.
 
@@ -31,10 +36,12 @@ from torch import Tensor
 
 __all__ = [
     "Interval",
+    "carriers_of",
     "distinct_interval",
     "influence_interval",
     "mean_interval",
     "median_interval",
+    "positive_interval",
     "ratio_interval",
     "require_level",
     "share_interval",
@@ -67,6 +74,12 @@ class Interval:
         return {f"{name}{suffix}{end}": float(part) for end, part in ends.items()}
 
 
+def carriers_of(draws: Tensor) -> int:
+    """The fewest of the draws, (n,) and none negative, that make up half of their sum; 0 where it is 0."""
+    largest = draws.sort(descending=True).values.cumsum(0)
+    return int((largest < largest[-1] / 2).sum()) + 1 if largest[-1] > 0 else 0
+
+
 def require_level(level: float) -> None:
     """Raise ValueError unless level lies within (0, 1)."""
     if not 0 < level < 1:
@@ -84,6 +97,29 @@ def ratio_interval(above: Tensor, below: Tensor, level: float = 0.95) -> Interva
     bottom = below.mean(-1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     ratio = above.mean(-1, keepdim=True) / bottom
     return influence_interval(ratio.squeeze(-1), (above - ratio * below) / bottom, level)
+
+
+def positive_interval(above: Tensor, below: Tensor | None = None, level: float = 0.95) -> Interval:
+    """Mean, or ratio of two means, of what is never negative, over the last axis, (…, n) -> (…).
+
+    The ends are the wider of those of `influence_interval`, with the jackknife's influence (n − 1)(r − r₋ᵢ), and of
+    Student's on the logarithm, r exp(±q s/r√n): where few draws carry most of it, what is unknown is its size.
+    """
+    below = torch.ones_like(above) if below is None else below
+    n, tiny = above.shape[-1], torch.finfo(torch.float64).tiny
+    top, bottom = above.sum(-1, keepdim=True), below.sum(-1, keepdim=True)
+    ratio = top / bottom.clamp_min(tiny)
+    moves = (n - 1) * (ratio - (top - above) / (bottom - below).clamp_min(tiny))
+    # Where one draw has all that is below, there is nothing without it.
+    moves = torch.where((bottom - below) > 0, moves, (above - ratio * below) * n / bottom.clamp_min(tiny))
+    moves = moves - moves.mean(-1, keepdim=True)
+    plain = influence_interval(ratio.squeeze(-1), moves, level)
+    if n == 1:
+        return plain
+    quantile = float(t.ppf((1 + level) / 2, n - 1)) / math.sqrt(n)
+    wide = (quantile * (moves / ratio.clamp_min(tiny)).std(-1)).exp()
+    low, high = plain.value / wide, torch.where(plain.value > 0, plain.value * wide, plain.high)
+    return Interval(plain.value, torch.minimum(plain.low, low).clamp_min(0), torch.maximum(plain.high, high))
 
 
 def influence_interval(value: Tensor, influence: Tensor, level: float = 0.95) -> Interval:

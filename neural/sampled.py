@@ -34,7 +34,7 @@ from optimal.denoiser import Denoiser
 from optimal.randomness import RowNoise, stream
 from optimal.schedule import grid
 
-from .intervals import Interval, distinct_interval, mean_interval, require_level, share_interval
+from .intervals import Interval, distinct_interval, positive_interval, require_level, share_interval
 from .model import Model
 from .transport import transport_interval
 
@@ -99,11 +99,11 @@ class Sampled:
         generator = stream(seed, "projections")
         return {
             "same": share_interval(self.same, level),
-            "distance": mean_interval(self.squares, level).within(0).map(torch.sqrt),
+            "distance": positive_interval(self.squares, level=level).map(torch.sqrt),
             "wasserstein": transport_interval(self.ends, D, level, projections=projections, generator=generator),
             "memorised": share_interval(self.memorised, level),
             "coverage": coverage_interval(self.neighbours[:, 0], D, level),
-            "nearest": mean_interval(self.distances[:, 0], level).within(0),
+            "nearest": positive_interval(self.distances[:, 0], level=level),
         }
 
 

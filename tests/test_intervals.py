@@ -14,10 +14,13 @@ from neural.intervals import (
     distinct_interval,
     mean_interval,
     median_interval,
+    positive_interval,
     ratio_interval,
     require_level,
     share_interval,
 )
+from optimal import OptimalDenoiser, load
+from optimal.draws import draw_pairs
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -67,6 +70,46 @@ def test_a_ratio_knows_that_its_parts_move_together() -> None:
     assert 0.92 < held(together, 1.0) < 0.98
     assert (together.high - together.low < 0.3 * (apart.high - apart.low)).all()
     assert ratio_interval(torch.zeros(5).double(), torch.zeros(5).double()).value == 0
+
+
+def of_five_points(sigma: float) -> tuple[Tensor, Tensor]:
+    """‖F − D‖² and ‖D − ȳ‖² of a network that is asked at 1.5 sigma, at 100,000 draws."""
+    D = OptimalDenoiser(load("five-deltas"))
+    x0, eps = draw_pairs(D, None, 100_000, generator(5))
+    x = x0 + sigma * eps
+    right, answer = D(x, sigma).double(), (D(x, 1.5 * sigma) + 0.02 * (7 * x).sin()).double()
+    return (answer - right).square().sum(1), (right - D.mean).square().sum(1)
+
+
+@pytest.mark.parametrize(("n", "least", "more", "width"), [
+    (8, 0.9, 0.03, 1.7), (16, 0.92, 0.02, 1.4), (32, 0.93, 0.01, 1.2), (64, 0.93, 0.0, 1.1), (512, 0.93, 0.0, 1.03),
+])  # fmt: skip
+def test_what_is_never_negative(n: int, least: float, more: float, width: float) -> None:
+    """The share of a gap: it holds more than the delta method does of few draws, and is hardly wider of many."""
+    for sigma in (0.3, 1.0):
+        gap, spread = of_five_points(sigma)
+        index = (len(gap) * uniform(1000, n)).long()
+        found, delta = positive_interval(gap[index], spread[index]), ratio_interval(gap[index], spread[index])
+        true = float(gap.mean() / spread.mean())
+        assert max(least, held(delta, true) + more) <= held(found, true) <= 0.985
+        assert ((found.low >= 0) & (found.low <= found.value) & (found.value <= found.high)).all()
+        assert ((found.high - found.low) / (delta.high - delta.low)).median() < width
+    plain = positive_interval(gap[index])
+    torch.testing.assert_close(plain.value, gap[index].mean(-1))
+
+
+def test_what_is_never_negative_may_be_nothing() -> None:
+    none = torch.zeros(5).double()
+    for found in (positive_interval(none), positive_interval(none, none), positive_interval(none, none + 1)):
+        assert (found.value, found.low, found.high) == (0, 0, 0)
+    one = positive_interval(torch.ones(1).double())
+    assert (one.low, one.high) == (-math.inf, math.inf)
+    alone = positive_interval(torch.tensor([0.0, 0.0, 3.0]).double(), torch.tensor([0.0, 0.0, 2.0]).double())
+    assert alone.value == 1.5
+    assert not alone.high.isnan()
+    assert positive_interval(torch.tensor([1.0, math.nan]).double()).low.isnan()
+    huge = positive_interval(1e150 * uniform(50))
+    assert 0 < huge.low < huge.value < huge.high < math.inf
 
 
 @pytest.mark.parametrize("n", [6, 7, 20, 101])

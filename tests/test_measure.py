@@ -115,7 +115,7 @@ def test_a_gap_of_few_draws_is_told() -> None:
     where = "one or two draws carry half of the gap at σ = 1: its intervals hold less than they say there"
     assert alone.remarks == (where,)
     few = measure(lambda x, s: D(x, s) + 1, D, sigmas=[1.0], draws=63)
-    assert few.remarks == ("63 draws are fewer than 64: the intervals are too narrow",)
+    assert few.remarks == ("63 draws are fewer than 64: 95% intervals hold as little as 80% where the gap is uneven",)
 
 
 def test_published_coefficients(normal: Normal) -> None:

@@ -251,6 +251,7 @@ def test_the_gap_has_its_known_value_within_its_interval() -> None:
     assert (curve.sigmas.min(), curve.sigmas.max(), len(curve.sigmas)) == (0.05, 20, 12)
     for found in curve.of(D, 3, batch=100):
         assert (found.step, found.gap, found.gap_low, found.gap_high, found.gap_share) == (3, 0, 0, 0, 0)
+        assert found.gap_draws == 0
     for found in curve.of(lambda x, sigma: D(x, sigma) + 0.1, 3):
         assert found.gap == pytest.approx(0.01, rel=1e-4)
         assert found.gap_low == pytest.approx(found.gap_high, rel=1e-3)

@@ -37,7 +37,7 @@ Place = Literal["data", "held-out", "trajectory"]
 _RANGE = (0.002, 80.0)
 _BORDER_CALLS, _BORDER_DRAWS = 24, 256
 _LANDING_CALLS = 80
-_QUESTION = 128
+_QUESTION = 448
 """Rows that are asked to see whether a network is in the right convention, if it is."""
 _LEVELS = 12
 _TWICE = ("heun", "edm_stochastic", "dpm_solver")

@@ -23,6 +23,9 @@ from neural import (
     sanity,
 )
 from neural.__main__ import main
+from neural.presets import PRESETS
+from neural.run import new_training
+from neural.training import train
 from optimal import OptimalDenoiser, load
 
 KEPT = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
@@ -123,6 +126,52 @@ def test_a_network_that_no_convention_fits() -> None:
     assert line is not None
     assert line.startswith("worse than returning x at sigma = 0.0541 and than the mean of the data at sigma = 5.41: ")
     assert line.endswith("others that were tried fits")
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5, 10.0, 0.1])
+def test_a_wrong_unit_of_sigma_is_named(factor: float) -> None:
+    line = sanity(lambda x, sigma: D(x, factor * sigma), D)
+    assert line is not None
+    assert f"{1 / factor:g} sigma" in line
+
+
+@pytest.mark.parametrize("name", ["digits", "five-deltas", "ring", "faces"])
+def test_no_unit_is_questioned_where_it_is_right(name: str) -> None:
+    data = load(name)
+    own = OptimalDenoiser(data)
+    half = OptimalDenoiser(data.points[::2])
+    assert sanity(own, own) is None
+    for F in (half, lambda x, s: 0.9 * own(x, s), lambda x, s: own(x, s) + 0.1 * (40 * x).sin()):
+        line = sanity(F, own) or "none of"
+        assert "unit" not in line
+        assert "none of" in line
+
+
+def test_other_data_are_asked_for() -> None:
+    """The optimum of half of the data is in the right convention, and fails on the other half."""
+    points = load("digits").points
+    line = sanity(OptimalDenoiser(points[:900]), D)
+    assert line is not None
+    assert line.startswith(
+        "worse than returning x at sigma = 0.0541: is this the right convention, or was it trained on "
+    )
+    assert line.endswith("other data? none of 16 others that were tried fits")
+    other = sanity(OptimalDenoiser(load("digits").points.flip(-2)), D)
+    assert other is not None
+    assert "or was it trained on other data?" in other
+    wrong = sanity(from_flow(Steps()), D)
+    assert wrong is not None
+    assert "other data" not in wrong
+
+
+def test_a_network_that_was_hardly_trained_is_not_accused_of_a_unit() -> None:
+    config = PRESETS["digits"]
+    training, objective = new_training(config, load("digits"), device="cpu")
+    for report in train(training, objective):
+        if report.step == 25:
+            break
+    line = sanity(training.model.eval(), D)
+    assert line is None or ("unit" not in line and "none of" in line)
 
 
 class Classes(nn.Module):

@@ -190,6 +190,8 @@ class Audit:
     """Largest root mean square difference of a near copy, over the standard deviation of a value in the data."""
     out: Path = Path("audit")
     """Path of the files, without suffix: CSV, JSON and, of images, PNG."""
+    json: options.Json = False
+    dry_run: options.DryRun = False
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,8 @@ class Report:
     seed: options.Seed = 0
     out: Path = Path("report")
     """Folder of the page, the pictures and the tables."""
+    json: options.Json = False
+    dry_run: options.DryRun = False
 
 
 COMMANDS: dict[str, type] = {

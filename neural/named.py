@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,13 @@ import numpy as np
 
 from optimal import Dataset, OptimalDenoiser
 from optimal.cli.estimate import Say
-from optimal.denoiser import Denoiser
 from optimal.devices import device_of
-from optimal.randomness import stream
 
 from . import checkpoint
 from .config import experiment_of
 from .model import Model, open_model, require_batch
-from .saved import load_model, model_path, student_at, student_steps, training_pairs
+from .saved import load_model, model_path
+from .students import Student
 
 __all__ = ["OPTIMUM", "as_meant", "of_label", "opened", "own_pairs", "takes"]
 
@@ -65,29 +65,23 @@ def opened(
     return out, data
 
 
-def as_meant(model: Model, steps: int | None, seed: int) -> tuple[Denoiser, dict[str, Any]]:
+def as_meant(model: Model, steps: int | None, seed: int) -> tuple[Model, dict[str, Any]]:
     """A model and the arguments of `optimal.sample`; of progressive distillation, every number of steps has its own."""
-    if model.meant is None:
+    if not isinstance(model.meant, Student):
         return model, model.sampling(steps, seed=seed)
-    student, arguments = student_at(_folder(model), 1 if steps is None else steps, generator=stream(seed, "samples"))
-    own = open_model(student, device=model.device, batch=model.batch, event=model.event, name=model.name)
-    return own, arguments
+    arguments = model.meant.sampling(steps, seed)
+    network = model.meant.network(steps)
+    return model if network is None else dataclasses.replace(model, denoiser=network.to(model.device)), arguments
 
 
 def takes(model: Model, steps: int) -> bool:
     """Whether it is a student that is meant to be sampled with so many steps."""
-    return model.meant is not None and steps in (student_steps(_folder(model)) or (steps,))
+    return isinstance(model.meant, Student) and model.meant.takes(steps)
 
 
 def own_pairs(model: Model) -> tuple[np.ndarray, np.ndarray] | None:
     """The pairs (noises, ends) that a student was trained on, where it was on a fixed number of them."""
-    pairs = None if model.meant is None else training_pairs(_folder(model))
-    return None if pairs is None else (pairs[0].numpy(), pairs[1].numpy())
-
-
-def _folder(model: Model) -> Path:
-    """Of a run, which is called by it."""
-    return Path(model.name).expanduser()
+    return model.meant.pairs() if isinstance(model.meant, Student) else None
 
 
 def of_label(data: Dataset, label: int) -> Dataset:

@@ -24,6 +24,9 @@ __all__ = [
     "is_distillation",
     "load_model",
     "model_path",
+    "sampling_at",
+    "stage_of",
+    "stage_path",
     "student_at",
     "student_steps",
     "training_pairs",
@@ -77,48 +80,94 @@ def student_at(
 ) -> tuple[Preconditioned, dict[str, Any]]:
     """A student, and the arguments of `optimal.sample` with which it takes so many steps as it is meant to.
 
-    Consistency models jump and add noise again (Eq. 37), the others take DDIM steps, on EDM's levels between the σ's of
-    its training; of progressive distillation it is the student of the stage with so many steps, on the levels that the
-    stage has kept.
-
     Args:
-        folder: of a distillation.
-        steps: 1 or more.
+        folder: of a distillation, or of one of its stages.
+        steps: 1 or more; of progressive distillation, whose every stage is a student of its own, those of the stage.
         generator: source of the noise of consistency models.
 
     Raises:
         ValueError: no distillation, or no stage with so many steps.
     """
-    folder = Path(folder)
-    if not is_distillation(folder):
-        raise ValueError(f"{folder} holds no distillation")
-    config = _distillation(folder)
+    arguments = sampling_at(folder, steps, generator=generator)
+    return load_model(stage_path(folder, steps))[0], arguments
+
+
+def sampling_at(folder: str | Path, steps: int, *, generator: torch.Generator | None = None) -> dict[str, Any]:
+    """The arguments of `optimal.sample` with which a student takes so many steps as it is meant to.
+
+    Consistency models jump and add noise again (Eq. 37), the others take DDIM steps, on EDM's levels between the σ's of
+    its training; of progressive distillation, on the levels that the stage with so many steps has kept.
+
+    Args:
+        folder, steps, generator: as for `student_at`.
+
+    Raises:
+        ValueError: no distillation, or no stage with so many steps.
+    """
+    root, _ = _student(folder)
+    config, stages = _distillation(root), student_steps(folder)
     options = config.experiment.optimisation
     ends = {"sigma_min": options.sigma_min, "sigma_max": options.sigma_max}
-    if config.technique != "progressive":
-        arguments: dict[str, Any] = {"sigmas": karras(steps, **ends), "solver": "euler"}
-        if config.technique == "consistency":
-            arguments |= {"solver": "consistency", "generator": generator}
-        return load_model(folder)[0], arguments
+    if stages is None:
+        sigmas = karras(steps, **ends)
+        consistency = {"solver": "consistency", "generator": generator}
+        return {"sigmas": sigmas} | (consistency if config.technique == "consistency" else {"solver": "euler"})
+    if steps not in stages:
+        raise ValueError(
+            f"{folder} has no stage of {steps} steps, but of {', '.join(map(str, stages))}: {root} halves "
+            f"{config.levels} down to 1"
+        )
     sigmas = karras(config.levels, **ends)
-    if steps not in _halvings(config):
-        raise ValueError(f"{folder} has no stage of {steps} steps; it halves {config.levels} down to 1")
     while len(sigmas) - 1 > steps:
         sigmas = student_grid(sigmas)
-    return load_model(folder / f"steps-{steps}")[0], {"sigmas": sigmas, "solver": "euler"}
+    return {"sigmas": sigmas, "solver": "euler"}
 
 
 def student_steps(folder: str | Path) -> tuple[int, ...] | None:
     """With how many steps a student is meant to be sampled, decreasing; None: with any number.
 
+    Args:
+        folder: of a distillation, or of one of its stages.
+
     Raises:
         ValueError: no distillation.
     """
+    root, stage = _student(folder)
+    config = _distillation(root)
+    return None if config.technique != "progressive" else _halvings(config) if stage is None else (stage,)
+
+
+def stage_path(folder: str | Path, steps: int) -> Path:
+    """The folder of the network that takes so many steps: a stage of progressive distillation, else the given one."""
     folder = Path(folder)
-    if not is_distillation(folder):
+    several = is_distillation(folder) and student_steps(folder) is not None
+    return folder / f"steps-{steps}" if several else folder
+
+
+def stage_of(folder: str | Path) -> tuple[Path, int | None] | None:
+    """The distillation that a folder is, or is a stage of, and that stage's steps, if only one has so many.
+
+    Args:
+        folder: of a run, or a checkpoint file in it.
+
+    Returns:
+        None for what is no student.
+    """
+    folder = Path(folder)
+    folder = folder.parent if folder.is_file() else folder
+    if is_distillation(folder):
+        return folder, None
+    of, _, count = folder.absolute().name.partition("-")
+    is_stage = (of == "steps" and count.isdecimal()) or (of == "student" and not count)
+    root = folder.absolute().parent if folder.name in ("", "..") else folder.parent
+    return (root, int(count) if count else None) if is_stage and is_distillation(root) else None
+
+
+def _student(folder: str | Path) -> tuple[Path, int | None]:
+    found = stage_of(folder)
+    if found is None:
         raise ValueError(f"{folder} holds no distillation")
-    config = _distillation(folder)
-    return _halvings(config) if config.technique == "progressive" else None
+    return found
 
 
 def _halvings(config: Distillation) -> tuple[int, ...]:
@@ -132,7 +181,7 @@ def training_pairs(folder: str | Path) -> tuple[Tensor, Tensor] | None:
     """The pairs that a student was trained on, where it was on a fixed number of them.
 
     Args:
-        folder: of a run.
+        folder: of a run, or of its stage.
 
     Returns:
         Noises at σ_N and the teacher's ends of them, (M, *event) float32; None for what is no student, for techniques
@@ -141,10 +190,10 @@ def training_pairs(folder: str | Path) -> tuple[Tensor, Tensor] | None:
     Raises:
         ValueError: they are missing or damaged.
     """
-    folder = Path(folder)
-    if not is_distillation(folder):
+    found = stage_of(folder)
+    if found is None:
         return None
-    config = _distillation(folder)
+    folder, config = found[0], _distillation(found[0])
     if config.technique not in ("knowledge", "multistep") or not config.pairs:
         return None
     name = checkpoint.about(checkpoint.latest(model_path(folder))).get("pairs")

@@ -12,14 +12,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from optimal.randomness import stream
-
 from . import checkpoint
 from .adapters import Adapted, from_diffusers
 from .adapters.clipping import Given
 from .config import experiment_of
 from .foreign import understood
-from .saved import is_distillation, load_model, model_path, student_at, student_steps
+from .saved import load_model, model_path
+from .students import Student
 
 __all__ = ["Source", "module_of", "source_of", "takes_named"]
 
@@ -118,31 +117,4 @@ def _run(folder: Path) -> Source:
     denoiser, config = load_model(folder)
     options = experiment_of(config).optimisation
     event = tuple(checkpoint.about(checkpoint.latest(model_path(folder)))["event"])
-    return Source(str(folder), denoiser, event, options.sigma_min, options.sigma_max, _meant(folder))
-
-
-def _meant(folder: Path) -> Callable[[int | None, int], dict[str, Any]] | None:
-    """How a student is sampled; the stages of progressive distillation are folders of it."""
-    if is_distillation(folder):
-        return _Student(folder)
-    of, _, count = folder.name.partition("-")
-    if of == "steps" and count.isdecimal() and is_distillation(folder.parent):
-        return _Student(folder.parent, int(count))
-    return None
-
-
-@dataclass(frozen=True)
-class _Student:
-    """How a student is meant to be sampled: in so few steps as it was made for."""
-
-    folder: Path
-    stage: int | None = None
-
-    def __call__(self, steps: int | None, seed: int) -> dict[str, Any]:
-        own = self.stage or (1 if student_steps(self.folder) is not None else None)
-        if own is not None and steps not in (None, own):
-            raise ValueError(
-                f"this student takes {own} step{'s' if own > 1 else ''}, got {steps}: other stages are "
-                f"{self.folder}/steps-{steps} and the like"
-            )
-        return student_at(self.folder, (own or 1) if steps is None else steps, generator=stream(seed, "samples"))[1]
+    return Source(str(folder), denoiser, event, options.sigma_min, options.sigma_max, Student.of(folder))

@@ -22,7 +22,7 @@ DATA = load("two-points")
 SMALL = Experiment(
     "two-points", network=Network(width=8, depth=1), optimisation=Optimisation(steps=200, batch=8, warmup=2)
 )
-STUDENT = Distillation("knowledge", points=4, pairs=24, experiment=SMALL)
+STUDENT = Distillation("knowledge", levels=4, pairs=24, experiment=SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_configuration_of_a_checkpoint(text: str, sentence: str, net: Path) 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{}", "Distillation lacks technique, teacher, points, solver, pairs, experiment"),
+        ("{}", "Distillation lacks technique, teacher, levels, solver, pairs, experiment"),
         (without(to_json(STUDENT), "experiment", "network", "depth"), "Network lacks depth"),
         (to_json(SMALL), "Distillation has no field 'dataset'"),
         ("[]", "Distillation is an object with named fields, got a list"),

@@ -22,8 +22,9 @@ from neural import audit, measure
 from neural.__main__ import main
 from neural.model import Model, open_model
 from neural.report import charts
+from neural.report.plan import Effort
 from neural.report.reported import write
-from neural.report.study import Effort, Study, study
+from neural.report.study import Study, study
 from optimal import Dataset, OptimalDenoiser, load
 
 DIGITS = load("digits")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from optimal.cli import parse_options, writable
+from typing import Any
+
+from optimal.cli import as_json, in_words, parse_options, plain, writable
 from optimal.cli.run import say
 
 from ..commands import Audit, Report
@@ -14,40 +16,56 @@ __all__ = ["audit", "report"]
 def audit(command: Audit) -> None:
     """A table of copies, its summary, and a sheet of the closest."""
     # What draws is not loaded by commands that draw nothing.
-    from ..report.audited import audited
+    from ..report.audited import about, audited, both, planned
 
-    found, files = audited(
-        command.data,
-        command.samples,
-        writable(command.out, "audit"),
-        data_options=parse_options(command.option),
-        sample_options=parse_options(command.sample_option),
-        near=command.near,
-        say=say,
-    )
-    print(f"{found.sentence()}\n{', '.join(map(str, files))}")
+    options: Any = {
+        "data_options": parse_options(command.option),
+        "sample_options": parse_options(command.sample_option),
+    }
+    if command.dry_run:
+        training, drawn = both(command.data, command.samples, **options)
+        said = about(training, drawn) | {"samples": len(drawn), "seconds": planned(training, drawn)}
+        text = f"{training.describe()}\n{len(drawn):,} samples of {drawn.name}; about {in_words(said['seconds'])}"
+        print(as_json(said) if command.json else f"{text}; nothing was audited")
+        return
+    out = writable(command.out, "audit")
+    found, said, files = audited(command.data, command.samples, out, near=command.near, say=say, **options)
+    names = [str(file) for file in files]
+    if command.json:
+        print(as_json({"sentence": found.sentence()} | said | found.summary() | {"files": names}))
+    else:
+        print(f"{found.sentence()}\n{', '.join(names)}")
 
 
 def report(command: Report) -> None:
     """A page with pictures, and the tables behind it."""
-    from ..report.reported import reported
-    from ..report.study import Effort
+    from ..report.plan import Effort, Plan
+    from ..report.reported import about, prepared, reported
+    from ..report.study import planned
 
-    found, files = reported(
+    effort = Effort(command.draws, command.n)
+    if command.quick:
+        effort = Effort(min(command.draws, QUICK_DRAWS), min(command.n, QUICK_SAMPLES), likelihood=0)
+    models, data, held_out = prepared(
         command.models,
         dataset_of(command),
-        writable(command.out, "report", folder=True),
         label=command.label,
         held_out=held_out_of(command),
-        sigmas=command.sigmas,
-        steps=command.steps,
-        effort=Effort(
-            min(command.draws, QUICK_DRAWS) if command.quick else command.draws,
-            min(command.n, QUICK_SAMPLES) if command.quick else command.n,
-        ),
         device=command.device,
         batch=command.batch,
-        seed=command.seed,
         say=say,
     )
-    print("\n".join([*(network.sentence() for network in found.networks), str(files[0])]))
+    sigmas = None if command.sigmas is None else list(command.sigmas)
+    plan = Plan(held_out, sigmas, command.steps, effort, command.seed)
+    if command.dry_run:
+        names, seconds = [model.name for model in models], planned(models, data, plan)
+        said: dict[str, Any] = {"dataset": data.name, "fingerprint": data.fingerprint, "models": names}
+        text = f"{data.describe()}\n{', '.join(names)}; about {in_words(seconds)}; nothing was measured"
+        print(as_json(said | {"seconds": seconds}) if command.json else text)
+        return
+    found, files = reported(models, data, plan, writable(command.out, "report", folder=True), say=say)
+    if command.json:
+        rows = [plain(row) for row in found.rows()]
+        print(as_json(about(found) | {"rows": rows, "files": [str(file) for file in files]}))
+    else:
+        print("\n".join([*(network.sentence() for network in found.networks), str(files[0])]))

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from optimal import Dataset, OptimalDenoiser, load
-from optimal.cli import announce
+from optimal.cli import announce, seconds_of_a_row
 from optimal.cli.estimate import Say
-from optimal.datasets import with_options
+from optimal.datasets import to_float, with_options
 from optimal.datasets.archives import list_folder
 from optimal.datasets.pictures import is_picture
 
@@ -20,9 +21,54 @@ from ..auditing import audit
 from ..copies import Audit
 from .pictures import pairs, write_figure
 
-__all__ = ["audited", "sheet"]
+__all__ = ["about", "audited", "both", "planned", "sheet"]
 
 _SHOWN = 32
+
+
+def both(
+    data: str, samples: str, *, data_options: Mapping[str, Any], sample_options: Mapping[str, Any]
+) -> tuple[Dataset, Dataset]:
+    """Read the training data and the samples.
+
+    Args:
+        data, samples: names or paths that `optimal.load` understands; of an NPZ with an array "samples", such as
+            `python -m neural sample` writes, that one is taken.
+        data_options, sample_options: of `load`.
+
+    Raises:
+        ValueError: as for `load`; samples of another shape than the data.
+    """
+    training = load(data, **data_options)
+    try:
+        drawn = load(samples, **_own(samples), **sample_options)
+    except ValueError as error:
+        raise ValueError(with_options(error).replace("--option", "--sample-option")) from error
+    if drawn.event != training.event:
+        raise ValueError(
+            f"samples must have the shape of the data: those of {drawn.name} are {_size(drawn)}, {training.name} is "
+            f"{_size(training)}"
+        )
+    return training, drawn
+
+
+def about(training: Dataset, drawn: Dataset) -> dict[str, Any]:
+    """What the JSON says beside what was found."""
+    return {
+        "data": training.name,
+        "data_fingerprint": training.fingerprint,
+        "data_points": len(training),
+        "samples_from": drawn.name,
+        "samples_fingerprint": drawn.fingerprint,
+    }
+
+
+def planned(training: Dataset, drawn: Dataset) -> float:
+    """Seconds that the audit takes, about, by timing a few samples; images are looked at twice."""
+    D = OptimalDenoiser(training)
+    some = torch.from_numpy(np.array(drawn.array[:128]))
+    x = (to_float(some) if some.dtype == torch.uint8 else some).to(D.points.device)
+    return seconds_of_a_row(lambda x, _: D.neighbours(x, 2), x, 0.0) * len(drawn) * (2 if training.is_image else 1)
 
 
 def audited(
@@ -34,44 +80,30 @@ def audited(
     sample_options: Mapping[str, Any],
     near: float,
     say: Say,
-) -> tuple[Audit, list[Path]]:
+) -> tuple[Audit, dict[str, Any], list[Path]]:
     """Audit what lies at `samples` against `data`, and write OUT.csv, OUT.json and, of images, OUT.png.
 
     Args:
-        data, samples: names or paths that `optimal.load` understands; of an NPZ with an array "samples", such as
-            `python -m neural sample` writes, that one is taken.
+        data, samples, data_options, sample_options: as for `both`.
         out: path of the files, without suffix.
-        data_options, sample_options: of `load`.
         near: as for `neural.audit`.
         say: told what a user is to know while waiting.
 
+    Returns:
+        What was found, what the JSON says beside it, and the files.
+
     Raises:
-        ValueError: as for `load` and `audit`; the files cannot be written.
+        ValueError: as for `both` and `audit`; the files cannot be written.
     """
-    out, training = Path(out), load(data, **data_options)
-    try:
-        drawn = load(samples, **_own(samples), **sample_options)
-    except ValueError as error:
-        raise ValueError(with_options(error).replace("--option", "--sample-option")) from error
-    if drawn.event != training.event:
-        raise ValueError(
-            f"samples must have the shape of the data: those of {drawn.name} are {_size(drawn)}, {training.name} is "
-            f"{_size(training)}"
-        )
-    D = OptimalDenoiser(training)
+    out = Path(out)
+    training, drawn = both(data, samples, data_options=data_options, sample_options=sample_options)
+    D, said = OptimalDenoiser(training), about(training, drawn)
     found = audit(D, drawn, near=near, progress=True, say=lambda seconds: announce(seconds, say))
-    about = {
-        "data": training.name,
-        "data_fingerprint": training.fingerprint,
-        "data_points": len(training),
-        "samples_from": drawn.name,
-        "samples_fingerprint": drawn.fingerprint,
-    }
-    found.save(out, about, files=_files(samples, sample_options), nearest_files=_files(data, data_options))
+    found.save(out, said, files=_files(samples, sample_options), nearest_files=_files(data, data_options))
     files = [out.with_name(f"{out.name}.csv"), out.with_name(f"{out.name}.json")]
     if training.is_image:
         files.append(sheet(found, drawn, D, out.with_name(f"{out.name}.png")))
-    return found, files
+    return found, said, files
 
 
 def sheet(found: Audit, samples: Dataset, D: OptimalDenoiser, path: str | Path) -> Path:

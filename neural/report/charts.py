@@ -154,6 +154,7 @@ def points_chart(study: Study, theme: Theme) -> Figure:
         axes.set_axis_on()
         axes.set_title(network.name, fontsize=9, loc="left", color=color)
         samples = network.samples.double().flatten(1).cpu().numpy()
+        samples = samples[np.isfinite(samples).all(1)]
         outside = int((np.abs(samples) > reach).any(1).sum())
         if dim == 1:
             axes.hist(samples[:, 0], np.linspace(-reach, reach, 121), color=color)

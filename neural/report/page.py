@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from ..copies import percent
-from ..measuring import Measured
 from ..sampled import MEMORISED
+from . import tables
 from .pictures import data_uri, grey_levels, png
 from .study import Studied, Study
 
@@ -54,10 +51,13 @@ def html(study: Study, charts: Mapping[str, tuple[bytes, bytes]], files: Sequenc
         f"<h1>{escape(title)}</h1>",
         *(f'<p class="lead">{escape(each.sentence())}.</p>' for each in study.networks),
         *(_copies(each) for each in study.networks if each.found is None or len(study.networks) == 1),
-        _overview(study) if len(study.networks) > 1 else "",
-        *(_levels(each, study) for each in study.networks),
+        *(_doubt(each) for each in study.networks if each.doubt is not None),
+        tables.overview(study) if len(study.networks) > 1 else "",
+        *(tables.levels(each, study) for each in study.networks),
         "<h2>The gap by noise level</h2>",
         _chart(charts["gap"], "Gap and share of the gap against the noise level", _gap_caption(study)),
+        tables.likelihood(study),
+        tables.pairs(study),
         "<h2>Memorised samples</h2>",
         _chart(
             charts["ratio"],
@@ -81,72 +81,15 @@ def html(study: Study, charts: Mapping[str, tuple[bytes, bytes]], files: Sequenc
     )
 
 
+def _doubt(network: Studied) -> str:
+    """Before any number is believed."""
+    return f'<p class="doubt">{escape(network.name)} is {escape(str(network.doubt))}</p>'
+
+
 def _copies(network: Studied) -> str:
     if network.found is None:
         return f"<p>{escape(network.name)}: its samples are not finite; its sampler diverges.</p>"
     return f"<p>{escape(network.name)}, samples: {escape(network.found.sentence())}.</p>"
-
-
-def _overview(study: Study) -> str:
-    """A line a network."""
-    rows = []
-    for each in study.networks:
-        cells = [escape(each.name)]
-        for measured in each.measured:
-            at = _farthest(measured)
-            gap, interval = _interval(measured, "gap_per_value", at).split(" ", 1)
-            sigma = _number(float(measured.sigmas[at]))
-            cells.append(f'{gap}<br><span class="soft">{interval}<br>at σ = {sigma}</span>')
-        if each.found is None:
-            cells += ["–", "–"]
-        else:
-            value, interval = percent(each.found.share("memorised")).split(" ", 1)
-            cells += [f'{value}<br><span class="soft">{interval}</span>', f"{each.found.count('copies'):,}"]
-        rows.append(("", [*cells, f"{each.nfe}"]))
-    places = {"data": "training data", "held-out": "held-out data", "trajectory": "own trajectory"}
-    heads = [
-        "network",
-        *(places[measured.on] for measured in study.networks[0].measured),
-        "memorised",
-        "copies",
-        "calls",
-    ]
-    caption = (
-        f"Largest gap per value and where it is; memorised share and copies of {study.effort.samples:,} samples; calls "
-        "of the network a sample."
-    )
-    return "<h2>All networks</h2>" + _table(heads, rows, caption)
-
-
-def _levels(network: Studied, study: Study) -> str:
-    """The table that is read first: by noise level, on the training data."""
-    measured = network.measured[0]
-    at, dim = _farthest(measured), study.D.points.dim
-    share, weight = measured.columns["gap_share"], measured.columns["gap_over_sigma_square"]
-    rows, above = [], []
-    for i, sigma in enumerate(measured.sigmas.tolist()):
-        marks = ["farthest"] if i == at and measured.columns["gap"].value[at] != 0 else []
-        marks += ["border"] if math.isclose(sigma, study.border.sigma, rel_tol=1e-6) else []
-        worse = bool(measured.worse()[i])
-        above += [_number(sigma)] if worse else []
-        cells = [
-            _number(sigma),
-            _interval(measured, "gap_per_value", i).replace(" [", ' <span class="soft">[', 1) + "</span>",
-            _number(float(share.value[i])) + (" *" if worse else ""),
-            _number(float(weight.value[i]) / dim),
-        ]
-        rows.append((" ".join(marks), cells))
-    heads = ["σ", "gap per value", "share", "gap per value / σ²"]
-    caption = f"On the training data, {measured.draws:,} draws a level; brackets: {100 * measured.level:g}% intervals."
-    where = f"σ = {above[0]}" if len(above) == 1 else f"{len(above)} of the levels"
-    note = (
-        f"<p>* At {where} the share is above 1: the network is farther from the optimum than the plain mean of the "
-        "data is. It was not trained there, its range of noise levels is another, its adapter is the wrong one, or it "
-        "is a distilled student, which answers one point and not the mean of those that x may have come from.</p>"
-        if above
-        else ""
-    )
-    return f"<h2>{escape(network.name)}</h2>" + _table(heads, rows, caption) + note
 
 
 def _samples(network: Studied, study: Study) -> str:
@@ -225,34 +168,3 @@ def _foot(study: Study) -> str:
         f"{platform.python_version()}."
     )
     return f"<footer><p>{escape(text)}</p></footer>"
-
-
-def _farthest(measured: Measured) -> int:
-    return int(measured.columns["gap_per_value"].value.nan_to_num(math.inf).argmax())
-
-
-def _interval(measured: Measured, column: str, i: int) -> str:
-    found = measured.columns[column]
-    return f"{_number(float(found.value[i]))} [{_number(float(found.low[i]))}, {_number(float(found.high[i]))}]"
-
-
-def _table(heads: Iterable[str], rows: Iterable[tuple[str, list[str]]], caption: str) -> str:
-    """Cells are HTML already."""
-    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
-    body = "".join(
-        f'<tr class="{marks}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for marks, cells in rows
-    )
-    return (
-        f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _number(value: float) -> str:
-    """Three digits, as HTML: 0.0123, 1930, 1.2·10<sup>−7</sup>."""
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else "∞"
-    if value == 0 or 1e-4 <= abs(value) < 1e6:
-        return np.format_float_positional(float(f"{value:.3g}"), trim="-")
-    digits, power = f"{value:.1e}".split("e")
-    return f"{digits}·10<sup>{int(power)}</sup>".replace("-", "−")

@@ -8,54 +8,45 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optimal import Dataset, OptimalDenoiser
-from optimal.cli import announce
+from optimal import Dataset
+from optimal.cli import announce, plain
 from optimal.cli.estimate import Say
 from optimal.storage import replacing
 
-from ..convention import question
 from ..measures import save_table
+from ..model import Model
 from ..named import of_label, opened
 from .audited import sheet
 from .charts import DARK, LIGHT, drawn, gap_chart, points_chart, ratio_chart
 from .page import html
-from .study import Effort, Study, study
+from .plan import Plan
+from .study import Study, study
 
-__all__ = ["reported", "write"]
+__all__ = ["about", "prepared", "reported", "write"]
 
 
-def reported(
+def prepared(
     models: Sequence[str],
     data: Dataset | None,
-    out: str | Path,
     *,
     label: int | None = None,
     held_out: Dataset | None = None,
-    sigmas: Sequence[float] | None = None,
-    steps: int | None = None,
-    effort: Effort | None = None,
     device: str = "auto",
     batch: int | None = None,
-    seed: int = 0,
     say: Say,
-) -> tuple[Study, list[Path]]:
-    """Open networks by their names, measure them, and write the report.
+) -> tuple[list[Model], Dataset, Dataset | None]:
+    """Open networks by their names; they, their training data and the held-out points.
 
     Args:
         models: as for `neural.named.opened`, "optimum" among them.
         data: the training data; None takes those of the first run among the models.
-        out: folder of the report.
         label: the class that networks are asked for; the data, and held_out, are then those of it.
         held_out: points that were not trained on.
-        sigmas, steps, effort, seed: as for `neural.report.study.study`.
         device, batch: as for `neural.open_model`.
         say: told what a user is to know while waiting.
 
-    Returns:
-        What was measured, and the files, the page first.
-
     Raises:
-        ValueError: as for `opened`, `study` and `write`.
+        ValueError: no model; as for `opened`; held-out points of another shape.
     """
     if not models:
         raise ValueError("name at least one network: the folder of a run, diffusers:FOLDER, python:… or optimum")
@@ -64,17 +55,38 @@ def reported(
         raise ValueError(f"held-out points must have the shape of the data, {training.event}, got {held_out.event}")
     if held_out is not None and label is not None:
         held_out = of_label(held_out, label)
-    question(networks, OptimalDenoiser(training), say, seed=seed)
+    return networks, training, held_out
+
+
+def reported(
+    networks: Sequence[Model], training: Dataset, plan: Plan, out: str | Path, *, say: Say
+) -> tuple[Study, list[Path]]:
+    """Measure networks, and write the report.
+
+    Args:
+        networks, training: as `prepared` gives them.
+        plan: what is asked for.
+        out: folder of the report.
+        say: told what a user is to know while waiting.
+
+    Returns:
+        What was measured, and the files, the page first.
+
+    Raises:
+        ValueError: as for `study` and `write`.
+    """
     found = study(
         networks,
         training,
-        held_out=held_out,
-        sigmas=None if sigmas is None else list(sigmas),
-        steps=steps,
-        effort=effort,
-        seed=seed,
+        held_out=plan.held_out,
+        sigmas=plan.sigmas,
+        steps=plan.steps,
+        effort=plan.effort,
+        seed=plan.seed,
+        level=plan.level,
         progress=True,
         say=lambda seconds: announce(seconds, say),
+        tell=say,
     )
     return found, write(found, out)
 
@@ -113,14 +125,14 @@ def write(study: Study, out: str | Path) -> list[Path]:
 
 
 def _tables(study: Study, folder: Path) -> list[Path]:
-    about = _about(study)
-    save_table([_plain(row) for row in study.rows()], folder / "gap", about)
+    said = about(study)
+    save_table([plain(row) for row in study.rows()], folder / "gap", said)
     files = [folder / "gap.csv", folder / "gap.json"]
     for network, name in zip(study.networks, _slugs([each.name for each in study.networks]), strict=True):
         if network.found is None:
             continue
         path = folder / f"samples-{name}"
-        network.found.save(path, about | {"network": network.name, "nfe": network.nfe, "sigma_max": network.first})
+        network.found.save(path, said | {"network": network.name, "nfe": network.nfe, "sigma_max": network.first})
         files += [path.with_name(f"{path.name}.csv"), path.with_name(f"{path.name}.json")]
         if study.data.is_image:
             samples = Dataset(network.name, network.samples.float().cpu().numpy())
@@ -128,23 +140,31 @@ def _tables(study: Study, folder: Path) -> list[Path]:
     return files
 
 
-def _about(study: Study) -> dict[str, Any]:
+def about(study: Study) -> dict[str, Any]:
+    """What the JSON files say beside their rows: data, border, what was drawn, and all that has no table of its own."""
     border = study.border
     return {
         "dataset": study.data.name,
         "fingerprint": study.data.fingerprint,
         "held_out": study.held_out,
-        "border": _plain({"sigma": border.sigma, "low": border.low, "high": border.high}),
+        "border": plain({"sigma": border.sigma, "low": border.low, "high": border.high}),
         "draws": study.effort.draws,
         "seed": study.seed,
         "level": study.level,
         "sentences": [network.sentence() for network in study.networks],
+        "networks": [
+            {
+                "name": network.name,
+                "steps": network.steps,
+                "nfe": network.nfe,
+                "doubt": network.doubt,
+                "remarks": network.remarks(),
+                "likelihood": [plain(each.row()) for each in network.densities],
+                "pairs": None if network.pairs is None else plain(network.pairs),
+            }
+            for network in study.networks
+        ],
     }
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON has neither infinity nor nan."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def _slugs(names: Sequence[str]) -> list[str]:

@@ -2,13 +2,14 @@
 
 Every network is measured by `neural.measure` on the data, on held-out points where there are any, and on its own
 trajectory, at the same noise levels around the border; and n samples of it, from the same unit noises, are held to the
-training data by `neural.audit`.
+training data by `neural.audit`. Students that were trained on a fixed number of pairs are also held to the exact flow,
+on fresh noises and on these pairs, by `neural.samplers`; the others' likelihood of a few points stands beside the
+optimum's. Before all that each is asked whether it is in its own convention.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,43 +20,24 @@ from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser, sample
 from optimal.border import Border, seeking_refining_border
-from optimal.cli import seconds_of_a_row
 from optimal.query import Levels
-from optimal.randomness import fixed_generator, stream
+from optimal.randomness import stream
 
 from ..auditing import audit
+from ..convention import sanity
 from ..copies import Audit
 from ..heldout import Apart, check_held_out
 from ..measuring import Measured, default_sigmas, measure
 from ..model import Model
-from ..named import as_meant
+from ..named import as_meant, own_pairs
+from ..sampled import samplers
+from .densities import Density, density
+from .plan import Effort, Plan, has_density, seconds_of
 
-__all__ = ["Effort", "Studied", "Study", "study"]
+__all__ = ["Studied", "Study", "planned", "study"]
 
-_RANGE = (0.01, 100.0)
-"""In whose middle calls are timed."""
-_TRAJECTORY = 33
-"""Levels of the trajectory besides those that are measured, two calls each."""
-_BORDER_CALLS = 48
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is drawn.
-
-    Attributes:
-        draws: pairs (x0, ε) at every noise level, and trajectories.
-        samples: of every network.
-        border_draws: of the border.
-    """
-
-    draws: int = 1024
-    samples: int = 256
-    border_draws: int = 256
-
-    def __post_init__(self) -> None:
-        if self.draws < 2 or self.samples < 1:
-            raise ValueError(f"draws must be at least 2 and samples 1, got {self.draws} and {self.samples}")
+_SHARE = 0.25
+"""Of the time for all else, that the likelihood may take."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +51,12 @@ class Studied:
         found: the samples beside the training data; None where they are not finite.
         nfe: calls of the network a sample.
         first: noise level at which sampling begins.
+        steps: of its sampler.
+        student: whether it is one, which answers with one point.
+        doubt: what `neural.sanity` says of it.
+        pairs: a student's row of `neural.samplers`, with its own pairs; None for what has none.
+        densities: likelihoods of the data, and of held-out points.
+        lost: why there are none, where the network is the reason.
     """
 
     name: str
@@ -77,6 +65,20 @@ class Studied:
     found: Audit | None
     nfe: int
     first: float
+    steps: int
+    student: bool
+    doubt: str | None
+    pairs: dict[str, Any] | None
+    densities: list[Density]
+    lost: str | None
+
+    def remarks(self) -> list[str]:
+        """What is to be known of the measurements, and where; the same sentence of several places once."""
+        found: dict[str, list[str]] = {}
+        for each in self.measured:
+            for remark in each.remarks:
+                found.setdefault(remark, []).append(each.on)
+        return [f"On {', '.join(where)}: {remark}" for remark, where in found.items()]
 
     def sentence(self) -> str:
         """Where it is farthest from the optimum on the data."""
@@ -98,6 +100,7 @@ class Study:
         border: of the data.
         networks: one each, in the order given.
         effort, seed, level: what was asked for.
+        left_out: seconds that the likelihood would have taken, where that was too long; None where it was not.
     """
 
     data: Dataset
@@ -108,6 +111,7 @@ class Study:
     effort: Effort
     seed: int
     level: float
+    left_out: float | None
 
     def rows(self) -> list[dict[str, Any]]:
         """A flat row a network, place and noise level."""
@@ -126,6 +130,7 @@ def study(
     level: float = 0.95,
     progress: bool = False,
     say: Callable[[float], object] | None = None,
+    tell: Callable[[str], object] | None = None,
 ) -> Study:
     """Measure networks in every way that a report shows.
 
@@ -134,86 +139,112 @@ def study(
         data: the training data.
         held_out: further points of the same distribution, none of them in the data.
         sigmas: (S,) noise levels; unless given around the border, in the range that all networks share.
-        steps: of the sampler; each network's own unless given.
+        steps: of the sampler; each network's own unless given. Of progressive distillation the stage that takes so many
+            is measured.
         effort: how much is drawn.
         seed: of all draws; the same for all networks.
         level: of the intervals.
         progress: whether progress bars are drawn on stderr.
         say: told before the work how many seconds it will take.
+        tell: told, before it is measured, of a network that may be asked in another convention than its own.
 
     Raises:
         ValueError: no model, or two of one name; as for `measure` and `audit`.
     """
-    effort = effort or Effort()
+    plan = Plan(held_out, sigmas, steps, effort or Effort(), seed, level)
+    _require_names(models)
+    D = OptimalDenoiser(data)
+    for model in models:
+        model.require_event(D.event, data.name)
+    apart = None if held_out is None else check_held_out(D, held_out, progress=progress)
+    asked = [as_meant(model, steps, seed)[0] for model in models]
+    seconds, likelihood = seconds_of(asked, D, plan)
+    left_out = likelihood if likelihood > _SHARE * seconds else None
+    if left_out is not None:
+        plan = dataclasses.replace(plan, effort=dataclasses.replace(plan.effort, likelihood=0))
+    if say is not None:
+        say(seconds + (likelihood if left_out is None else 0.0))
+    doubts = [sanity(model, D, seed=seed) for model in asked]
+    for model, doubt in zip(models, doubts, strict=True):
+        if doubt is not None and tell is not None:
+            tell(f"warning: {model.name} is {doubt}")
+    # Of its own fixed draws: the same levels for every seed.
+    border = seeking_refining_border(D, draws=plan.effort.border_draws, progress=progress)
+    networks = []
+    some = list(zip(models, doubts, strict=True))
+    for model, doubt in tqdm(some, desc="networks", leave=False, disable=not progress or len(models) == 1):
+        levels = default_sigmas(D, border.sigma, _shared(models, model)) if sigmas is None else sigmas
+        networks.append(_studied(model, D, dataclasses.replace(plan, sigmas=levels), apart, border, doubt, progress))
+    name = None if held_out is None else held_out.name
+    return Study(data, name, D, border, networks, plan.effort, seed, level, left_out)
+
+
+def planned(models: Sequence[Model], data: Dataset, plan: Plan) -> float:
+    """Seconds that `study` will take, about.
+
+    Raises:
+        ValueError: as for `study`, before it measures.
+    """
+    _require_names(models)
+    asked = [as_meant(model, plan.steps, plan.seed)[0] for model in models]
+    seconds, likelihood = seconds_of(asked, OptimalDenoiser(data), plan)
+    return seconds + (likelihood if likelihood <= _SHARE * seconds else 0.0)
+
+
+def _require_names(models: Sequence[Model]) -> None:
     names = [model.name for model in models]
     if not models or len(set(names)) < len(names):
         raise ValueError(
             f"there must be at least one network, and no two of one name, got {', '.join(names) or 'none'}"
         )
-    D = OptimalDenoiser(data)
-    for model in models:
-        model.require_event(D.event, data.name)
-    apart = None if held_out is None else check_held_out(D, held_out, progress=progress)
-    if say is not None:
-        say(_seconds(models, D, effort, steps, held_out is not None))
-    # Of its own fixed draws: the same levels for every seed.
-    border = seeking_refining_border(D, draws=effort.border_draws, progress=progress)
-    networks = []
-    for model in tqdm(models, desc="networks", leave=False, disable=not progress or len(models) == 1):
-        levels = default_sigmas(D, border.sigma, _shared(models, model)) if sigmas is None else sigmas
-        networks.append(_studied(model, D, apart, levels, steps, effort, seed, level, border, progress))
-    return Study(data, None if held_out is None else held_out.name, D, border, networks, effort, seed, level)
 
 
 def _studied(
     model: Model,
     D: OptimalDenoiser,
-    held_out: Apart | None,
-    levels: Levels,
-    steps: int | None,
-    effort: Effort,
-    seed: int,
-    level: float,
+    plan: Plan,
+    apart: Apart | None,
     border: Border,
+    doubt: str | None,
     progress: bool,
 ) -> Studied:
-    places: list[Any] = [None, *([] if held_out is None else [held_out]), "trajectory"]
-    measured = [
-        dataclasses.replace(
-            measure(model, D, on=on, sigmas=levels, draws=effort.draws, seed=seed, level=level, progress=progress),
-            border=border,
+    effort, seed, level = plan.effort, plan.seed, plan.level
+    asked, arguments = as_meant(model, plan.steps, seed)
+    places: list[Any] = [None, *([] if apart is None else [apart]), "trajectory"]
+    measured = []
+    for on in places:
+        found = measure(
+            asked, D, on=on, sigmas=plan.sigmas, draws=effort.draws, seed=seed, level=level, progress=progress
         )
-        for on in places
-    ]
-    asked, arguments = as_meant(model, steps, seed)
-    first = float(arguments["sigmas"][0])
+        measured.append(dataclasses.replace(found, border=border))
+    first, steps = float(arguments["sigmas"][0]), len(arguments["sigmas"]) - 1
     unit = torch.randn((effort.samples, *D.event), generator=stream(seed, "evaluation-noises", 1), dtype=torch.float32)
     calls: list[int] = []
     ends = sample(asked, first * unit, callback=lambda state: calls.append(state.nfe), progress=progress, **arguments)
     finite = bool(torch.isfinite(ends).all())
-    found = audit(D, ends, level=level, any_range=True, progress=progress) if finite else None
-    return Studied(model.name, measured, ends, found, calls[-1], first)
+    audited = audit(D, ends, level=level, any_range=True, progress=progress) if finite else None
+    pairs, row = own_pairs(model), None
+    if pairs is not None:
+        methods: Any = {model.name: as_meant(model, plan.steps, seed)}
+        (row,) = samplers(methods, D, n=effort.samples, seed=seed, pairs={model.name: pairs}, level=level)
+    densities, lost = _densities(asked, D, plan)
+    student = model.meant is not None
+    return Studied(model.name, measured, ends, audited, calls[-1], first, steps, student, doubt, row, densities, lost)
+
+
+def _densities(model: Model, D: OptimalDenoiser, plan: Plan) -> tuple[list[Density], str | None]:
+    """Those of a network that is not the optimum, nor a student, whose answers are no means."""
+    if not plan.effort.likelihood or not has_density(model):
+        return [], None
+    sources: dict[str, Any] = {"data": None} | ({} if plan.held_out is None else {"held-out": plan.held_out})
+    options: dict[str, Any] = {"points": plan.effort.likelihood, "seed": plan.seed, "level": plan.level}
+    try:
+        return [density(model, D, source, on, **options) for on, source in sources.items()], None
+    except ValueError as error:
+        return [], str(error)
 
 
 def _shared(models: Sequence[Model], model: Model) -> tuple[float, float]:
     """The noise levels of all networks; where these share none, of the one."""
     low, high = max(each.sigma_min for each in models), min(each.sigma_max for each in models)
     return (low, high) if low < high else (model.sigma_min, model.sigma_max)
-
-
-def _seconds(models: Sequence[Model], D: OptimalDenoiser, effort: Effort, steps: int | None, held_out: bool) -> float:
-    """What all of it will take, by timing a few rows."""
-    levels, places = len(default_sigmas(D, 1.0)), 3 if held_out else 2
-    unit = torch.randn((effort.draws, *D.event), generator=fixed_generator("queries"), dtype=torch.float32)
-    unit = unit.to(D.points.device)
-    middle = math.sqrt(_RANGE[0] * _RANGE[1])
-    optimum = seconds_of_a_row(D.posterior, unit, middle)
-    total = optimum * _BORDER_CALLS * effort.border_draws
-    for model in models:
-        middle = math.sqrt(max(model.sigma_min, _RANGE[0]) * min(model.sigma_max, _RANGE[1]))
-        own = seconds_of_a_row(model, middle * unit[: model.batch], middle)
-        calls = (places - 1) * levels * effort.draws + 2 * (_TRAJECTORY + levels) * effort.draws
-        nfe = 2 * len(model.sampling(steps)["sigmas"])
-        # The audit looks twice, at the sample and at its mirror image.
-        total += own * (calls + nfe * effort.samples) + optimum * (places * levels * effort.draws + 2 * effort.samples)
-    return total

@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..copies import percent
@@ -94,15 +95,9 @@ def gap_chart(study: Study, theme: Theme) -> Figure:
         axes.grid(True, axis="y", alpha=0.6)
         if any(clipped):
             axes.set_ylim(floor, max(axes.get_ylim()[1], 100 * floor))
-            axes.text(0.01, 0.02, "▾ below what is shown, down to 0", transform=axes.transAxes, fontsize=7)
-    right.annotate(
-        "1: a network that always answers the mean",
-        (0.01, 1),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        textcoords="offset points",
-        fontsize=7,
-    )
+            box = {"facecolor": theme.ground, "edgecolor": "none", "pad": 1}
+            words = "▾ below what is shown, down to 0"
+            axes.text(0.01, 0.03, words, transform=axes.transAxes, fontsize=7, bbox=box, zorder=20)
     _legend(figure, left, study, theme)
     return figure
 
@@ -143,7 +138,7 @@ def points_chart(study: Study, theme: Theme) -> Figure:
     """Samples of points on the line or in the plane, and the data."""
     count = len(study.networks)
     dim = study.D.points.dim
-    figure = Figure(figsize=(10, 2.4 * count if dim == 1 else 4.2 * -(-count // 3)), layout="constrained")
+    figure = Figure(figsize=(10, 0.6 + 2.4 * count if dim == 1 else 4.4 * -(-count // 3)), layout="constrained")
     shape = (count, 1) if dim == 1 else (-(-count // 3), min(count, 3))
     panels = figure.subplots(*shape, squeeze=False, sharex=True)
     data = study.D.points.mean.new_tensor(study.data[:2000].flatten(1).double().numpy()).numpy()
@@ -162,13 +157,28 @@ def points_chart(study: Study, theme: Theme) -> Figure:
                 axes.axvline(at, color=theme.ink, lw=0.8, ls=(0, (4, 2)), zorder=0)
             axes.set_ylabel("samples")
         else:
-            axes.plot(*data.T, ".", color=theme.faint, ms=3)
+            axes.plot(*data.T, ".", color=theme.faint, ms=11 if len(data) <= 200 else 3)
             axes.plot(*samples.T, ".", color=color, ms=3, alpha=0.6)
             axes.set_aspect("equal")
             axes.set_ylim(-reach, reach)
+            axes.set_xlabel("first value")
+            axes.set_ylabel("second value")
+            axes.tick_params(labelbottom=True)
         axes.set_xlim(-reach, reach)
         if outside:
-            axes.text(0.99, 0.95, f"{outside} outside", transform=axes.transAxes, ha="right", va="top", fontsize=8)
+            words = f"{outside} samples lie outside"
+            axes.text(0.99, 0.95, words, transform=axes.transAxes, ha="right", va="top", fontsize=8, zorder=9)
+    if dim == 1:
+        panels[-1, 0].set_xlabel("value of a point, in units of the data")
+        data_style: dict[str, Any] = {"color": theme.ink, "lw": 0.8, "ls": (0, (4, 2))}
+    else:
+        data_style = {"color": theme.faint, "ls": "", "marker": "."}
+    samples_style: dict[str, Any] = {"ls": "", "marker": "s" if dim == 1 else ".", "color": theme.networks[0]}
+    handles = [Line2D([], [], label="training data", **data_style)]
+    handles.append(
+        Line2D([], [], label="samples, each network in its colour" if count > 1 else "samples", **samples_style)
+    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 
@@ -227,6 +237,8 @@ def _legend(figure: Figure, axes: Axes, study: Study, theme: Theme) -> None:
     handles = [axes.plot([], [], color=color, lw=3, label=each.name)[0] for each, color in _coloured(study, theme)]
     places = [measured.on for measured in study.networks[0].measured]
     handles += [axes.plot([], [], color=theme.ink, ls=_STYLES[on], label=f"on {_WHERE[on]}")[0] for on in places]
+    # Written in the picture it would be crossed by curves.
+    handles.append(axes.plot([], [], color=theme.ink, lw=0.8, label="share 1: always the mean of the data")[0])
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=8)
 
 

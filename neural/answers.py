@@ -30,6 +30,7 @@ from .model import Model
 from .named import OPTIMUM, as_meant, own_pairs, takes
 from .places import STEPS
 from .sampled import Method, samplers
+from .teachers import optimum_of
 
 __all__ = ["Compared", "Drawing", "Place", "Plan", "compared", "drawing", "drawn", "planned"]
 
@@ -91,6 +92,8 @@ def drawing(
         denoiser, arguments = as_meant(model, steps, seed)
     elif solver is None and model.meant is not None:
         raise ValueError("a student has levels of its own: give --solver with other ones")
+    elif model.grid is not None and sigma_min is None and sigma_max is None:
+        denoiser, arguments = model, model.sampling(steps) | {"solver": solver or "heun"}
     else:
         low, high = _range([model], sigma_min, sigma_max)
         sigmas = karras(18 if steps is None else steps, sigma_min=low, sigma_max=high)
@@ -211,7 +214,7 @@ def compared(
     places = plan.places(held_out)
     low, high = _range(models, plan.sigma_min, plan.sigma_max)
     grids = {n: karras(n, sigma_min=low, sigma_max=high) for n in plan.steps}
-    D = OptimalDenoiser(data)
+    D = optimum_of(data, models[0].device)
     announce(planned(models, D, plan, places), say)
     apart = check_held_out(D, held_out, progress=True) if held_out is not None and "held-out" in places else None
     question(models, D, say, seed=plan.seed)

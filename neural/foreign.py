@@ -83,7 +83,10 @@ def _denoiser(source: Any) -> Adapted:
 def _pipeline(source: Any, name: str) -> Adapted:
     encoder = encoder_of({part: getattr(source, part, None) for part in vars(source)})
     if encoder is not None:
-        raise ValueError(f"a {name} has a {encoder}: its network does not work on images; see from_unet for that")
+        raise ValueError(
+            f"a {name} has a {encoder}: its network does not work on images; on latents it is "
+            "from_unet(it.unet, it.scheduler)"
+        )
     return from_unet(source.unet, source.scheduler)
 
 

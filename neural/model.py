@@ -34,6 +34,7 @@ __all__ = ["Model", "batch_of", "open_model", "require_batch"]
 
 _RANGE = (0.002, 80.0)
 """EDM's noise levels, where sampling starts and ends unless the model says otherwise."""
+_STEPS = 18
 _MOST = 4096
 _BYTES = {"cpu": 2**28, "other": 2**31}
 """What the activations of one batch may take."""
@@ -55,7 +56,8 @@ class Model:
         labels: class labels: () for all rows, (B,) one a row, or (B, K) and (K,) of floating point, one-hot say.
         arguments: further arguments of every call.
         clip: what is done to x0_hat.
-        meant: (steps, seed) -> the arguments of `optimal.sample`; None for Heun's solver on EDM's grid.
+        meant: (steps, seed) -> the arguments of `optimal.sample`, of a student; None for Heun's solver on its grid.
+        grid: steps -> (steps + 1,) levels, of a pipeline what its scheduler says; None for EDM's.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Model:
     arguments: dict[str, Any] = field(default_factory=dict)
     clip: Clip | None = None
     meant: Callable[[int | None, int], dict[str, Any]] | None = None
+    grid: Callable[[int], Tensor] | None = None
 
     def __call__(self, x: Tensor, sigma: Levels, **arguments: Any) -> Tensor:
         """x0_hat, (B, *event), in the dtype and on the device of x; in evaluation mode and without gradients.
@@ -120,12 +123,15 @@ class Model:
             seed: of the noise that stochastic solvers draw.
 
         Raises:
-            ValueError: a student that has not so many steps.
+            ValueError: a student or a scheduler that has not so many steps.
         """
         if self.meant is not None:
             return self.meant(steps, seed)
+        count = _STEPS if steps is None else steps
+        if self.grid is not None:
+            return {"sigmas": self.grid(count), "solver": "heun"}
         low, high = max(self.sigma_min, _RANGE[0]), min(self.sigma_max, _RANGE[1])
-        return {"sigmas": karras(18 if steps is None else steps, sigma_min=low, sigma_max=high), "solver": "heun"}
+        return {"sigmas": karras(count, sigma_min=low, sigma_max=high), "solver": "heun"}
 
     def require_event(self, event: tuple[int, ...], what: str) -> None:
         """Raise ValueError unless points of `what` have the shape of the model's."""
@@ -253,7 +259,9 @@ def batch_of(denoiser: Any, event: tuple[int, ...] | None, device: torch.device)
 
 
 def _model(found: Source, device: str | torch.device) -> Model:
-    model = Model(found.name, found.denoiser, found.event, found.sigma_min, found.sigma_max, meant=found.meant)
+    model = Model(
+        found.name, found.denoiser, found.event, found.sigma_min, found.sigma_max, meant=found.meant, grid=found.grid
+    )
     if found.read or device != "auto":
         return _on(model, device_of(device))
     network = module_of(found.denoiser)

@@ -39,6 +39,7 @@ class Source:
     sigma_min: float = 0.0
     sigma_max: float = math.inf
     meant: Callable[[int | None, int], dict[str, Any]] | None = None
+    grid: Callable[[int], Tensor] | None = None
     read: bool = True
 
 
@@ -53,7 +54,7 @@ def source_of(source: Any, clip: Given = None, event: tuple[int, ...] | None = N
         return Source(source, **_known(made)) if not isinstance(made, str | Path) else source_of(made, clip, event)
     if isinstance(source, str) and source.startswith(DIFFUSERS):
         denoiser = from_diffusers(source.removeprefix(DIFFUSERS), clip=clip, event=event)
-        return Source(source, denoiser, denoiser.event, denoiser.sigma_min, denoiser.sigma_max)
+        return Source(source, **_known(denoiser))
     if isinstance(source, str | Path):
         return _run(Path(source).expanduser())
     name = getattr(source, "name", None) or getattr(source, "__name__", None) or type(source).__name__
@@ -84,6 +85,7 @@ def _known(source: Any) -> dict[str, Any]:
         "event": None if event is None else tuple(event),
         "sigma_min": float(getattr(denoiser, "sigma_min", 0.0)),
         "sigma_max": float(getattr(denoiser, "sigma_max", math.inf)),
+        "grid": getattr(denoiser, "grid", None) if isinstance(denoiser, Adapted) else None,
     }
 
 

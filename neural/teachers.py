@@ -16,7 +16,7 @@ from .config import Distillation
 from .precondition import Preconditioned
 from .saved import load_model
 
-__all__ = ["fingerprint_of", "teacher_of"]
+__all__ = ["fingerprint_of", "optimum_of", "teacher_of"]
 
 
 _ON_DEVICE = 2**33
@@ -28,7 +28,18 @@ def teacher_of(config: Distillation, data: Dataset, device: torch.device | str =
     where = torch.device(device)
     if config.teacher != "optimum":
         return load_model(config.teacher)[0].to(where)
-    if where.type == "cpu" or data.array.nbytes > _ON_DEVICE:
+    return optimum_of(data, where)
+
+
+def optimum_of(data: Dataset, device: torch.device | str = "cpu") -> OptimalDenoiser:
+    """The optimum of the data, beside networks on a device: its points go there, up to 8 GB.
+
+    Larger data stay where they are, and so do those beside mps: the optimum then computes on the CPU, and x and its
+    answers are moved.
+    """
+    where = torch.device(device)
+    # The sums are in float64, which Apple's devices have not.
+    if where.type in ("cpu", "mps") or data.array.nbytes > _ON_DEVICE:
         return OptimalDenoiser(data)
     return OptimalDenoiser(torch.from_numpy(np.array(data.array)).to(where))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Self
 
 from torch import Tensor
@@ -25,12 +26,14 @@ class Adapted(ABC):
         sigma_min, sigma_max: noise levels that it can be asked at; 0 and inf where nothing limits them.
         event: the shape of its points, None where it does not say so; x of another one is refused.
         clip: what is done to x0_hat.
+        grid: steps -> (steps + 1,) levels that its scheduler takes; None where there is none.
         jumps: whether it is a consistency function, which answers with a point where the flow ends, not with a mean.
     """
 
     sigma_min: float = 0.0
     sigma_max: float = math.inf
     jumps: bool = False
+    grid: Callable[[int], Tensor] | None = None
 
     def __init__(self, asked: Asked, clip: Clip | None = None):
         self.asked, self.clip, self.event = asked, clip, asked.event

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .adapted import Adapted
 from .clipping import Given
+from .quietly import quiet
 from .scheduled import from_unet, require_known
 
 __all__ = ["encoder_of", "from_diffusers"]
@@ -30,7 +28,8 @@ def from_diffusers(
     downloaded; only safetensors are read, and all of them have to be there.
 
     Args:
-        folder: with unet/ and scheduler/, as pipelines are saved, or with both configurations in one place.
+        folder: with unet/ and scheduler/, as pipelines are saved, or with both configurations in one place; or a
+            pipeline's unet/ itself, beside its scheduler/, for a network of latents: x and the data are then latents.
         clip: instead of the scheduler's: x0_hat is cut at ±clip, or (low, high); False for not at all.
         event: the shape of points that it is asked at, where that is another one than it was made for.
         **arguments: given to the network at every call: class_labels, say.
@@ -46,7 +45,9 @@ def from_diffusers(
     """
     folder = Path(folder).expanduser()
     weights = folder / "unet" if (folder / "unet").is_dir() else folder
-    schedule = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    schedule = next((place for place in (folder / "scheduler", folder.parent / "scheduler") if place.is_dir()), folder)
+    if (folder / "scheduler_config.json").is_file():
+        schedule = folder
     _require_pixels(folder)
     about, config = _read(schedule / "scheduler_config.json", folder), _read(weights / "config.json", folder)
     if config.get("_class_name", _NETWORK) != _NETWORK:
@@ -89,7 +90,9 @@ def _require_pixels(folder: Path) -> None:
     if found is not None:
         raise ValueError(
             f"{folder} is a {pipeline.get('_class_name', 'pipeline')} with a {found}: its network does not work on "
-            "images; encode the data, and bring the network with from_unet"
+            "images; it is measured on latents where the data are a .npy of them, (N, C, H, W), scaled as in its "
+            "training, with the options layout NCHW and value_range any, and it is named by its own folder, "
+            f"diffusers:{folder / 'unet'}"
         )
 
 
@@ -102,7 +105,7 @@ def _scheduler(name: str, config: dict[str, Any], folder: Path) -> Any:
     import diffusers
 
     try:
-        with _quiet():
+        with quiet():
             return getattr(diffusers, name).from_config(config)
     except (NotImplementedError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{folder / 'scheduler_config.json'} does not describe a {name}: {error}") from error
@@ -113,7 +116,7 @@ def _network(weights: Path, folder: Path) -> Any:
 
     loading: Any = UNet2DModel
     try:
-        with _quiet():
+        with quiet():
             net, report = loading.from_pretrained(
                 weights,
                 use_safetensors=True,
@@ -142,17 +145,3 @@ def _network(weights: Path, folder: Path) -> Any:
 def _first(names: Any) -> str:
     listed = sorted(name if isinstance(name, str) else str(name[0]) for name in names)
     return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What diffusers says of what it reads is either checked here or of no use to who measures."""
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        logger.setLevel(level)

@@ -18,6 +18,7 @@ from .adapted import Adapted
 from .asked import Asked
 from .clipping import Clip, Given, clip_of
 from .edm import from_edm_raw
+from .grids import Grid
 from .prediction import from_flow, from_prediction
 from .table import Tabulated
 
@@ -64,7 +65,8 @@ def from_unet(
 ) -> Adapted:
     """A diffusers network, with the scheduler that it was trained or is sampled with, in memory.
 
-    `from_diffusers` reads both from a folder.
+    `from_diffusers` reads both from a folder. The attribute grid of what is made has the levels that the scheduler
+    takes its steps at, see `neural.adapters.grids`.
 
     Args:
         unet: `UNet2DModel`, or another that is called as unet(x_t, step).
@@ -80,6 +82,8 @@ def from_unet(
     require_known(name)
     cut = _clip_of(config) if clip is None else clip_of(clip)
     found = _adapted(unet, scheduler, name, config, arguments | {"clip": cut})
+    # Shifted by the size of the image, in the code of the pipeline.
+    found.grid = None if config.get("use_dynamic_shifting") else Grid(scheduler, found.sigma_max)
     return found if event is None else found.at(event)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from optimal import Dataset, OptimalDenoiser
+from optimal import Dataset
 from optimal.cli.estimate import Say
 from optimal.devices import device_of
 
@@ -18,6 +18,7 @@ from .config import experiment_of
 from .model import Model, open_model, require_batch
 from .saved import load_model, model_path
 from .students import Student
+from .teachers import optimum_of
 
 __all__ = ["OPTIMUM", "as_meant", "of_label", "opened", "own_pairs", "takes"]
 
@@ -59,7 +60,8 @@ def opened(
     out = []
     for name in names:
         # The optimum of a class is that of its points.
-        model = open_model(OptimalDenoiser(data), name=OPTIMUM) if name == OPTIMUM else models[name]
+        own = open_model(optimum_of(data, device_of(device)), name=OPTIMUM, batch=batch) if name == OPTIMUM else None
+        model = own or models[name]
         model.require_event(data.event, data.name)
         out.append(model.given(label) if label is not None and name != OPTIMUM else model)
     return out, data

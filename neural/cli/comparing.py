@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from optimal import OptimalDenoiser
 from optimal.cli import as_json, as_table, in_words, plain, suffixed, writable
 from optimal.cli.run import say
 
@@ -13,6 +12,7 @@ from ..answers import Compared, Plan, compared, planned
 from ..commands import Compare
 from ..measures import save_table
 from ..named import of_label, opened
+from ..teachers import optimum_of
 from .words import QUICK_DRAWS, QUICK_SAMPLES, as_words, dataset_of, held_out_of
 
 __all__ = ["compare"]
@@ -44,7 +44,7 @@ def compare(command: Compare) -> None:
     if held_out is not None and command.label is not None:
         held_out = of_label(held_out, command.label)
     if command.dry_run:
-        seconds = planned(models, OptimalDenoiser(data), plan, plan.places(held_out))
+        seconds = planned(models, optimum_of(data, models[0].device), plan, plan.places(held_out))
         names = ", ".join(model.name for model in models)
         print(f"{data.describe()}\noptimum, {names}; about {in_words(seconds)}; nothing was compared")
         return

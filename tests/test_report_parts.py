@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -171,6 +172,26 @@ def test_remarks_are_on_the_page(tmp_path: Path) -> None:
     assert found.networks[0].remarks()
     page = write(found, tmp_path)[0].read_text()
     assert "<li>On data, trajectory: 20 draws are fewer than 64: the intervals are too narrow</li>" in page
+
+
+@pytest.mark.parametrize("shape", [(40, 1, 1, 1), (40, 3, 1, 1), (20, 3, 5, 4), (30, 2), (30, 5), (1, 2), (1, 1, 3, 3)])
+def test_points_of_every_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Also one alone, of three samples, with networks whose names give the same file names."""
+    rng = np.random.default_rng(0)
+    image = len(shape) == 4
+    array = rng.integers(0, 255, shape, dtype=np.uint8) if image else rng.normal(size=shape).astype(np.float32)
+
+    def shrunk(x: Tensor, sigma: Tensor) -> Tensor:
+        return 0.9 * x / (1 + torch.as_tensor(sigma).view(-1, *[1] * (x.ndim - 1)) ** 2)
+
+    models = [open_model(shrunk, name=name) for name in ("<script>ü</script>", "a/b", "a b")]
+    found = study(models, Dataset("<b>ö</b>", array), sigmas=[0.5, 1.0], effort=Effort(64, 3, 20))
+    files = write(found, tmp_path)
+    assert len({*files}) == len(files)
+    assert all(file.exists() for file in files)
+    page = files[0].read_text()
+    assert "<script>" not in page
+    assert "<b>" not in page
 
 
 # The command line.

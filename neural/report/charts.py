@@ -42,6 +42,9 @@ _WHERE = {"data": "training data", "held-out": "held-out data", "trajectory": "i
 _FLOOR = 1e-7
 """Of the data's variance: less is float32's rounding, and drawn at the lower edge."""
 
+_CEILING = 1e9
+"""Shares of data that are all alike are out of all bounds, and no axis is to go there."""
+
 
 @contextmanager
 def themed(theme: Theme) -> Iterator[None]:
@@ -191,12 +194,12 @@ def _curve(axes: Axes, measured: Measured, column: str, floor: float, color: str
     found, sigmas = measured.columns[column], measured.sigmas.numpy()
     value, low, high = (part.numpy() for part in (found.value, found.low, found.high))
     below = value < floor
-    axes.plot(sigmas, np.maximum(value, floor), ls=_STYLES[measured.on], color=color, lw=1.6, zorder=3 + place)
-    axes.plot(sigmas[~below], value[~below], "o", ms=2.5, color=color, zorder=3 + place)
+    axes.plot(sigmas, value.clip(floor, _CEILING), ls=_STYLES[measured.on], color=color, lw=1.6, zorder=3 + place)
+    axes.plot(sigmas[~below], value[~below].clip(max=_CEILING), "o", ms=2.5, color=color, zorder=3 + place)
     if below.any():
         edge = np.full(int(below.sum()), floor)
         axes.plot(sigmas[below], edge, "v", ms=4, color=color, clip_on=False, zorder=9)[0].set_in_layout(False)
-    axes.fill_between(sigmas, np.maximum(low, floor), np.maximum(high, floor), color=color, alpha=0.2, lw=0)
+    axes.fill_between(sigmas, low.clip(floor, _CEILING), high.clip(floor, _CEILING), color=color, alpha=0.2, lw=0)
     return bool(below.any())
 
 

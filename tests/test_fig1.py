@@ -8,7 +8,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from drawn import differences, faults
 from PIL import Image
+from series import shown
 
 from figures import fig1
 from figures.__main__ import main
@@ -57,6 +59,15 @@ def test_border_lies_where_the_median_count_crosses_two(arrays: dict[str, np.nda
     assert arrays["border_low"] <= border <= arrays["border_high"]
     toy = np.interp(float(arrays["toy_border"]), arrays["toy_count_sigmas"], arrays["toy_counts"][:, 1])
     assert toy == pytest.approx(2, rel=0.05)
+
+
+def test_it_shows_what_is_saved_beside_it(arrays: dict[str, np.ndarray]) -> None:
+    """Every array as the curve, band, image or word that it is, once, in the style of its legend; no text cut off."""
+    panels, legend, unseen = shown("fig1", arrays)
+    assert not unseen
+    figure = fig1.draw(arrays)
+    assert differences(figure, panels, legend) == []
+    assert faults(figure) == []
 
 
 def test_seed_decides_every_draw(arrays: dict[str, np.ndarray]) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from drawn import differences, faults
+from series import shown
 
 from figures import border, distilled, fewstep, grids, prop4, samples, steps, students, trained, trajectories
 from figures.__main__ import FIGURES, main
@@ -317,11 +319,14 @@ def test_figures_of_presets_take_no_data(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*FIGURES][1:])
-def test_every_figure_is_drawn(name: str, request: pytest.FixtureRequest) -> None:
+def test_every_figure_shows_what_is_saved_beside_it(name: str, request: pytest.FixtureRequest) -> None:
+    """Every array as the curve, band, image or word that it is, once, in the style of its legend; no text cut off."""
     arrays = request.getfixturevalue(f"of_{name}")
+    panels, legend, unseen = shown(name, arrays)
+    assert not unseen
     figure = FIGURES[name].draw(arrays)
-    figure.canvas.draw()
-    assert figure.axes
+    assert differences(figure, panels, legend) == []
+    assert faults(figure) == []
 
 
 def test_points_of_the_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

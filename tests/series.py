@@ -1,0 +1,426 @@
+"""What each figure has to show of the arrays that are saved beside it: every series as a curve, an image or a word.
+
+Each function takes the arrays of a figure and gives its axes in their order, and the labels of the legend that stands
+outside of them. Written from the module texts of the figures; what is drawn on what is not taken from their code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from drawn import Panel, across, straight
+
+__all__ = ["SERIES", "shown"]
+
+Arrays = Mapping[str, np.ndarray]
+Shown = tuple[list[Panel], list[str]]
+_ABOUT = {"dataset", "size", "event", "fingerprint", "source", "licence"}
+
+
+class Asked(dict[str, np.ndarray]):
+    """Arrays that remember which of them were asked for."""
+
+    def __init__(self, arrays: Arrays):
+        super().__init__(arrays)
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self.names.add(name)
+        return super().__getitem__(name)
+
+    def column(self, i: int) -> Asked:
+        """The arrays of the i-th data set, under their own names, remembered here."""
+        part = Asked({name[2:]: value for name, value in self.items() if name.startswith(f"{i}_")})
+        part.names = _Under(self.names, f"{i}_")
+        return part
+
+
+class _Under(set[str]):
+    def __init__(self, names: set[str], prefix: str):
+        super().__init__()
+        self.all, self.prefix = names, prefix
+
+    def add(self, name: str) -> None:
+        self.all.add(self.prefix + name)
+
+
+def inside(level: Any, sigmas: np.ndarray) -> bool:
+    """Whether a mark at this level is within the axis."""
+    return float(sigmas.min()) < float(level) < float(sigmas.max())
+
+
+def fig1(a: Arrays) -> Shown:
+    positions, x = a["toy_positions"], a["toy_x"]
+    curves = Panel(
+        named={f"σ = {s:g}": (x, c) for s, c in zip(a["toy_curve_sigmas"], a["toy_curves"], strict=True)}
+        | {"data point": (positions, positions)},
+        segments=[[[(-4, y), (4, y)] for y in positions]],
+        legend=[*(f"σ = {sigma:g}" for sigma in a["toy_curve_sigmas"]), "data point"],
+        words=["noisy point x", "E[x0 | x]"],
+    )
+    toy, border = a["toy_sigmas"], float(a["toy_border"])
+    heat = Panel(
+        lines=[(np.full_like(positions, 1.08 * toy[0]), positions), straight(border)],
+        meshes=[(toy, x, a["toy_mean"].T, False)],
+        words=["mode seeking", "mode refining", f"border, σ = {border:.2f}", "noisy point x"],
+    )
+    bar = Panel(segments=[[[(0, y), (1, y)] for y in positions]], words=["E[x0 | x]"])
+    sets = [
+        (a["toy_count_sigmas"], a["toy_counts"], border, "five points"),
+        (a["sigmas"], a["counts"], float(a["border"]), f"{a['dataset']} (N = {int(a['size']):,})"),
+    ]
+    modes = Panel(
+        named={f"{name}: median": (s, counts[:, 1]) for s, counts, _, name in sets},
+        lines=[*(([at], [2.0]) for _, _, at, _ in sets), across(2.0)],
+        bands=[(s, counts[:, 0], counts[:, 2]) for s, counts, _, _ in sets],
+        legend=[label for *_, name in sets for label in (f"{name}: median", "10% to 90% of draws")],
+        words=[*(f"σ = {at:.3g}" for _, _, at, _ in sets), "2: the border"],
+    )
+    sigmas, border = a["sigmas"], float(a["border"])
+    before = int((sigmas >= border).sum())
+    left = np.arange(len(sigmas)) + 0.35 * (np.arange(len(sigmas)) >= before)
+    strip = Panel(words=[str(a["fingerprint"]), str(a["licence"])])
+    for row, source in enumerate(a["sources"]):
+        for column, sigma in enumerate(sigmas):
+            strip.cells.append((left[column], -2.15 * row, a["noisy"][row, column] / np.sqrt(1 + sigma**2)))
+            strip.cells.append((left[column], -2.15 * row - 1, a["means"][row, column]))
+        strip.cells.append((len(sigmas) + 0.7, -2.15 * row - 0.5, source))
+    modes_of = [f"{count:,.0f}" if count >= 100 else f"{count:.3g}" for count in a["counts"][:, 1]]
+    strip.placed = [*zip(left + 0.5, modes_of, strict=True), *_headed(left, sigmas)]
+    strip.words.append(f"border, σ = {border:.3g} [{float(a['border_low']):.3g}, {float(a['border_high']):.3g}]")
+    strip.words += ["noisy x", "source x0", f"{int(a['draws'])} draws", str(a["source"]), str(a["event"])]
+    end = -2.15 * len(a["sources"]) + 0.15
+    at = left[before] - 0.175
+    strip.lines.append(([at, at], [end - 0.35, 0.75]))
+    return [curves, heat, modes, bar, strip], []
+
+
+def _headed(left: np.ndarray, sigmas: np.ndarray) -> list[tuple[float, str]]:
+    """A noise level over every column."""
+    return [(float(at) + 0.5, f"{sigma:.3g}") for at, sigma in zip(left, sigmas, strict=True)]
+
+
+_MARKS = {
+    "border": "border: median count = 2",
+    "collapse": "collapse, measured: mean entropy = 1 nat",
+    "collapse_formula": r"$\sigma_C = s/\sqrt{N^{2/d} - 1}$, for Gaussian data",
+    "speciation": r"$\sigma_S = \sqrt{\Lambda - 1}$, speciation",
+}
+
+
+def border(a: Asked) -> Shown:
+    columns = [a.column(i) for i in range(len(a["names"]))]
+    rows: list[list[Panel]] = [[], [], []]
+    curves = {
+        "P(leading point = source)": "found",
+        "MMSE / variance of the data": "mmse",
+        "its slope, d/d ln σ": "mmse_slope",
+    }
+    for c in columns:
+        s, counts = c["sigmas"], c["counts"]
+        marks = {label: straight(float(c[name])) for name, label in _MARKS.items() if inside(c[name], s)}
+        size, interval = f"N = {int(c['size']):,}", f"[{float(c['border_low']):.3g}, {float(c['border_high']):.3g}]"
+        counted = Panel(
+            named={"median over the data": (s, counts[:, 1])} | marks,
+            lines=[across(2.0)],
+            bands=[(s, counts[:, 0], counts[:, 2])],
+            words=[str(c["dataset"]), size, f"border σ = {float(c['border']):.3g} {interval}"],
+        )
+        found = Panel(named={label: (s, c[name]) for label, name in curves.items()} | marks)
+        changed, captured = np.nan_to_num(c["last_change"], nan=s[0]), c["captured"]
+        shares = {
+            "made their last change of leader": _share(changed, len(changed), s),
+            "captured: destination certain": _share(captured, len(captured), s),
+        }
+        words = [f"{int(c['draws']):,} draws", f"{len(captured):,} trajectories"]
+        for row, panel in zip(rows, (counted, found, Panel(named=shares | marks, words=words)), strict=True):
+            row.append(panel)
+    rows[0][0].legend = ["median over the data", "10% to 90%"]
+    rows[0][0].words.append("effective number of points, exp(entropy)")
+    rows[1][0].legend, rows[2][0].legend = [*curves], [*shares]
+    return [panel for row in rows for panel in row], [*_MARKS.values()]
+
+
+def _share(levels: np.ndarray, size: int, sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What share has happened down to each level."""
+    reached = -np.sort(-levels[~np.isnan(levels)])
+    count = len(reached)
+    return np.array([sigmas[0], *reached, sigmas[-1]]), np.array([0, *range(1, count + 1), count]) / size
+
+
+def trajectories(a: Arrays) -> Shown:
+    s, paths, points = a["line_sigmas"], a["line_paths"][:, :, 0].T, a["line_points"][:, 0]
+    captured = a["line_captured"]
+    at = [int(np.abs(np.log(s / level)).argmin()) if level > 0 else None for level in captured]
+    known = [(i, j) for i, j in enumerate(at) if j is not None]
+    line = Panel(
+        lines=[
+            *((s, path) for path in paths),
+            (np.full_like(points, s[-1]), points),
+            straight(a["line_border"].item()),
+        ],
+        meshes=[(s, a["line_y"], a["line_density"].T, False)],
+        points=[([s[j] for _, j in known], [paths[i, j] for i, j in known])],
+        legend=["captured: the end is certain from here on"],
+        words=["border", "x / √(1 + σ²)", "noise level σ, from noise to data →"],
+        groups=a["line_index"].tolist(),
+    )
+    s, paths = a["plane_sigmas"], a["plane_paths"].transpose(1, 2, 0)
+    plane = Panel(
+        lines=[*((path[0], path[1]) for path in paths), tuple(a["plane_points"].T)],
+        words=[f"{len(a['plane_points'])} points on a ring, {len(paths)} starts"],
+        groups=a["plane_index"].tolist(),
+        # A start in the plane may be far out.
+        inside=0.5,
+    )
+    for path, level in zip(paths, a["plane_captured"], strict=True):
+        if level > 0:
+            j = np.abs(np.log(s / level)).argmin()
+            plane.points.append((path[0, j : j + 1], path[1, j : j + 1]))
+    s = a["sigmas"]
+    strip = Panel(placed=_headed(np.arange(len(s)), s), words=[str(a["fingerprint"]), str(a["licence"]), "end"])
+    for row, end in enumerate(a["ends"]):
+        y = -2.2 * row
+        for column in range(len(s)):
+            strip.cells.append((column, y, a["noisy"][row, column]))
+            strip.cells.append((column, y - 1, a["denoised"][row, column]))
+        strip.cells.append((len(s) + 0.5, y - 0.5, end))
+        for name in ("captured", "last_change"):
+            if inside(a[name][row], s):
+                place = _place(a[name][row], s)
+                strip.lines.append(([place, place], [y - 2.02, y + 0.02]))
+        if inside(a["captured"][row], s):
+            strip.words.append(f"captured, σ = {a['captured'][row]:.3g}")
+    place = _place(a["border"], s)
+    strip.lines.append(([place, place], [-2.2 * len(a["ends"]) + 0.1, 0.06]))
+    strip.words += [f"border, σ = {float(a['border']):.3g}", f"{a['dataset']}, N = {int(a['size']):,}, {a['event']}"]
+    strip.words.append(str(a["source"]))
+    return [line, plane, strip], []
+
+
+def _place(level: Any, sigmas: np.ndarray) -> float:
+    """Where a level lies along columns, even in ln σ between their middles."""
+    above = int((sigmas > level).sum()) - 1
+    logs = np.log(sigmas[above : above + 2])
+    return above + 0.5 + float((logs[0] - np.log(level)) / (logs[0] - logs[1]))
+
+
+def distilled(a: Arrays) -> Shown:
+    s, x, positions = a["toy_sigmas"], a["toy_x"], a["toy_positions"]
+    stars, mark = (np.full_like(positions, 1.08 * s[0]), positions), float(a["toy_border"])
+    words = [f"border, σ = {mark:.2f}", "noise level σ, from noise to data →"]
+    mean = Panel(lines=[stars, straight(mark)], meshes=[(s, x, a["toy_mean"].T, False)], words=words)
+    flow = Panel(
+        named={"data point": stars},
+        lines=[straight(mark), *((s, column) for column in a["toy_borders"].T)],
+        meshes=[(s, x, a["toy_flow"].T, True)],
+        legend=["data point", "border between basins, exact"],
+        words=words,
+        inside=0.2,
+    )
+    bar = Panel(segments=[[[(0, y), (1, y)] for y in positions]], words=["output"])
+    s = a["sigmas"]
+    before = int((s >= a["border"]).sum())
+    left = np.arange(len(s)) + 0.35 * (np.arange(len(s)) >= before)
+    strip = Panel(placed=_headed(left, s), words=[str(a["fingerprint"]), str(a["licence"]), "source x0"])
+    for row, source in enumerate(a["sources"]):
+        y = -3.2 * row
+        for column, sigma in enumerate(s):
+            noisy = a["noisy"][row, column] / np.sqrt(1 + sigma**2)
+            for below, image in enumerate((noisy, a["means"][row, column], a["landings"][row, column])):
+                strip.cells.append((left[column], y - below, image))
+            colour = "tab:green" if a["hit"][row, column] else "tab:red"
+            strip.frames.append((round(left[column] + 0.02, 6), round(y - 2.98, 6), colour))
+        strip.cells.append((len(s) + 0.7, y - 1, source))
+    at = left[before] - 0.175
+    strip.lines.append(([at, at], [-3.2 * len(a["sources"]) + 0.1, 0.3]))
+    strip.words += [f"border, σ = {float(a['border']):.3g}", f"{a['dataset']}, N = {int(a['size']):,}, {a['event']}"]
+    strip.words += ["noisy x", "E[x0 | x]", "f(x, σ)", str(a["source"])]
+    return [mean, flow, bar, strip], []
+
+
+def prop4(a: Asked) -> Shown:
+    columns = [a.column(i) for i in range(len(a["names"]))]
+    shares, distances = [], []
+    labels = {
+        "landing = source": "source",
+        "landing = nearest data point = leader": "leader",
+        "landing = data point nearest to E[x0 | x]": "nearest_to_mean",
+        "leader = source (the best guess)": "leader_is_source",
+    }
+    for c in columns:
+        s, d, size = c["sigmas"], c["distance"], int(c["size"])
+        mark = [straight(float(c["border"]))] if inside(c["border"], s) else []
+        words = [f"{c['dataset']}: N = {size:,}", f"border σ = {float(c['border']):.3g}; {int(c['draws']):,} draws"]
+        named = {label: (s, c[name]) for label, name in labels.items()}
+        shares.append(Panel(named=named, lines=[across(1 / size), *mark], words=words))
+        bands = [(s, d[:, 0], d[:, 2])]
+        distances.append(Panel(named={"median": (s, d[:, 1])}, lines=mark, bands=bands, words=["noise level σ →"]))
+    distances[0].legend = ["median", "10% to 90%"]
+    distances[0].words.append("in units of the\ndistance between two points")
+    s, points = a["basin_sigmas"], a["basin_points"]
+    unit = np.sqrt(1 + s**2)
+    walls = np.column_stack([np.full(len(s), -1e3), a["basin_borders"], np.full(len(s), 1e3)]) / unit[:, None]
+    basins = Panel(
+        lines=[
+            *((s, point / unit) for point in points),
+            *(([s[0]], [point / unit[0]]) for point in points),
+            *((s, middle / unit) for middle in (points[1:] + points[:-1]) / 2),
+            straight(columns[0]["border"].item()),
+        ],
+        bands=[(s, walls[:, i], walls[:, i + 1]) for i in range(len(points))],
+        words=["x / √(1 + σ²)", "border"],
+    )
+    return [*shares, *distances, basins], [*labels]
+
+
+def grids(a: Arrays) -> Shown:
+    names = [str(name) for name in a["solvers"]]
+    labels = [f"{name}: slope {slope:.2f}" for name, slope in zip(names, a["toy_slopes"], strict=True)]
+    order = _labelled(labels, [a["toy_steps"]] * len(names), a["toy_errors"])
+    order.words.append("largest |error|")
+    landed = _labelled(names, [a["points"]] * len(names), a["other"])
+    landed.words.append(f"{a['dataset']}, N = {int(a['size']):,}, {int(a['starts'])} starts")
+    stages = [f"stage {i}" + (": the denoiser" if i == 0 else "") for i in range(len(a["jump"]))]
+    jump = _labelled(stages, [a["points"]] * len(stages), a["jump"])
+    jump.words.append(f"one jump from σ = {float(a['high']):.3g}")
+    sampler = _labelled(stages, a["calls"], a["ends"])
+    sampler.words.append("calls of the student")
+    return [order, landed, jump, sampler], []
+
+
+def _labelled(labels: list[str], x: Any, y: Any) -> Panel:
+    """A line for each label, and a legend of them."""
+    return Panel(named=dict(zip(labels, zip(x, y, strict=True), strict=True)), legend=labels)
+
+
+def steps(a: Arrays) -> Shown:
+    panels, names = [], [str(name) for name in a["solvers"]]
+    for value in ("other", "distance"):
+        for part in ("whole", "above", "below"):
+            panels.append(_labelled(names, a[f"{part}_nfe"], a[f"{part}_{value}"]))
+            panels[-1].legend = []
+    for panel in panels[:3]:
+        panel.lines.append(across(1 - 1 / int(a["size"])))
+    mark, high = float(a["border"]), float(a["high"])
+    for panel, words in zip(
+        panels, (f"{high:.3g} to 0", f"{high:.3g} to {mark:.3g}", f"{mark:.3g} to 0"), strict=False
+    ):
+        panel.words.append(words)
+    panels[4].words += [
+        f"{a['dataset']}, N = {int(a['size']):,}, {a['event']}",
+        f"{int(a['trajectories'])} trajectories",
+    ]
+    panels[4].words.append(f"{int(a['uncaptured'])} more could not be")
+    return panels, names
+
+
+def trained(a: Asked) -> Shown:
+    gaps, measures = [], []
+    for i in range(len(a["names"])):
+        c = a.column(i)
+        s, scale = c["sigmas"], c["scale"]
+        excess, error = c["excess_risk"] / scale, 2 * c["excess_error"] / scale
+        title = f"{c['dataset']}, N = {int(c['size']):,}; border σ = {float(c['border']):.3g}"
+        mark = straight(float(c["border"]))
+        gaps.append(
+            Panel(
+                named={"gap, E‖F − D*‖²": (s, c["gap_share"])},
+                lines=[(s, excess), mark],
+                segments=[[[(x, y - e), (x, y + e)] for x, y, e in zip(s, excess, error, strict=True)]],
+                legend=[] if i else ["gap, E‖F − D*‖²", "excess risk, ±2 standard errors"],
+                words=[title],
+                inside=0.3,
+            )
+        )
+        named = {
+            label: (s, c[name])
+            for label, name in (
+                ("explained variance", "explained_variance"),
+                ("R²", "r_square"),
+                ("Pearson's r²", "pearson_square"),
+            )
+        }
+        measures.append(Panel(named=named, lines=[mark], legend=[] if i else [*named], inside=0.3))
+    return [*gaps, *measures], []
+
+
+def students(a: Arrays) -> Shown:
+    s, x = a["sigmas"], a["x"]
+    walls = [(s, column) for column in a["borders"].T]
+    maps = [Panel(lines=walls, meshes=[(s, x, a[name].T, True)], inside=0.2) for name in ("flow", "student")]
+    names = [str(name) for name in a["techniques"]]
+    labels = [f"{n}: {100 * v:.1f}% of noises to the same point" for n, v in zip(names, a["one_same"], strict=True)]
+    jumps = [a[f"jump_{name}"] for name in ("flow", *names)]
+    jump = _labelled(["flow map, exact", *labels], [a["jump_x"]] * len(jumps), jumps)
+    jump.inside = 0.9
+    jump.words.append("noise x at σ = 80")
+    places, shares, twins = [80 * 1.15**i for i in range(len(names))], [], []
+    for prefix, title in (("", "Five deltas"), ("digits_", "Digits")):
+        for kind, panels in (("same", shares), ("distance", twins)):
+            panel = Panel()
+            for name in ("consistency", "multistep"):
+                panel.lines.append((a[f"{prefix}curve_sigmas"], a[f"{prefix}{kind}_{name}"]))
+            marks = zip(names, places, a[f"{prefix}one_{kind}"], strict=True)
+            panel.named = {name: ([place], [value]) for name, place, value in marks}
+            panels.append(panel)
+        shares[-1].words, shares[-1].legend = [title], names
+    return [*maps, jump, *shares, Panel(words=["output"]), *twins], []
+
+
+def samples(a: Arrays) -> Shown:
+    panel = Panel(words=[str(name) for name in a["methods"]])
+    for row, (images, copied) in enumerate(zip(a["samples"], a["memorised"], strict=True)):
+        for column, image in enumerate(images):
+            panel.cells.append((column, -row, image))
+            if copied[column]:
+                panel.frames.append((round(column + 0.03, 6), round(-row - 0.97, 6), "tab:green"))
+        panel.words.append(f"{100 * a['share'][row]:.0f}% memorised\n{100 * a['same'][row]:.0f}% as exact flow")
+    panel.words.append(f"{a['dataset']}, N = {int(a['size']):,}; shares of {int(a['draws'])} noises")
+    return [panel], []
+
+
+def fewstep(a: Asked) -> Shown:
+    panels, names = [], [str(name) for name in a["methods"]]
+    for i in range(len(a["names"])):
+        c = a.column(i)
+        for kind in ("same", "wasserstein"):
+            k = range(len(names))
+            panels.append(_labelled(names, [c[f"{j}_nfe"] for j in k], [c[f"{j}_{kind}"] for j in k]))
+            panels[-1].legend = []
+            panels[-1].words.append(f"{int(c['draws']):,} noises")
+        panels[-1].lines.append(across(float(c["floor"])))
+        panels[-1].words.append("exact landings")
+    return panels, names
+
+
+SERIES: dict[str, Callable[[Any], Shown]] = {
+    "fig1": fig1,
+    "border": border,
+    "trajectories": trajectories,
+    "steps": steps,
+    "distilled": distilled,
+    "prop4": prop4,
+    "grids": grids,
+    "trained": trained,
+    "students": students,
+    "samples": samples,
+    "fewstep": fewstep,
+}
+
+UNSEEN = {
+    "fig1": {"toy_border_low", "toy_border_high"},
+    "grids": {"distance"},
+    "fewstep": {"memorised", "distance"},
+}
+"""What is saved and not drawn, besides what says which data they are."""
+
+
+def shown(name: str, arrays: Arrays) -> tuple[list[Panel], list[str], set[str]]:
+    """The axes and the legend of a figure, and which of its arrays are seen in neither."""
+    asked = Asked(arrays)
+    panels, legend = SERIES[name](asked)
+    column = {f"{i}_{key}" for i in range(len(arrays.get("names", ()))) for key in _ABOUT}
+    return panels, legend, set(arrays) - asked.names - _ABOUT - column - UNSEEN.get(name, set())

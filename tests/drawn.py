@@ -246,22 +246,36 @@ def _pixels(canvas: FigureCanvasAgg) -> np.ndarray:
     return np.array(canvas.buffer_rgba(), dtype=np.float64)[..., :3] / 255
 
 
-def _recorded(patch: pytest.MonkeyPatch) -> dict[Text, Bbox]:
+def _recorded(patch: pytest.MonkeyPatch) -> dict[Text, list[Bbox]]:
     """Texts that are drawn from here on, and where: tick labels outside of the limits, say, never are."""
-    texts: dict[Text, Bbox] = {}
+    texts: dict[Text, list[Bbox]] = {}
     draw = Text.draw
 
     def recording(text: Text, renderer: Any, *args: Any, **kwargs: Any) -> None:
         draw(text, renderer, *args, **kwargs)
         if text.get_visible() and text.get_text().strip():
-            texts[text] = Text.get_window_extent(text, renderer)
+            texts[text] = _line_boxes(text, renderer)
 
     patch.setattr(Text, "draw", recording)
     return texts
 
 
-def _cut(figure: Figure, texts: Mapping[Text, Bbox]) -> Iterator[str]:
-    for text, box in texts.items():
+def _line_boxes(text: Text, renderer: Any) -> list[Bbox]:
+    """Where each line of a text lies: below a long one there is room beside a short one."""
+    box, lines = Text.get_window_extent(text, renderer), text.get_text().split("\n")
+    if len(lines) == 1 or text.get_rotation() or "$" in text.get_text():
+        return [box]
+    share = {"left": 0.0, "center": 0.5, "right": 1.0}[str(text.get_horizontalalignment())]
+    boxes = []
+    for i, line in enumerate(lines):
+        wide, _, _ = renderer.get_text_width_height_descent(line or " ", text.get_fontproperties(), False)
+        left, top = box.x0 + share * (box.width - wide), box.y1 - i * box.height / len(lines)
+        boxes.append(Bbox.from_extents(left, top - box.height / len(lines), left + wide, top))
+    return boxes
+
+
+def _cut(figure: Figure, texts: Mapping[Text, list[Bbox]]) -> Iterator[str]:
+    for text, box in ((text, Bbox.union(boxes)) for text, boxes in texts.items()):
         if not _holds(figure.bbox, box):
             yield f"{text.get_text()!r} is cut off"
         elif text.get_clip_on() and text.get_clip_box() is not None and not _holds(text.get_clip_box(), box):
@@ -274,20 +288,22 @@ def _holds(outer: BboxBase, inner: BboxBase) -> bool:
     )
 
 
-def _overlapping(figure: Figure, texts: Mapping[Text, Bbox]) -> Iterator[str]:
+def _overlapping(figure: Figure, texts: Mapping[Text, list[Bbox]]) -> Iterator[str]:
     """Texts on texts, or under a legend; boxes have some room around their letters."""
-    names = {text: text.get_text() for text in texts}
-    boxes = {text: Bbox.from_extents(b.x0 + 1, b.y0 + 2, b.x1 - 1, b.y1 - 2) for text, b in texts.items()}
-    items = list(boxes.items())
+    items = [
+        (text, Bbox.from_extents(box.x0 + 1, box.y0 + 2, box.x1 - 1, box.y1 - 2))
+        for text, boxes in texts.items()
+        for box in boxes
+    ]
     for i, (one, box) in enumerate(items):
         for other, second in items[i + 1 :]:
-            if box.overlaps(second):
-                yield f"{names[one]!r} lies on {names[other]!r}"
+            if one is not other and box.overlaps(second):
+                yield f"{one.get_text()!r} lies on {other.get_text()!r}"
     for legend in figure.findobj(Legend):
         own, frame = set(legend.findobj(Text)), legend.get_window_extent()
         for text, box in items:
             if text not in own and box.overlaps(frame):
-                yield f"{names[text]!r} lies under a legend"
+                yield f"{text.get_text()!r} lies under a legend"
 
 
 def _without_ink(axes: Axes, ink: np.ndarray) -> Iterator[str]:

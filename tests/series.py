@@ -6,6 +6,7 @@ outside of them. Written from the module texts of the figures; what is drawn on 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ __all__ = ["SERIES", "shown"]
 
 Arrays = Mapping[str, np.ndarray]
 Shown = tuple[list[Panel], list[str]]
-_ABOUT = {"dataset", "size", "event", "fingerprint", "source", "licence"}
+_ABOUT = ("dataset", "size", "event", "fingerprint", "source", "licence")
 
 
 class Asked(dict[str, np.ndarray]):
@@ -411,9 +412,12 @@ SERIES: dict[str, Callable[[Any], Shown]] = {
 }
 
 UNSEEN = {
-    "fig1": {"toy_border_low", "toy_border_high"},
-    "grids": {"distance"},
-    "fewstep": {"memorised", "distance"},
+    "fig1": r"toy_border_(low|high)",
+    "steps": r"steps|(whole|above|below)_needed|border_(low|high)",
+    "grids": r"distance",
+    "trained": r"\d_(cosine|excess_error|gap|gap_error|identity|mmse|pearson|steps)",
+    "students": r"draws",
+    "fewstep": r"\d_(methods|\d+_(memorised|distance))",
 }
 """What is saved and not drawn, besides what says which data they are."""
 
@@ -422,5 +426,5 @@ def shown(name: str, arrays: Arrays) -> tuple[list[Panel], list[str], set[str]]:
     """The axes and the legend of a figure, and which of its arrays are seen in neither."""
     asked = Asked(arrays)
     panels, legend = SERIES[name](asked)
-    column = {f"{i}_{key}" for i in range(len(arrays.get("names", ()))) for key in _ABOUT}
-    return panels, legend, set(arrays) - asked.names - _ABOUT - column - UNSEEN.get(name, set())
+    about = re.compile(rf"(\d_)?({'|'.join(_ABOUT)})|{UNSEEN.get(name, '')}")
+    return panels, legend, {key for key in set(arrays) - asked.names if not about.fullmatch(key)}

@@ -337,12 +337,29 @@ def test_the_digits_preset_approaches_the_optimum() -> None:
 
 
 def test_muon_is_for_the_hidden_layers() -> None:
-    """Every weight moves, the matrices between hidden layers by Muon, and the loss falls."""
+    """Its step is an orthogonal matrix, of whatever gradient: all singular values are of one size, ten learning rates.
+
+    Adam's has the size of the learning rate in every entry, and hardly more than one direction.
+    """
     data, config = load("two-points"), changed(optimizer="muon")
+    moved, rates = {}, {}
+    for name in ("muon", "adam"):
+        training, objective = new_training(changed(optimizer=name), data)
+        steps = train(training, objective)
+        for _ in range(9):
+            next(steps)
+        before = [p.detach().clone() for p in training.model.parameters()]
+        rates[name] = next(steps).lr
+        matrices = {id(p) for p in training.model.net.matrices()}  # pyright: ignore
+        pairs = [(p, p.detach() - q) for p, q in zip(training.model.parameters(), before, strict=True)]
+        moved[name] = [change for p, change in pairs if id(p) in matrices]
+        # All others by Adam, in either case.
+        assert all(0 < change.abs().max() < 1.5 * rates[name] for p, change in pairs if id(p) not in matrices)
+    sizes = {name: [float(torch.linalg.svdvals(c).median()) / rates[name] for c in moved[name]] for name in moved}
+    assert all(5 < size < 20 for size in sizes["muon"]), sizes
+    assert all(size < 2 for size in sizes["adam"]), sizes
     training, objective = new_training(config, data)
-    before = [p.detach().clone() for p in training.model.parameters()]
     losses = [report.loss for report in train(training, objective)]
-    assert all((p != q).any() for p, q in zip(training.model.parameters(), before, strict=True))
     assert np.mean(losses[-10:]) < np.mean(losses[:5])
     muon, _ = training.optimizers["muon"]
     assert [tuple(p.shape) for p in muon.param_groups[0]["params"]] == [(64, 32), (32, 64)]

@@ -48,6 +48,7 @@ from .intervals import Interval, carriers_of, mean_interval, median_interval, po
 from .measures import save_table
 from .places import On, along, around, default_sigmas, labelled, range_of, require_range, source_of
 from .sampled import samplers
+from .trained import seen_in_training
 
 __all__ = ["Measured", "default_sigmas", "measure", "samplers"]
 
@@ -202,7 +203,8 @@ def measure(
     }
     carried = torch.tensor([carriers[s] for s in levels.tolist()], dtype=torch.int64)
     name, remarks = str(getattr(model, "name", "network")), _remarks(levels, carried, draws)
-    remarks += source.remarks if isinstance(source, Apart) else ()
+    if isinstance(source, Apart):
+        remarks += (*source.remarks, *seen_in_training(model, D, source.points))
     return Measured(levels, columns, where, draws, level, border, name, carried, remarks)
 
 

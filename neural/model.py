@@ -16,6 +16,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ class Model:
         clip: what is done to x0_hat.
         meant: (steps, seed) -> the arguments of `optimal.sample`, of a student; None for Heun's solver on its grid.
         grid: steps -> (steps + 1,) levels, of a pipeline what its scheduler says; None for EDM's.
+        run: the folder of the run that it was trained in; None where it was not by `neural.run`.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Model:
     clip: Clip | None = None
     meant: Callable[[int | None, int], dict[str, Any]] | None = None
     grid: Callable[[int], Tensor] | None = None
+    run: Path | None = None
 
     def __call__(self, x: Tensor, sigma: Levels, **arguments: Any) -> Tensor:
         """x0_hat, (B, *event), in the dtype and on the device of x; in evaluation mode and without gradients.
@@ -260,7 +263,14 @@ def batch_of(denoiser: Any, event: tuple[int, ...] | None, device: torch.device)
 
 def _model(found: Source, device: str | torch.device) -> Model:
     model = Model(
-        found.name, found.denoiser, found.event, found.sigma_min, found.sigma_max, meant=found.meant, grid=found.grid
+        found.name,
+        found.denoiser,
+        found.event,
+        found.sigma_min,
+        found.sigma_max,
+        meant=found.meant,
+        grid=found.grid,
+        run=found.run,
     )
     if found.read or device != "auto":
         return _on(model, device_of(device))

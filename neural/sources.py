@@ -31,6 +31,7 @@ class Source:
 
     Attributes:
         read: whether it was made here, and may be moved to any device.
+        run: the folder of the run that it was trained in.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Source:
     meant: Callable[[int | None, int], dict[str, Any]] | None = None
     grid: Callable[[int], Tensor] | None = None
     read: bool = True
+    run: Path | None = None
 
 
 def source_of(source: Any, clip: Given = None, event: tuple[int, ...] | None = None) -> Source:
@@ -119,4 +121,6 @@ def _run(folder: Path) -> Source:
     denoiser, config = load_model(folder)
     options = experiment_of(config).optimisation
     event = tuple(checkpoint.about(checkpoint.latest(model_path(folder)))["event"])
-    return Source(str(folder), denoiser, event, options.sigma_min, options.sigma_max, Student.of(folder))
+    return Source(
+        str(folder), denoiser, event, options.sigma_min, options.sigma_max, Student.of(folder), run=folder
+    )

@@ -14,6 +14,7 @@ from torch import Tensor
 from neural.__main__ import main
 from neural.heldout import check_held_out
 from neural.measuring import measure
+from neural.model import open_model
 from optimal import OptimalDenoiser, load
 
 DIGITS = load("digits")
@@ -90,3 +91,23 @@ def test_the_command_lines_look_first(
     assert main(words) == 2
     said = capsys.readouterr().err
     assert "held-out points must be none of the data: of 798 1 are, such as number 797" in said
+
+
+def test_what_a_run_was_trained_on_is_remarked(tmp_path: Path) -> None:
+    """The network of a run on the first half, measured as if the second half were its data and some others held out."""
+    for name, points in (("first", DIGITS.array[:900]), ("second", DIGITS.array[900:])):
+        np.save(tmp_path / f"{name}.npy", points[:, 0])
+    first, second = load(str(tmp_path / "first.npy")), load(str(tmp_path / "second.npy"))
+    words = f"train digits --dataset {tmp_path}/first.npy --steps 1 --width 8 --out {tmp_path}/run --device cpu"
+    assert main(words.split()) == 0
+    model = open_model(tmp_path / "run", name="mine")
+    there, here = OptimalDenoiser(first), OptimalDenoiser(second)
+    options: dict[str, Any] = {"sigmas": [0.5], "draws": 64}
+    assert measure(model, there, on=second, **options).remarks == ()
+    told = "mine was trained on 900 of the 900 held-out points, on "
+    assert measure(model, here, on=first, **options).remarks[-1].startswith(told)
+    other = torch.cat([first.points[:5], -first.points[:3]])
+    found = measure(model, here, on=other, **options)
+    assert found.remarks[-1].startswith("mine was trained on 5 of the 8 held-out points, on ")
+    (tmp_path / "first.npy").unlink()
+    assert measure(model, here, on=other, **options).remarks == ()

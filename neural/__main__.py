@@ -1,4 +1,4 @@
-"""`python -m neural train | distill | sample | compare | audit | report`: typed options, each with its unit."""
+"""`python -m neural train | distill | sample | compare | audit | report | likelihood`: typed options with units."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import distributed
 from optimal.cli.run import run
 
 from . import cli
-from .commands import Audit, Compare, Distill, Report, Sample, Train, command_of
+from .commands import Audit, Compare, Distill, Likelihood, Report, Sample, Train, command_of
 
 __all__ = ["main"]
 
@@ -28,6 +28,7 @@ _DOES: dict[type, Callable[[Any], None]] = {
     Compare: cli.compare,
     Audit: cli.audit,
     Report: cli.report,
+    Likelihood: cli.likelihood,
 }
 
 

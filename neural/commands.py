@@ -22,7 +22,7 @@ from .config import TECHNIQUES, Distillation, Experiment, Optimisation
 from .presets import PRESETS, student_of
 from .sampled import NEAR
 
-__all__ = ["COMMANDS", "Audit", "Compare", "Distill", "Preset", "Report", "Sample", "Train", "command_of"]
+__all__ = ["COMMANDS", "Audit", "Compare", "Distill", "Likelihood", "Preset", "Report", "Sample", "Train", "command_of"]
 
 Preset = Literal["toy", "digits", "faces", "emoji-16", "ffhq-64"]
 _Models = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")]
@@ -222,6 +222,36 @@ class Report:
     dry_run: options.DryRun = False
 
 
+@dataclass(frozen=True)
+class Likelihood:
+    """Log density of a network's noisy points by its ODE, beside the optimum's: nats, and bits for each value."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """The folder of a run, diffusers:FOLDER, python:package.module.function, or optimum."""
+    dataset: options.Dataset = None
+    option: options.DataOption = ()
+    label: _Label = None
+    held_out: str | None = None
+    """Data of the same kind that were not trained on: a name or a path."""
+    held_out_option: options.DataOption = ()
+    n: options.Number = 64
+    sigma_min: Annotated[float, tyro.conf.arg(help="Noise level of the points, in units of the data.")] = 0.1
+    sigma_max: Annotated[
+        float | None, tyro.conf.arg(help="Noise level of the prior, in units of the data; the model's own, or 80.")
+    ] = None
+    probes: int | Literal["exact"] = 1
+    """Random signs a point by which the trace is estimated; exact: one derivative a value."""
+    tolerance: float = 1e-5
+    """Local error of a step of the ODE."""
+    device: options.Device = "auto"
+    batch: options.Batch = None
+    seed: options.Seed = 0
+    out: Path = Path("likelihood")
+    """Path of the files, without suffix: CSV, a row a point, and JSON."""
+    json: options.Json = False
+    dry_run: options.DryRun = False
+
+
 COMMANDS: dict[str, type] = {
     "train": Train,
     "distill": Distill,
@@ -229,6 +259,7 @@ COMMANDS: dict[str, type] = {
     "compare": Compare,
     "audit": Audit,
     "report": Report,
+    "likelihood": Likelihood,
 }
 
 _FLAGS = [f"optimisation.{f.name}" for f in dataclasses.fields(Optimisation) if isinstance(f.default, bool)]

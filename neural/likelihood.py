@@ -19,6 +19,7 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from optimal.query import require_finite, require_points
 from optimal.randomness import stream
 
 from .adapters.asked import derivatives
+from .model import Model
 
 __all__ = ["LogDensity", "log_density"]
 
@@ -45,6 +47,7 @@ _FIRST, _LONGEST = 0.05, 0.5
 _DIFFERENCE = 1e-2
 """Step of a difference quotient, over σ."""
 _MOST = 20_000
+_MOST_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class LogDensity:
         exact: (B,) the optimum's log density at the same x and σ_min; nan where no optimum was given.
         dim: number of values of a point.
         step: width of the bins that bits are counted in.
-        nfe: evaluations of F and its trace, the same for all rows.
+        nfe: evaluations of F and its trace, the most of a batch.
         trace: "exact", "probes", or "differences" where the network gives no derivatives.
     """
 
@@ -99,8 +102,9 @@ def log_density(
 ) -> LogDensity:
     """log p(x; σ_min) of the model, row by row.
 
-    The ODE is integrated by Dormand and Prince's pair with one step for all rows; each row's local error, that of x
-    over σ and of log p for each value, stays below `tolerance`.
+    The ODE is integrated by Dormand and Prince's pair with one step for all rows of a batch, as many as the model says,
+    else at most 4,096; each row's local error, that of x over σ and of log p for each value, stays below `tolerance`,
+    by which a row may depend on its batch.
 
     Args:
         model: F, any denoiser. Where it gives no derivatives the trace is found from differences of F.
@@ -114,7 +118,7 @@ def log_density(
         prior: (x, sigma) -> log density (B,) at sigma_max, N(0, sigma_max²) unless given; with
             `lambda x, s: D.posterior(x, s).log_density` the ends are held to the data's own.
         step: width of the bins that bits are counted in, 2/255 for grey levels.
-        progress: whether the evaluations are counted on stderr.
+        progress: whether a progress bar is drawn on stderr.
 
     Raises:
         ValueError: probes < 1; not 0 < sigma_min < sigma_max < inf; a tolerance or a step not positive; x not finite.
@@ -130,24 +134,61 @@ def log_density(
     _check(low, high, probes, tolerance, step)
     require_points(x)
     require_finite(x.flatten(1))
-    start, dim = x.detach(), x[0].numel() if len(x) else 0
     signs = None
     if probes != "exact":
-        shape = (probes, *x.shape)
-        signs = torch.randint(0, 2, shape, generator=stream(seed, "probes"), dtype=torch.int64) * 2.0 - 1
-        signs = signs.to(start)
-    field = _Field(model, signs, start.dtype)
-    with tqdm(desc="log density", unit="call", leave=False, delay=1, disable=not progress) as bar:
-        end, gained = _integrate(field, start.double(), math.log(low), math.log(high), tolerance, bar)
+        signs = torch.randint(0, 2, (probes, *x.shape), generator=stream(seed, "probes"), dtype=torch.int64)
+    size = max(1, int(getattr(model, "batch", _MOST_ROWS)))
+    parts = []
+    with tqdm(
+        total=len(x), desc="log density", unit="row", unit_scale=True, leave=False, delay=1, disable=not progress
+    ) as bar:
+        for first in range(0, max(1, len(x)), size):
+            rows = slice(first, first + size)
+            own = None if signs is None else signs[:, rows] * 2.0 - 1
+            asked = _of_rows(model, rows, len(x))
+            parts.append(_of_batch(asked, x[rows].detach(), D, own, (low, high), tolerance, prior, bar))
+    nats, error, exact = (torch.cat([part[i] for part in parts]) for i in range(3))
+    dim = x[0].numel() if len(x) else 0
+    return LogDensity(nats, error, exact, dim, step, max(part[3].calls for part in parts), parts[0][3].trace)
+
+
+def _of_rows(model: Denoiser, rows: slice, count: int) -> Denoiser:
+    """The model with the labels and arguments of these rows, where it has one a row of all `count`."""
+    if not isinstance(model, Model):
+        return model
+    labels = model.labels
+    if labels is not None and labels.ndim == (2 if labels.is_floating_point() else 1) and len(labels) == count:
+        labels = labels[rows]
+    own = {
+        name: value[rows] if isinstance(value, Tensor) and value.ndim and len(value) == count else value
+        for name, value in model.arguments.items()
+    }
+    return dataclasses.replace(model, labels=labels, arguments=own)
+
+
+def _of_batch(
+    model: Denoiser,
+    x: Tensor,
+    D: OptimalDenoiser | None,
+    signs: Tensor | None,
+    within: tuple[float, float],
+    tolerance: float,
+    prior: Callable[[Tensor, float], Tensor] | None,
+    bar: tqdm,
+) -> tuple[Tensor, Tensor, Tensor, _Field]:
+    """Nats, their standard error and the optimum's, (B,) float64 each, and what was asked."""
+    (low, high), dim = within, x[0].numel() if len(x) else 0
+    field = _Field(model, None if signs is None else signs.to(x), x.dtype)
+    end, gained = _integrate(field, x.double(), math.log(low), math.log(high), tolerance, bar)
     if prior is None:
         last = -end.flatten(1).square().sum(1) / (2 * high**2) - dim / 2 * math.log(2 * math.pi * high**2)
     else:
-        last = prior(end.to(start.dtype), high).double()
+        last = prior(end.to(x.dtype), high).double()
     each = last[:, None] + gained
     error = each.std(1) / math.sqrt(each.shape[1]) if each.shape[1] > 1 else torch.full_like(last, math.nan)
-    exact = torch.full_like(last, math.nan) if D is None else D.posterior(start, low).log_density.to(last.device)
-    error = torch.zeros_like(last) if probes == "exact" else error
-    return LogDensity(each.mean(1), error, exact, dim, step, field.calls, field.trace)
+    error = torch.zeros_like(last) if signs is None else error
+    exact = torch.full_like(last, math.nan) if D is None else D.posterior(x, low).log_density.to(last)
+    return each.mean(1), error, exact, field
 
 
 def _check(low: float, high: float, probes: int | str, tolerance: float, step: float) -> None:
@@ -233,7 +274,6 @@ def _integrate(field: _Field, x: Tensor, low: float, high: float, tolerance: flo
             one, other = field(x + step * _combined(rates, a), s + c * step)
             rates.append(one)
             traces.append(other)
-            bar.update()
         ahead = x + step * _combined(rates, _B)
         one, other = field(ahead, s + step)
         rates.append(one)
@@ -245,6 +285,8 @@ def _integrate(field: _Field, x: Tensor, low: float, high: float, tolerance: flo
         worst = float(error.amax()) / tolerance
         if worst <= 1:
             gained = gained + step * _combined(traces, _B)
+            # Of the sum of all steps rounding may leave a little more than all rows.
+            bar.update(min(len(x) * step / (high - low), bar.total - bar.n))
             # The end is reached, not approached.
             s, x, rate, trace = (high if step == high - s else s + step), ahead, one, other
         step *= min(3.0, max(0.2, 0.9 * max(worst, 1e-10) ** -0.2)) if math.isfinite(worst) else 0.2

@@ -121,6 +121,4 @@ def _run(folder: Path) -> Source:
     denoiser, config = load_model(folder)
     options = experiment_of(config).optimisation
     event = tuple(checkpoint.about(checkpoint.latest(model_path(folder)))["event"])
-    return Source(
-        str(folder), denoiser, event, options.sigma_min, options.sigma_max, Student.of(folder), run=folder
-    )
+    return Source(str(folder), denoiser, event, options.sigma_min, options.sigma_max, Student.of(folder), run=folder)

@@ -1,6 +1,7 @@
 """The commands of `python -m neural`: words in, files and sentences out; numbers come from `neural.answers`."""
 
 from .comparing import compare as compare
+from .density import likelihood as likelihood
 from .sampling import draw as draw
 from .showing import audit as audit
 from .showing import report as report

@@ -9,7 +9,7 @@ from typing import Any
 from optimal import Dataset, load
 from optimal.cli import parse_options
 
-from ..commands import Compare, Report, Sample
+from ..commands import Compare, Likelihood, Report, Sample
 
 __all__ = ["QUICK_DRAWS", "QUICK_SAMPLES", "as_words", "dataset_of", "held_out_of"]
 
@@ -17,7 +17,7 @@ QUICK_DRAWS = 128
 QUICK_SAMPLES = 64
 
 
-def dataset_of(command: Sample | Compare | Report) -> Dataset | None:
+def dataset_of(command: Sample | Compare | Report | Likelihood) -> Dataset | None:
     """What --dataset names; None without it.
 
     Raises:
@@ -28,7 +28,7 @@ def dataset_of(command: Sample | Compare | Report) -> Dataset | None:
     return load(command.dataset, **parse_options(command.option)) if command.dataset is not None else None
 
 
-def held_out_of(command: Compare | Report) -> Dataset | None:
+def held_out_of(command: Compare | Report | Likelihood) -> Dataset | None:
     """What --held-out names; None without it.
 
     Raises:

@@ -1,0 +1,64 @@
+"""`python -m neural likelihood`: the density of a network beside the optimum's."""
+
+from __future__ import annotations
+
+from optimal import OptimalDenoiser
+from optimal.cli import as_json, plain, suffixed, writable
+from optimal.cli.run import say
+
+from ..commands import Likelihood
+from ..convention import question
+from ..densities import densities
+from ..measures import save_table
+from ..named import of_label, opened
+from .words import as_words, dataset_of, held_out_of
+
+__all__ = ["likelihood"]
+
+
+def likelihood(command: Likelihood) -> None:
+    """Nats and bits of a network's density at noisy points, a row a point."""
+    (model,), data = opened(
+        [command.model],
+        dataset_of(command),
+        device=command.device,
+        batch=command.batch,
+        label=command.label,
+        say=say,
+    )
+    held_out = held_out_of(command)
+    if held_out is not None and command.label is not None:
+        held_out = of_label(held_out, command.label)
+    if command.dry_run:
+        about = f"{model.name} at sigma = {command.sigma_min:g}, {command.n} points"
+        print(f"{data.describe()}\n{about}; nothing was computed")
+        return
+    out, D = writable(command.out, "likelihood"), OptimalDenoiser(data)
+    question([model], D, say, seed=command.seed)
+    found = densities(
+        model,
+        D,
+        held_out=held_out,
+        n=command.n,
+        sigma_min=command.sigma_min,
+        sigma_max=command.sigma_max,
+        probes=command.probes,
+        tolerance=command.tolerance,
+        seed=command.seed,
+        progress=True,
+    )
+    about = {
+        "dataset": data.name,
+        "fingerprint": data.fingerprint,
+        "summary": [plain(each.summary()) for each in found],
+        "sentences": [each.sentence() for each in found],
+        "remarks": [f"{each.on}: {remark}" for each in found for remark in each.remarks],
+        "command": as_words(command),
+    }
+    path = suffixed(out, "")
+    save_table([plain(row) for each in found for row in each.rows()], path, about)
+    files = [f"{path}.csv", f"{path}.json"]
+    if command.json:
+        print(as_json(about | {"files": files}))
+    else:
+        print("\n".join([data.describe(), *about["sentences"], *about["remarks"], ", ".join(files)]))

@@ -8,8 +8,8 @@ network, x itself and the mean of the data, and one that was trained at all is n
 with x = x0 + σ ε on the data. Where that fails, the network is asked again in the other conventions of
 `neural.adapters`, and at other multiples of σ, and the one with the least gap to the optimum at levels between is named
 of those that do not fail. A network that beats both answers somewhere as asked is in no wrong convention unless that
-gap is less by a quarter in the other one; it may have been trained on other data. So is the optimum of half of the
-data, which fails at small σ.
+gap is less by a quarter in the other one, and than that of a line; it may have been trained on other data. So is the
+optimum of half of the data, which fails at small σ.
 
 A σ in another unit, F(x, 2σ), passes at both ends, where little depends on σ. So a network that passes is held to the
 optimum between, too, and asked at 2σ, σ/2, 10σ and σ/10 where its gap is not small.
@@ -82,6 +82,15 @@ class _Draws:
             for level, best in zip(self.between, self.best, strict=True)
         ]
         return _finite(sum(found) / len(found))
+
+    def linear(self, D: OptimalDenoiser) -> float:
+        """The share of ȳ + (x − ȳ) s²/(s² + σ²), which knows the data's mean and deviation s alone."""
+        centre = D.mean.to(self.x0)
+
+        def answer(x: Tensor, sigma: float) -> Tensor:
+            return centre + (x - centre) * (self.near / (self.near + self._noise(sigma)))
+
+        return self.share(answer)  # pyright: ignore[reportArgumentType]
 
     def skilled(self, F: Denoiser) -> bool:
         """Whether it is better than both of these answers somewhere."""
@@ -161,8 +170,8 @@ def sanity(model: Denoiser, D: OptimalDenoiser, *, labels: Any = None, seed: int
     line = f"worse than {' and than '.join(worse)}: is this the right convention"
     tried, skilled = dict(_others(asked, D, draws)), draws.skilled(asked)
     best = min(tried, key=tried.__getitem__, default="")
-    # What fits at the ends by chance is no better between than a network in its own convention.
-    if tried.get(best, math.inf) < (_LESS * own if skilled else math.inf):
+    # What fits at the ends by chance is no better between than a network in its own convention, or than a line.
+    if tried.get(best, math.inf) < (_LESS * min(own, draws.linear(D)) if skilled else math.inf):
         return f"{line}? {best} fits best of {len(tried)} others that were tried"
     other = ", or was it trained on other data" if skilled else ""
     return f"{line}{other}? none of {len(tried)} others that were tried fits"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -9,8 +10,9 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,18 +94,31 @@ def test_an_output_that_is_full(tmp_path: Path) -> None:
     assert done.stderr == "error: a file could not be read or written: No space left on device\n"
 
 
+@contextlib.contextmanager
+def started(command: list[str], **given: Any) -> Iterator[subprocess.Popen[str]]:
+    """A program that takes ^C even where these tests run in the background, and that is gone afterwards."""
+    process = subprocess.Popen(
+        command, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **given
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     """^C while a border is measured, long after the start."""
     command = [sys.executable, "-m", "optimal", "border", "emoji", "--draws", "100000"]
-    started = subprocess.Popen(command, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert started.stderr is not None
-    first = started.stderr.readline()
-    while "this will take about" not in first:
-        first = started.stderr.readline()
-    time.sleep(0.5)
-    started.send_signal(signal.SIGINT)
-    _, told = started.communicate(timeout=60)
-    assert started.returncode == 130
+    with started(command, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE) as program:
+        assert program.stderr is not None
+        first = program.stderr.readline()
+        while "this will take about" not in first:
+            first = program.stderr.readline()
+        time.sleep(0.5)
+        program.send_signal(signal.SIGINT)
+        _, told = program.communicate(timeout=60)
+    assert program.returncode == 130
     assert told.rstrip().splitlines()[-1].endswith("interrupted")
     assert "Traceback" not in told
 
@@ -150,14 +165,12 @@ def test_an_interrupt_while_torch_is_imported_is_one_line(door: str, late: str, 
     found = environment(tmp_path)
     found["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{found['PYTHONPATH']}"
     command = [sys.executable, "-W", "error", "-m", door, "--help"]
-    started = subprocess.Popen(
-        command, env=found, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert started.stdout is not None
-    assert started.stdout.readline() == "importing\n"
-    started.send_signal(signal.SIGINT)
-    _, told = started.communicate(timeout=60)
-    assert (started.returncode, told) == (130, "interrupted\n")
+    with started(command, env=found, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "importing\n"
+        program.send_signal(signal.SIGINT)
+        _, told = program.communicate(timeout=60)
+    assert (program.returncode, told) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize(
@@ -184,13 +197,13 @@ def test_a_library_leaves_the_interrupt_alone(tmp_path: Path) -> None:
 
 def test_an_interrupted_training_says_how_it_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "neural", "train", "toy", "--steps", "1000000", "--batch", "64", "--out", "net"]
-    started = subprocess.Popen(command, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "net" / "metrics.csv").exists():
-        assert started.poll() is None
-        time.sleep(0.1)
-    time.sleep(1)
-    started.send_signal(signal.SIGINT)
-    _, told = started.communicate(timeout=60)
-    assert started.returncode == 130
+    with started(command, env=environment(tmp_path), cwd=tmp_path, stderr=subprocess.PIPE) as program:
+        while not (tmp_path / "net" / "metrics.csv").exists():
+            assert program.poll() is None
+            time.sleep(0.1)
+        time.sleep(1)
+        program.send_signal(signal.SIGINT)
+        _, told = program.communicate(timeout=60)
+    assert program.returncode == 130
     assert told.rstrip().endswith("interrupted; what has a checkpoint goes on with --resume")
     assert "Traceback" not in told

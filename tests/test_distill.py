@@ -315,7 +315,7 @@ def test_a_folder_holds_one_distillation(tmp_path: Path) -> None:
     other = dataclasses.replace(config, technique="knowledge", levels=8)
     with pytest.raises(ValueError, match="holds a run already: resume it, or name another folder"):
         distil(other, data, D, tmp_path)
-    with pytest.raises(ValueError, match="holds another distillation: it differs in technique, points"):
+    with pytest.raises(ValueError, match="holds another distillation: it differs in technique, levels"):
         distil(other, data, D, tmp_path, resume=True)
     with pytest.raises(ValueError, match="holds a distillation: name another folder"):
         fit(experiment, data, tmp_path, resume=True)
@@ -338,7 +338,7 @@ def test_students_are_sampled_on_their_own_levels(tmp_path: Path) -> None:
     x = torch.full((1, 1), 3.0)
     assert torch.equal(student(x, 1.0), load_model(tmp_path / "p" / "steps-2")[0](x, 1.0))
     for steps in (3, 8):
-        with pytest.raises(ValueError, match=f"has no stage of {steps} steps; it halves 8 down to 1"):
+        with pytest.raises(ValueError, match=f"has no stage of {steps} steps, but of 4, 2, 1"):
             student_at(tmp_path / "p", steps)
     distil(Distillation(levels=3, experiment=experiment), data, D, tmp_path / "c")
     generator = torch.Generator()

@@ -47,7 +47,7 @@ class Grid:
         Example:
             >>> from diffusers import DDIMScheduler
             >>> Grid(DDIMScheduler(timestep_spacing="trailing"), 200.0)(2).round(decimals=3)
-            tensor([157.4070,   3.4320,   0.0000], dtype=torch.float64)
+            tensor([157.4070,   3.4240,   0.0000], dtype=torch.float64)
         """
         if steps < 1:
             raise ValueError(f"a grid needs at least 1 step, got n = {steps}")

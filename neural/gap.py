@@ -40,7 +40,7 @@ class Gap:
         gap: E‖F − D‖², summed over the event.
         gap_low, gap_high: 95% interval of it over the draws, see `neural.intervals`.
         gap_share: gap/E‖D − ȳ‖²: 0 for the optimum, 1 for a network that answers the mean of the data.
-        gap_draws: the fewest draws that make up half of the gap. Where it is 1 or 2 the interval holds less than it
+        gap_carriers: the fewest draws that make up half of the gap. Where it is 1 or 2 the interval holds less than it
             says: 0.64 of 600 with 512 draws where one draw in a thousand has the gap (digits at sigma = 0.2, a network
             that is asked at 1.3 sigma), 0.95 where many do.
     """
@@ -51,7 +51,7 @@ class Gap:
     gap_low: float
     gap_high: float
     gap_share: float
-    gap_draws: int
+    gap_carriers: int
 
 
 class GapCurve:
@@ -118,5 +118,5 @@ class GapCurve:
             squares = torch.cat(parts)
             interval = positive_interval(squares).flat("gap")
             share = interval["gap"] / spread if spread > 0 else math.nan
-            found.append(Gap(step, sigma, **interval, gap_share=share, gap_draws=carriers_of(squares)))
+            found.append(Gap(step, sigma, **interval, gap_share=share, gap_carriers=carriers_of(squares)))
         return found

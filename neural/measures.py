@@ -1,13 +1,14 @@
 """A network against the optimum: as a denoiser, as a flow map, and as a sampler from the same noises.
 
 At x = x0 + σ ε, with D* the optimum, F the network and ȳ the mean of the data. Published "agreement" between networks
-and optima means four different things; here each has its name:
+and optima means four different things; here each has its name, and is a coefficient of all draws pooled but for cosine
+(`neural.measure` has them as published, means or medians of coefficients of single draws, with intervals):
 
     gap                 E‖F − D*‖²: what a perfect training would still gain
     gap_share           gap / E‖D* − ȳ‖²: 0 for the optimum, 1 for a network that always answers ȳ
     excess_risk         E‖F − x0‖² − MMSE, MMSE = E tr Cov[x0 | x]. Equal to the gap in expectation, for any F, since
                         F − D* is a function of x and x0 − D* has mean 0 given x; it needs no D* but its MMSE
-    explained_variance  1 − E‖F − D*‖²/E‖F‖² (Wang, Vastola 2024), normalised by the network
+    explained_variance  1 − E‖F − D*‖²/E‖F‖², normalised by the network (after Wang, Vastola 2024)
     r_square            1 − E‖F − D*‖²/E‖D* − E D*‖², the coefficient of determination
     pearson             correlation of all values of F and D*, each about its mean; pearson_square its square
     cosine              ⟨F, D*⟩/(‖F‖ ‖D*‖), the mean over draws

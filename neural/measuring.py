@@ -18,13 +18,15 @@ number of values of a point and ‖·‖ the norm over all of them:
     pearson_square        the same of its square                            (Kamb, Ganguli 2024)
     cosine                E ⟨F, D⟩/(‖F‖ ‖D‖)
 
-Intervals are those of `neural.intervals` over the draws; those of the gap are widened by what rounding may have done
-to F − D, so that they hold 0 where the two agree as far as can be told. Where one or two draws carry half of the gap
-(`Measured.carriers`, gap_draws in rows) they hold less than they say. Draws come from the streams "evaluation" and
-"evaluation-noises" of the seed, of which no training takes a number.
+Intervals are those of `neural.intervals` over the draws; those of the gap and of excess_risk are widened by what
+rounding may have done to F − D, so that they hold 0 where the two agree as far as can be told. Where one or two draws
+carry half of the gap (`Measured.carriers`, gap_carriers in rows) they hold less than they say, and where no draw shows
+a difference beyond rounding they have next to no width: rarer differences are not excluded, as the remarks say. Draws
+come from the streams "evaluation" and "evaluation-noises" of the seed, of which no training takes a number.
 
-The last five as published; r_square and pearson are nan for events of one value. `neural.agreement` has the
-coefficients of all draws together instead.
+The last five as published, a mean or median of coefficients of single draws; r_square and pearson are nan for events of
+one value, explained_variance for events of one or two, where E 1/‖F‖² need not exist. `neural.agreement` has the first
+four of these of all draws pooled instead, which exist for any event, and the same cosine.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ from .heldout import Apart
 from .intervals import Interval, carriers_of, mean_interval, median_interval, positive_interval, require_level
 from .measures import save_table
 from .places import On, along, around, default_sigmas, labelled, range_of, require_range, source_of
+from .remarks import listed, remarks_on
 from .sampled import samplers
 from .trained import seen_in_training
 
@@ -60,8 +63,8 @@ _SINGLE = 2.0**-22
 """What float32 takes from an answer, and from the x that it is asked at, relative to where they lie."""
 _VALUES = 2**22
 """Values of x that are compared at once, in float64."""
-_FEW_DRAWS = 64
-"""Below which 95% intervals of the gap's share were seen to hold as little as 0.8."""
+_INVERSE_SQUARE = 3
+"""Fewest values of a point in which 1/‖F‖² can have a mean though the density of F is positive at 0."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,10 @@ class Measured:
         level: of the intervals.
         border: of the data; None where it was not looked for, the levels being given.
         name: of the network.
-        carriers: (S,) int64, the fewest draws that make up half of the gap, 0 where it may all be rounding. Few far
-            below the border, where the two agree but for rare draws. Measured on 12 points, 70,000 experiments of 16 to
-            1,024 draws: the interval holds the gap in 37% where one draw carries half of it, in 87% for two, in 90% to
-            97% for three and more.
+        carriers: (S,) int64, the fewest draws that make up half of the gap, 0 where none differs beyond rounding. Few
+            far below the border, where the two agree but for rare draws. Measured on 12 points, 70,000 experiments of
+            16 to 1,024 draws: the interval holds the gap in 37% where one draw carries half of it, in 87% for two, in
+            90% to 97% for three and more.
         remarks: what a reader of the table is to know, a sentence each, such as where one or two draws carry the gap.
     """
 
@@ -94,14 +97,14 @@ class Measured:
     remarks: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row a noise level: method, on, sigma, gap, gap_low, gap_high, …, gap_draws (the carriers)."""
+        """One flat row a noise level: method, on, sigma, gap, gap_low, gap_high, …, gap_carriers."""
         out = []
         for i, sigma in enumerate(self.sigmas.tolist()):
             row: dict[str, Any] = {"method": self.name, "on": self.on, "sigma": sigma}
             for name, column in self.columns.items():
                 row |= {name: float(column.value[i]), f"{name}_low": float(column.low[i])}
                 row[f"{name}_high"] = float(column.high[i])
-            row["gap_draws"] = int(self.carriers[i])
+            row["gap_carriers"] = int(self.carriers[i])
             out.append(row)
         return out
 
@@ -110,7 +113,16 @@ class Measured:
         return self.columns["gap_share"].low > _ONE
 
     def sentence(self) -> str:
-        """Where the network is farthest from the optimum, and where the border is."""
+        """Where the network is farthest from the optimum, or that it is nowhere far, and where the border is."""
+        words = self._near() if not self.carriers.any() else self._far()
+        return words if self.border is None else f"{words}; border {self.border.sigma:.3g}"
+
+    def _near(self) -> str:
+        levels = self.sigmas.tolist()
+        where = f"at all {len(levels)} levels" if len(levels) > 1 else listed(levels)
+        return f"{self.name} on {self.on}: as near to the optimum as can be told {where}"
+
+    def _far(self) -> str:
         gap = self.columns["gap_per_value"]
         at = int(gap.value.nan_to_num(math.inf).argmax())
         words = (
@@ -119,10 +131,8 @@ class Measured:
         )
         above = self.sigmas[self.worse()].tolist()
         if above:
-            several = f"at {len(above)} levels from σ = {min(above):.3g} to {max(above):.3g}"
-            where = several if len(above) > 2 else "at σ = " + " and ".join(f"{sigma:.3g}" for sigma in above)
-            words += f"; worse than the mean of the data (share above 1) {where}"
-        return words if self.border is None else f"{words}; border {self.border.sigma:.3g}"
+            words += f"; worse than the mean of the data (share above 1) {listed(above)}"
+        return words
 
     def save(self, path: str | Path) -> None:
         """Write path.csv and path.json.
@@ -202,29 +212,14 @@ def measure(
         for name in found[float(levels[0])]
     }
     carried = torch.tensor([carriers[s] for s in levels.tolist()], dtype=torch.int64)
-    name, remarks = str(getattr(model, "name", "network")), _remarks(levels, carried, draws)
+    name = str(getattr(model, "name", "network"))
+    remarks = remarks_on(levels, carried, draws, math.prod(D.event), level)
     if isinstance(source, Apart):
         remarks += (*source.remarks, *seen_in_training(model, D, source.points))
     return Measured(levels, columns, where, draws, level, border, name, carried, remarks)
 
 
 _PARTS = ("value", "low", "high")
-
-
-def _remarks(levels: Tensor, carriers: Tensor, draws: int) -> tuple[str, ...]:
-    """What is to be known of the intervals."""
-    found = []
-    if draws < _FEW_DRAWS:
-        found.append(
-            f"{draws} draws are fewer than {_FEW_DRAWS}: 95% intervals hold as little as 80% where the gap is uneven"
-        )
-    few = levels[(carriers == 1) | (carriers == 2)].tolist()
-    if few:
-        places = ", ".join(f"{sigma:.3g}" for sigma in few)
-        found.append(
-            f"one or two draws carry half of the gap at σ = {places}: its intervals hold less than they say there"
-        )
-    return tuple(found)
 
 
 def _columns(
@@ -247,7 +242,7 @@ def _columns(
         "gap_per_value": gaps.scaled(1 / dim),
         "gap_share": _blurred(positive_interval(row["gap"], row["spread"], level), blur / spread),
         "gap_over_sigma_square": gaps.scaled(sigma**-2),
-        "excess_risk": mean_interval(row["excess"], level),
+        "excess_risk": _widened(mean_interval(row["excess"], level), row["excess_blur"].mean()),
         "mmse": mean_interval(post.variance.double(), level).within(0),
         "explained_variance": mean_interval(row["explained"], level).within(high=1),
         "r_square": mean_interval(row["r_square"], level).within(high=1),
@@ -255,32 +250,31 @@ def _columns(
         "pearson_square": median_interval(row["pearson"].square(), level),
         "cosine": mean_interval(row["cosine"], level).within(-1, 1),
     }
-    return columns, _carriers(row["gap"], blur)
-
-
-def _carriers(gap: Tensor, blur: Tensor) -> int:
-    """The fewest draws that make up half of the gap; 0 where rounding may be all of it."""
-    return carriers_of(gap) if gap.mean() > blur.square() else 0
+    return columns, carriers_of(row["gap"]) if (row["gap"] > row["blur"]).any() else 0
 
 
 def _row_sums(D: OptimalDenoiser, answer: Tensor, mean: Tensor, x0: Tensor | None, bound: Tensor) -> dict[str, Tensor]:
-    """What the columns are means of, (B,) float64 each; "blur" is the square of what ‖F − D‖ may be off by."""
+    """What the columns are means of, (B,) float64 each; "blur" is the square of what ‖F − D‖ may be off by, and
+    "excess_blur" what the excess risk then may."""
     f, d = answer.double().flatten(1), mean.double().flatten(1)
     dim, difference = f.shape[1], f - d
     gap = difference.square().sum(1)
     nothing = torch.full_like(gap, torch.nan)
-    excess = nothing if x0 is None else 2 * (difference * (d - x0.double().flatten(1))).sum(1) + gap
+    miss = None if x0 is None else d - x0.double().flatten(1)
+    excess = nothing if miss is None else 2 * (difference * miss).sum(1) + gap
     spread = (d - D.mean.flatten()).square().sum(1)
     norm = torch.maximum(d.norm(dim=1), f.norm(dim=1))
     own = _ROUNDING * spread.sqrt().clamp_min(D.standard_deviation * math.sqrt(dim))
+    blur = torch.maximum(bound * d.norm(dim=1), own) + _SINGLE * norm
     several = dim > 1
     about_f, about_d = f - f.mean(1, keepdim=True), d - d.mean(1, keepdim=True)
     return {
         "gap": gap,
         "spread": spread,
         "excess": excess,
-        "blur": (torch.maximum(bound * d.norm(dim=1), own) + _SINGLE * norm).square(),
-        "explained": 1 - gap / f.square().sum(1),
+        "excess_blur": nothing if miss is None else blur * (2 * (miss.norm(dim=1) + gap.sqrt()) + blur),
+        "blur": blur.square(),
+        "explained": 1 - gap / f.square().sum(1) if dim >= _INVERSE_SQUARE else nothing,
         "r_square": 1 - gap / (dim * f.var(1)) if several else nothing,
         "pearson": _cosine(about_f, about_d) if several else nothing,
         "cosine": _cosine(f, d),
@@ -298,3 +292,7 @@ def _blurred(gap: Interval, blur: Tensor) -> Interval:
     """The interval of E‖F − D‖² where F − D is known to within errors of root mean square `blur` (Minkowski)."""
     low = (gap.low.clamp_min(0).sqrt() - blur).clamp_min(0).square()
     return Interval(gap.value, low, (gap.high.sqrt() + blur).square())
+
+
+def _widened(found: Interval, by: Tensor) -> Interval:
+    return Interval(found.value, found.low - by, found.high + by)

@@ -245,13 +245,26 @@ def test_the_gap_is_logged_and_changes_nothing(tmp_path: Path) -> None:
         fit(config, DATA, gap_every=5)
 
 
+def test_a_run_goes_on_with_a_table_that_had_another_name_for_a_column(tmp_path: Path) -> None:
+    """gap_carriers was gap_draws."""
+    fit(changed(steps=20), DATA, tmp_path / "run", gap_every=10)
+    path = tmp_path / "run" / "gap.csv"
+    before = list(csv.DictReader(path.read_text().splitlines()))
+    assert "gap_carriers" in before[0]
+    path.write_text(path.read_text().replace("gap_carriers", "gap_draws"))
+    fit(changed(steps=30), DATA, tmp_path / "run", gap_every=10, extend=True)
+    after = list(csv.DictReader(path.read_text().splitlines()))
+    assert after[: len(before)] == before
+    assert after[-1]["step"] == "30"
+
+
 def test_the_gap_has_its_known_value_within_its_interval() -> None:
     """Of the optimum 0; of it moved by 0.1 exactly 0.01; of noise of size 0.1 0.01, in 95 of 100 intervals."""
     curve = GapCurve(D, sigma_min=0.05, sigma_max=20.0)
     assert (curve.sigmas.min(), curve.sigmas.max(), len(curve.sigmas)) == (0.05, 20, 12)
     for found in curve.of(D, 3, batch=100):
         assert (found.step, found.gap, found.gap_low, found.gap_high, found.gap_share) == (3, 0, 0, 0, 0)
-        assert found.gap_draws == 0
+        assert found.gap_carriers == 0
     for found in curve.of(lambda x, sigma: D(x, sigma) + 0.1, 3):
         assert found.gap == pytest.approx(0.01, rel=1e-4)
         assert found.gap_low == pytest.approx(found.gap_high, rel=1e-3)

@@ -133,23 +133,18 @@ class Audit:
         return torch.tensor(sorted(index), dtype=torch.int64)
 
     def closest(self, count: int) -> list[int]:
-        """The samples most like a data point: exact copies, near ones, then by the ratio of the two distances."""
-
-        def key(i: int) -> tuple[int, float]:
-            kind, side = self.kind[i], self.sides[i]
-            return (0 if kind.endswith("exact") else 1, side.distance) if kind else (2, side.ratio)
-
-        return sorted(range(len(self)), key=key)[:count]
+        """The samples, or their mirror images, that are nearest to a data point, the nearest first."""
+        return sorted(range(len(self)), key=lambda i: self.sides[i].distance)[:count]
 
     @functools.cached_property
     def sides(self) -> list[Side]:
-        """What each sample is shown beside: of itself and its mirror image that of the kind, or of the lower ratio."""
+        """What each sample is shown beside: of itself and its mirror image that of the kind, or the nearer one."""
         plain = _sides(self.plain, False)
         if self.mirrored is None:
             return plain
         flipped, kinds = _sides(self.mirrored, True), self.kind
         return [
-            b if kind.startswith("mirrored") or (not kind and b.ratio < a.ratio) else a
+            b if kind.startswith("mirrored") or (not kind and b.distance < a.distance) else a
             for a, b, kind in zip(plain, flipped, kinds, strict=True)
         ]
 

@@ -185,6 +185,13 @@ def test_folders_and_zips(
         assert min(sheet.size) > 300
 
 
+def test_the_closest_are_those_of_least_distance() -> None:
+    """Not of the least ratio: between two data points a sample is near to both."""
+    found = audit(torch.tensor([[0.0], [9.0], [9.5]]), torch.tensor([[1.0], [9.25], [5.0]]))
+    assert found.plain.ratio.argmin() == 0
+    assert found.closest(3) == [1, 0, 2]
+
+
 def test_a_pair_is_the_sample_and_its_image(training: Tensor) -> None:
     left, right = to_float(training[:5]), to_float(training[5:10])
     figure = pairs(left, right, [f"caption {i}" for i in range(5)], title="a title", columns=2)

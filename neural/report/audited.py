@@ -24,6 +24,10 @@ from .pictures import pairs, write_figure
 __all__ = ["about", "audited", "both", "planned", "sheet"]
 
 _SHOWN = 32
+_TERMS = (
+    "distance: root mean square over the values of an image, to the image shown",
+    "ratio: this distance over that to the second nearest image; below 1/3: memorised",
+)
 
 
 def both(
@@ -111,13 +115,16 @@ def sheet(found: Audit, samples: Dataset, D: OptimalDenoiser, path: str | Path) 
     chosen = found.closest(_SHOWN)
     sides = [found.sides[i] for i in chosen]
     captions = [
-        f"sample {i}, {'mirrored ' if side.mirrored else ''}@{side.index}\n"
-        f"{found.kind[i] or 'no copy'}: {found.difference(side.distance)}, ratio {side.ratio:.2f}"
+        f"sample {i}, image {side.index}{', mirrored' if side.mirrored else ''}\n"
+        f"{found.kind[i] or 'no'} copy, ratio {side.ratio:.2f}\ndistance {found.difference(side.distance)}"
         for i, side in zip(chosen, sides, strict=True)
     ]
     left, right = samples[chosen], D.take(torch.tensor([side.index for side in sides]))
-    title = f"Samples (left) and their nearest training image @ (right): the closest {len(chosen)} of {len(found):,}"
-    return write_figure(pairs(left, right, captions, title=title), Path(path), title=title)
+    title = (
+        f"Samples (left), each with the nearest image of the data (right): the {len(chosen)} of {len(found):,} of the "
+        "least distance"
+    )
+    return write_figure(pairs(left, right, captions, title=title, words=_TERMS), Path(path), title=title)
 
 
 def _own(samples: str) -> dict[str, Any]:

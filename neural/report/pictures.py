@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from optimal.storage import replacing
 
 __all__ = ["data_uri", "grey_levels", "pairs", "png", "write_figure"]
 
-_PAIR, _MARGIN, _CAPTION, _TITLE = 2.0, 0.25, 0.5, 0.4
-"""Inches: of a pair on a sheet, between pairs, below them, above all."""
+_LEAST = 4.5
+_PAIR, _MARGIN, _CAPTION, _LINE = 2.0, 0.25, 0.55, 0.19
+"""Inches: of a pair on a sheet, between pairs, below them, of a line above all; the least width is that of a sheet."""
 
 
 def grey_levels(image: Tensor) -> np.ndarray:
@@ -41,13 +43,16 @@ def data_uri(file: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(file).decode("ascii")
 
 
-def pairs(left: Tensor, right: Tensor, captions: Sequence[str], *, title: str, columns: int = 4) -> Figure:
+def pairs(
+    left: Tensor, right: Tensor, captions: Sequence[str], *, title: str, words: Sequence[str] = (), columns: int = 4
+) -> Figure:
     """Images two by two, with a caption below each pair.
 
     Args:
         left, right: (n, C, H, W).
-        captions: (n,), of one or two lines.
+        captions: (n,), of up to three lines.
         title: of the sheet.
+        words: what the captions mean, a line each below the title.
         columns: pairs in a row.
     """
     columns = min(columns, max(1, len(left)))
@@ -56,17 +61,28 @@ def pairs(left: Tensor, right: Tensor, captions: Sequence[str], *, title: str, c
     gap = np.full((height, max(1, width // 16), 3), 255, np.uint8)
     tall = _PAIR * height / (2 * width + gap.shape[1])
     # Inches: a title on top, then rows of a picture, its caption and a margin.
-    wide, high = columns * (_PAIR + _MARGIN) + _MARGIN, rows * (tall + _CAPTION) + _TITLE
+    # Few pairs are narrower than what is written above them: it is broken into lines.
+    wide = max(_LEAST, columns * (_PAIR + _MARGIN) + _MARGIN)
+    texts = [(title, 9), *((word, 7) for word in words)]
+    broken = [(line, size) for text, size in texts for line in _fit(text, wide - 2 * _MARGIN, size)]
+    head = _MARGIN + _LINE * len(broken)
+    high = rows * (tall + _CAPTION) + head
     figure = Figure(figsize=(wide, high))
-    figure.text(_MARGIN / wide, 1 - 0.2 / high, title, fontsize=9, va="center")
+    for place, (line, size) in enumerate(broken):
+        figure.text(_MARGIN / wide, 1 - (0.2 + place * _LINE) / high, line, fontsize=size, va="center")
     for place, (one, other, caption) in enumerate(zip(left, right, captions, strict=True)):
         row, column = divmod(place, columns)
-        x, y = _MARGIN + column * (_PAIR + _MARGIN), high - _TITLE - row * (tall + _CAPTION) - tall
+        x, y = _MARGIN + column * (_PAIR + _MARGIN), high - head - row * (tall + _CAPTION) - tall
         axes = figure.add_axes((x / wide, y / high, _PAIR / wide, tall / high))
         axes.imshow(np.concatenate([grey_levels(one), gap, grey_levels(other)], 1), interpolation="nearest")
         axes.set_axis_off()
         figure.text((x + _PAIR / 2) / wide, (y - 0.05) / high, caption, fontsize=7, ha="center", va="top")
     return figure
+
+
+def _fit(text: str, wide: float, size: float) -> list[str]:
+    """Lines no wider than so many inches, in a font of so many points whose letters are 0.6 of that wide."""
+    return textwrap.wrap(text, max(1, int(wide * 72 / (0.6 * size))))
 
 
 def write_figure(figure: Figure, path: str | Path, *, title: str, dpi: int = 160) -> Path:

@@ -71,7 +71,10 @@ def test_networks_of_a_known_gap(found: Study) -> None:
     for measured in shifted.measured:
         gap = measured.columns["gap_per_value"].value
         torch.testing.assert_close(gap, torch.full((12,), 0.01).double(), rtol=1e-4, atol=0)
-    assert "without a gap at any noise level; border" in optimum.sentence()
+    first, *others = optimum.sentences()
+    assert "optimum on data: the optimum itself, without a gap at any noise level; border" in first
+    assert [sentence.split(":")[0] for sentence in others] == ["optimum on held-out", "optimum on trajectory"]
+    assert not any("border" in sentence for sentence in others)
     assert optimum.found is not None
     assert optimum.found.count("exact") == 30
     assert always.found is not None
@@ -205,12 +208,16 @@ def test_the_page_holds_all_that_it_shows(found: Study, page: Path) -> None:
             continue
         assert (page.parent / source).exists(), source
     for network in found.networks:
-        assert network.sentence() in reader.text
+        sentences = network.sentences()
+        assert len(sentences) == 3
+        assert all(sentence in reader.text for sentence in sentences)
     border = f"border {found.border.sigma:.3g}"
     assert border in reader.text
-    # Of every network: one table, and a level a row.
-    assert reader.tags.count("table") == 1 + 3
-    assert reader.tags.count("tr") == 1 + 3 + 3 * (1 + 12)
+    # Of every network: a table a place, and a level a row.
+    assert reader.tags.count("table") == 1 + 3 * 3
+    assert reader.tags.count("tr") == 1 + 3 + 3 * 3 * (1 + 12)
+    assert "shifted on held-out data, 40 draws a level" in reader.text
+    assert "shifted on its own trajectory, 40 draws a level" in reader.text
 
 
 def test_a_class_is_held_to_its_own_points(tmp_path: Path) -> None:
@@ -218,6 +225,38 @@ def test_a_class_is_held_to_its_own_points(tmp_path: Path) -> None:
     about = json.loads((tmp_path / "samples-optimum.json").read_text())
     assert about["dataset"] == "digits of class 3"
     assert about["exact"] == 64
+    assert json.loads((tmp_path / "gap.json").read_text())["trained"] is True
+
+
+def test_samples_on_the_page_go_by_distance(found: Study, page: Path) -> None:
+    """And each says which image it is beside, how far, and the ratio; what these are is said below."""
+    text = page.read_text(encoding="utf-8")
+    assert "@" not in text.split("</style>")[1].replace("data:image", "")
+    for network in found.networks:
+        assert network.found is not None
+        distances = [network.found.sides[i].distance for i in network.found.closest(30)]
+        assert distances == sorted(distances)
+    side = found.networks[1].found.sides[0]  # pyright: ignore[reportOptionalMemberAccess]
+    assert re.search(
+        rf"sample 0, image {side.index} of the data(, mirrored)?<br>.*?distance [\d.]+ grey levels, ratio ", text
+    )
+    for word in ("distance", "ratio", "training image"):
+        assert f"<dt>{word}</dt>" in text
+    assert "often narrower than the line" in text
+
+
+def test_the_legend_says_training_data_of_what_was_trained_on(found: Study) -> None:
+    """A function that nobody knows may have been trained on anything; an optimum is of its data."""
+
+    def legend(study: Study) -> list[str]:
+        return [text.get_text().strip() for text in charts.gap_chart(study, charts.LIGHT).legends[0].get_texts()]
+
+    assert "on the data" in legend(found)
+    assert "on training data" not in legend(found)
+    own = study(networks()[:1], HALF, sigmas=[1.0], effort=Effort(4, 2, 20))
+    assert "on training data" in legend(own)
+    other = study(networks()[:1], OTHER, sigmas=[1.0], effort=Effort(4, 2, 20))
+    assert "on the data" in legend(other)
 
 
 def test_a_share_above_one_is_explained(tmp_path: Path) -> None:
@@ -226,7 +265,7 @@ def test_a_share_above_one_is_explained(tmp_path: Path) -> None:
 
     worse = study([open_model(opposite)], HALF, sigmas=[0.1, 1.0], effort=Effort(10, 2, 20))
     text = write(worse, tmp_path)[0].read_text()
-    assert text.count(" *</td>") == 2
+    assert text.count(" *</td>") == 2 * 2
     assert "the share is above 1: the network is farther from the optimum than the plain mean" in text
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +196,137 @@ def test_points_of_every_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
     assert "<b>" not in page
 
 
+# Bits below 0, and students, have words.
+
+
+def test_what_a_stranger_would_not_know_has_words(runs: Path, tmp_path: Path) -> None:
+    found = study([open_model(gauss, name="net")], DATA, effort=Effort(1024, 4, 20), sigmas=[1.0])
+    text = write(found, tmp_path)[0].read_text()
+    assert "below 0 where it is above 1" in text
+    assert "<dt>bits</dt>" in text
+    assert "bins of width 1" not in text
+    (student,) = study([open_model(runs / "k", name="k")], DATA, sigmas=[1.0], effort=Effort(10, 24, 20)).networks
+    assert student.sentences()[-1].startswith("k is a student: it answers with one point")
+
+
 # The command line.
+
+
+def test_data_that_a_network_was_not_trained_on(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told on stderr is on the page, and no curve is said to be on training data."""
+    monkeypatch.chdir(tmp_path)
+    np.save("two.npy", np.array([[-1.0], [0.5]], np.float32))
+    words = ["report", str(runs / "net"), "--quick", "--draws", "8", "-n", "4"]
+    assert main([*words, "--dataset", "two.npy", "--out", "other"]) == 0
+    told = capsys.readouterr()
+    assert "net was trained on other data (two-points) than two" in told.err
+    text = Path("other/index.html").read_text()
+    assert "net was trained on other data (two-points) than two" in text
+    assert "training data" not in text
+    about = json.loads(Path("other/gap.json").read_text())
+    assert about["trained"] is False
+    assert len(about["notes"]) == 1
+    # A sentence a place.
+    assert [line.split(": ")[0].split(" ")[-1] for line in told.out.splitlines()] == [
+        "data",
+        "trajectory",
+        "other/index.html",
+    ]
+    assert main([*words, "--out", "own"]) == 0
+    assert json.loads(Path("own/gap.json").read_text())["trained"] is True
+    assert "net on training data, 8 draws" in Path("own/index.html").read_text()
+
+
+def test_a_refused_report_leaves_no_folder(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    empty = tmp_path / "empty.npy"
+    np.save(empty, np.empty((0, 1), np.float32))
+    words = ["report", str(runs / "net"), "--quick", "--out", "new/deep"]
+    assert main([*words, "--held-out", str(empty)]) == 2
+    assert "empty.npy is empty" in capsys.readouterr().err
+    empty.unlink()
+    assert main([*words, "--held-out", "two-points"]) == 2
+    assert main([*words, "--sigmas", "1e9"]) == 2
+    assert main([*words[:-1], "new/" + 300 * "x"]) == 2
+    assert len([line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]) == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    found = study([open_model(D, name="optimum")], DATA, sigmas=[1.0], effort=Effort(4, 4, 20))
+    monkeypatch.setattr("neural.report.reported.html", full)
+    with pytest.raises(ValueError, match=r"new: No space left on device"):
+        write(found, tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "gap.csv").write_text("what was there")
+    with pytest.raises(ValueError, match="No space left on device"):
+        write(found, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["gap.csv"]
+    assert (tmp_path / "gap.csv").read_text() == "what was there"
+
+
+def test_an_interrupt_while_writing_leaves_no_half_page(tmp_path: Path) -> None:
+    """^C once the first table is there: all of the page or nothing."""
+    code = (
+        "import sys, time; import neural.report.reported as reported; from neural.__main__ import main\n"
+        "def slow(*given): print('writing', flush=True); time.sleep(60)\n"
+        "reported.html = slow\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["report", "optimum", "--dataset", "two-points", "--quick", "--draws", "8", "-n", "4", "--out", "r"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        text=True,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        assert any(tmp_path.rglob("gap.csv"))
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130
+    assert told.rstrip().endswith("interrupted")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tables_of_an_earlier_report_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "report",
+        "optimum",
+        "--dataset",
+        "two-points",
+        "--quick",
+        "--draws",
+        "8",
+        "-n",
+        "4",
+        "--out",
+        str(tmp_path),
+    ]
+    (tmp_path / "samples-mine.txt").write_text("")
+    assert main(words) == 0
+    assert "earlier report" not in capsys.readouterr().err
+    (tmp_path / "samples-net.csv").write_text("")
+    assert main(words) == 0
+    assert "also has samples-net.csv of an earlier report, which this page does not show" in capsys.readouterr().err
+    assert (tmp_path / "samples-net.csv").exists()
 
 
 def test_report_in_json_and_dry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,13 +40,13 @@ def audit(command: Audit) -> None:
 def report(command: Report) -> None:
     """A page with pictures, and the tables behind it."""
     from ..report.plan import Effort, Plan
-    from ..report.reported import about, prepared, reported
+    from ..report.reported import about, prepared, provided, reported
     from ..report.study import planned
 
     effort = Effort(command.draws, command.n)
     if command.quick:
         effort = Effort(min(command.draws, QUICK_DRAWS), min(command.n, QUICK_SAMPLES), likelihood=0)
-    models, data, held_out = prepared(
+    given = prepared(
         command.models,
         dataset_of(command),
         label=command.label,
@@ -56,16 +56,17 @@ def report(command: Report) -> None:
         say=say,
     )
     sigmas = None if command.sigmas is None else list(command.sigmas)
-    plan = Plan(held_out, sigmas, command.steps, effort, command.seed)
+    plan = Plan(given.held_out, sigmas, command.steps, effort, command.seed)
     if command.dry_run:
-        names, seconds = [model.name for model in models], planned(models, data, plan)
+        data, names = given.data, [model.name for model in given.networks]
+        seconds = planned(given.networks, data, plan)
         said: dict[str, Any] = {"dataset": data.name, "fingerprint": data.fingerprint, "models": names}
         text = f"{data.describe()}\n{', '.join(names)}; about {in_words(seconds)}; nothing was measured"
         print(as_json(said | {"seconds": seconds}) if command.json else text)
         return
-    found, files = reported(models, data, plan, writable(command.out, "report", folder=True), say=say)
+    found, files = reported(given, plan, provided(command.out), say=say)
     if command.json:
         rows = [plain(row) for row in found.rows()]
         print(as_json(about(found) | {"rows": rows, "files": [str(file) for file in files]}))
     else:
-        print("\n".join([*(network.sentence() for network in found.networks), str(files[0])]))
+        print("\n".join([*(sentence for network in found.networks for sentence in network.sentences()), str(files[0])]))

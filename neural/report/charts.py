@@ -38,7 +38,6 @@ LIGHT = Theme("#ffffff", "#1c1c1e", "#c9c9ce", ("#0b62b8", "#c8501e", "#2a8a3e",
 DARK = Theme("#1b1c1f", "#e8e8ea", "#4a4b50", ("#69b1ff", "#ff9a66", "#6fd389", "#d595f0", "#e6c34c", "#4fd1d9"))
 
 _STYLES: dict[str, Any] = {"data": "-", "held-out": (0, (5, 2)), "trajectory": (0, (1, 1.5))}
-_WHERE = {"data": "training data", "held-out": "held-out data", "trajectory": "its own trajectory"}
 _FLOOR = 1e-7
 """Of the data's variance: less is float32's rounding, and drawn at the lower edge."""
 
@@ -100,13 +99,14 @@ def gap_chart(study: Study, theme: Theme) -> Figure:
             axes.set_ylim(floor, max(axes.get_ylim()[1], 100 * floor))
             box = {"facecolor": theme.ground, "edgecolor": "none", "pad": 1}
             words = "▾ below what is shown, down to 0"
-            axes.text(0.01, 0.03, words, transform=axes.transAxes, fontsize=7, bbox=box, zorder=20)
+            # On the right, where gaps are large and curves far above.
+            axes.text(0.99, 0.03, words, transform=axes.transAxes, ha="right", fontsize=7, bbox=box, zorder=20)
     _legend(figure, left, study, theme)
     return figure
 
 
 def ratio_chart(study: Study, theme: Theme) -> Figure:
-    """How near samples are to their nearest training point, over the second nearest."""
+    """How near samples are to the nearest data point, over the second nearest."""
     figure = Figure(figsize=(10, 2.9), layout="constrained")
     axes = figure.subplots()
     edges = np.linspace(0, 1, 31)
@@ -130,7 +130,7 @@ def ratio_chart(study: Study, theme: Theme) -> Figure:
     )
     axes.set_xlim(0, 1)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("distance to the nearest training point / to the second nearest")
+    axes.set_xlabel("distance to the nearest data point / to the second nearest")
     axes.set_ylabel("samples, %")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", frameon=False, fontsize=8)
@@ -177,7 +177,7 @@ def points_chart(study: Study, theme: Theme) -> Figure:
     else:
         data_style = {"color": theme.faint, "ls": "", "marker": "."}
     samples_style: dict[str, Any] = {"ls": "", "marker": "s" if dim == 1 else ".", "color": theme.networks[0]}
-    handles = [Line2D([], [], label="training data", **data_style)]
+    handles = [Line2D([], [], label="data", **data_style)]
     handles.append(
         Line2D([], [], label="samples, each network in its colour" if count > 1 else "samples", **samples_style)
     )
@@ -236,13 +236,18 @@ def _levels(axes: Axes, study: Study, theme: Theme) -> None:
 
 
 def _legend(figure: Figure, axes: Axes, study: Study, theme: Theme) -> None:
-    """Colours are networks, styles are places."""
-    handles = [axes.plot([], [], color=color, lw=3, label=each.name)[0] for each, color in _coloured(study, theme)]
+    """Colours are networks, styles are places, in rows of their own."""
+    networks = [axes.plot([], [], color=color, lw=3, label=each.name)[0] for each, color in _coloured(study, theme)]
     places = [measured.on for measured in study.networks[0].measured]
-    handles += [axes.plot([], [], color=theme.ink, ls=_STYLES[on], label=f"on {_WHERE[on]}")[0] for on in places]
+    rest = [axes.plot([], [], color=theme.ink, ls=_STYLES[on], label=f"on {study.place(on)}")[0] for on in places]
     # Written in the picture it would be crossed by curves.
-    handles.append(axes.plot([], [], color=theme.ink, lw=0.8, label="share 1: always the mean of the data")[0])
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=8)
+    rest.append(axes.plot([], [], color=theme.ink, lw=0.8, label="share 1: always the mean of the data")[0])
+    columns = max(len(rest), min(4, len(networks)))
+    rows = [networks[at : at + columns] for at in range(0, len(networks), columns)] + [rest]
+    nothing = Line2D([], [], ls="", label=" ")
+    # A legend is filled column by column.
+    handles = [row[at] if at < len(row) else nothing for at in range(columns) for row in rows]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
 def _plain(value: float, _: int) -> str:

@@ -22,8 +22,8 @@ _SHOWN = 24
 _LARGEST = 128
 """Side of an image on the page, pixels of its own; larger ones are thinned out for show."""
 _WORDS = {
-    "optimum": "E[x0 | x], what a perfect network would answer: the mean of the training data, each weighted by how "
-    "likely x was made from it at this noise level. A network that reaches it everywhere generates training data only.",
+    "optimum": "E[x0 | x], what a perfect network would answer: the mean of the data points, each weighted by how "
+    "likely x was made from it at this noise level. A network that reaches it everywhere generates data points only.",
     "gap per value": "Mean square of the distance between network and optimum, over the number of values of a point; "
     "in brackets its interval over the draws.",
     "share": "The gap over the mean square distance between the optimum and the mean of the data: 0 for the optimum, "
@@ -31,10 +31,18 @@ _WORDS = {
     "gap per value / σ²": "The weight of the gap in dx/dσ = (x − F)/σ, along which samples are drawn.",
     "border": "The noise level at which the optimum blends two data points, in the median. Above it the optimum "
     "blends many, below it returns one of them: a network that does not memorise has to leave it there.",
-    "memorised": "Nearer to one training point than a third of the distance to the second nearest.",
-    "copy": "Equal to a training image in grey levels (exact), or within a twentieth of the standard deviation of "
+    "distance": "Of a sample to the data point nearest to it, root mean square over the values of a point: in grey "
+    "levels of 0 to 255 for images, else in units of the data. The gap per value is a mean square: its root compares.",
+    "ratio": "The distance to the nearest data point over that to the second nearest; 0 is a copy, near 1 is as far "
+    "from both.",
+    "memorised": "Nearer to one data point than a third of the distance to the second nearest: a ratio below 1/3.",
+    "copy": "Equal to an image of the data in grey levels (exact), or within a twentieth of the standard deviation of "
     "the data from it, root mean square (near); mirrored: as its mirror image, left to right.",
 }
+_BITS = (
+    "−log₂ of the density of a noisy point under the network, over the number of values: one bit less is twice the "
+    "density for each value. A density may be above 1, of which the logarithm is positive: such bits are negative."
+)
 
 
 def html(study: Study, charts: Mapping[str, tuple[bytes, bytes]], files: Sequence[str]) -> str:
@@ -49,7 +57,8 @@ def html(study: Study, charts: Mapping[str, tuple[bytes, bytes]], files: Sequenc
     title = f"{names} beside the optimum of {study.data.name}"
     sections = [
         f"<h1>{escape(title)}</h1>",
-        *(f'<p class="lead">{escape(each.sentence())}.</p>' for each in study.networks),
+        *(f'<p class="doubt">{escape(note)}</p>' for note in study.notes),
+        *(f'<p class="lead">{escape(sentence)}.</p>' for each in study.networks for sentence in each.sentences()),
         *(_copies(each) for each in study.networks if each.found is None or len(study.networks) == 1),
         *(_doubt(each) for each in study.networks if each.doubt is not None),
         tables.overview(study) if len(study.networks) > 1 else "",
@@ -61,16 +70,16 @@ def html(study: Study, charts: Mapping[str, tuple[bytes, bytes]], files: Sequenc
         "<h2>Memorised samples</h2>",
         _chart(
             charts["ratio"],
-            "Histogram of the distance to the nearest over that to the second nearest training point",
+            "Histogram of the distance to the nearest over that to the second nearest data point",
             f"{study.effort.samples:,} samples of each network, from the same unit noises. A sample left of 1/3 is "
-            "nearer to one training point than a third of the distance to any other: memorised.",
+            "nearer to one data point than a third of the distance to any other: memorised.",
         ),
         *(_samples(each, study) for each in study.networks if study.data.is_image),
     ]
     if "points" in charts:
         caption = "Samples (in colour) and data points (dashed lines, or grey)."
         sections += ["<h2>Samples</h2>", _chart(charts["points"], "Samples beside the data", caption)]
-    sections += ["<h2>Words</h2>", _words(), "<h2>Files</h2>", _files(files), _foot(study)]
+    sections += ["<h2>Words</h2>", _words(study), "<h2>Files</h2>", _files(files), _foot(study)]
     style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -93,7 +102,7 @@ def _copies(network: Studied) -> str:
 
 
 def _samples(network: Studied, study: Study) -> str:
-    """The samples most like a training image, and some that were not chosen, beside the nearest ones."""
+    """The samples nearest to an image of the data, and some that were not chosen, beside the nearest ones."""
     found = network.found
     if found is None:
         return ""
@@ -101,17 +110,17 @@ def _samples(network: Studied, study: Study) -> str:
     closest = found.closest(half)
     first = [i for i in range(len(found)) if i not in closest][:half]
     out = [f"<h2>Samples of {escape(network.name)}</h2>"]
-    for title, chosen in (("Closest to the training data", closest), ("The first others", first)):
+    for title, chosen in (("Least distance to the data", closest), ("The first others", first)):
         if not chosen:
             continue
         nearest = study.D.take(torch.tensor([found.sides[i].index for i in chosen]))
         cells = [
             f'<figure><div class="pair"><img alt="sample {i}" src="{_image(network.samples[i])}">'
-            f'<img alt="training image {found.sides[i].index}" src="{_image(image)}"></div>'
+            f'<img alt="image {found.sides[i].index}" src="{_image(image)}"></div>'
             f"<figcaption>{_pair(network, i)}</figcaption></figure>"
             for i, image in zip(chosen, nearest, strict=True)
         ]
-        out.append(f"<h3>{title}: the sample left, its nearest training image right</h3>")
+        out.append(f"<h3>{title}: the sample left, the nearest image of the data right</h3>")
         out.append(f'<div class="pairs">{"".join(cells)}</div>')
     return "\n".join(out)
 
@@ -119,9 +128,9 @@ def _samples(network: Studied, study: Study) -> str:
 def _pair(network: Studied, i: int) -> str:
     assert network.found is not None
     found, side, kind = network.found, network.found.sides[i], network.found.kind[i]
-    where = f"sample {i}, {'mirrored ' if side.mirrored else ''}@{side.index}"
+    where = f"sample {i}, image {side.index} of the data{', mirrored' if side.mirrored else ''}"
     mark = f'<span class="copy">{kind} copy</span>, ' if kind else "memorised, " if side.ratio < MEMORISED else ""
-    return f"{where}<br>{mark}{found.difference(side.distance)}, ratio {side.ratio:.2f}"
+    return f"{where}<br>{mark}distance {found.difference(side.distance)}, ratio {side.ratio:.2f}"
 
 
 def _image(image: torch.Tensor) -> str:
@@ -142,16 +151,19 @@ def _gap_caption(study: Study) -> str:
     held_out = f" Held-out data: {study.held_out}." if study.held_out else ""
     return (
         "F is the network, D the optimum, dim the number of values of a point. "
-        f"Bands: {100 * measured.level:g}% intervals over {measured.draws:,} draws. Dashed upright line and band: the "
-        f"border of {study.data.name} and its interval. On its own trajectory the network is asked where its sampler "
-        f"goes, not at training points with noise.{held_out}"
+        f"Bands: {100 * measured.level:g}% intervals over {measured.draws:,} draws, often narrower than the line. "
+        f"Dashed upright line and band: the border of {study.data.name} and its interval. On its own trajectory the "
+        f"network is asked where its flow goes, not at data points with noise.{held_out}"
     )
 
 
-def _words() -> str:
-    return (
-        "<dl>" + "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in _WORDS.items()) + "</dl>"
-    )
+def _words(study: Study) -> str:
+    words = dict(_WORDS)
+    if study.data.is_image and not study.trained:
+        words["training image"] = f"An image of {study.data.name}, whatever the networks were trained on."
+    if any(each.densities for each in study.networks):
+        words["bits"] = _BITS
+    return "<dl>" + "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in words.items()) + "</dl>"
 
 
 def _files(files: Sequence[str]) -> str:

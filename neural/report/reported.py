@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
+import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optimal import Dataset
-from optimal.cli import announce, plain
+from optimal.cli import announce, plain, writable
 from optimal.cli.estimate import Say
-from optimal.storage import replacing
+from optimal.storage import remove_abandoned, temporary_folder
 
 from ..measures import save_table
 from ..model import Model
-from ..named import of_label, opened
+from ..named import OPTIMUM, of_label, opened
 from .audited import sheet
 from .charts import DARK, LIGHT, drawn, gap_chart, points_chart, ratio_chart
+from .origin import fingerprint_of, trained_on
 from .page import html
 from .plan import Plan
 from .study import Study, study
 
-__all__ = ["about", "prepared", "reported", "write"]
+__all__ = ["Prepared", "about", "prepared", "provided", "reported", "write"]
+
+_OWN = re.compile(r"samples-.+\.(csv|json|png)|points\.png")
+"""Files that a report need not write over: those of networks that it does not show."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a report is made of.
+
+    Attributes:
+        networks: opened.
+        data: the training data, of the class that was asked for.
+        held_out: points that were not trained on, of the same class.
+        trained: whether all networks are known to have been trained on the data.
+        notes: what was told while they were opened.
+    """
+
+    networks: list[Model]
+    data: Dataset
+    held_out: Dataset | None
+    trained: bool
+    notes: tuple[str, ...]
 
 
 def prepared(
@@ -34,8 +62,8 @@ def prepared(
     device: str = "auto",
     batch: int | None = None,
     say: Say,
-) -> tuple[list[Model], Dataset, Dataset | None]:
-    """Open networks by their names; they, their training data and the held-out points.
+) -> Prepared:
+    """Open networks by their names.
 
     Args:
         models: as for `neural.named.opened`, "optimum" among them.
@@ -50,21 +78,28 @@ def prepared(
     """
     if not models:
         raise ValueError("name at least one network: the folder of a run, diffusers:FOLDER, python:… or optimum")
-    networks, training = opened(models, data, device=device, batch=batch, label=label, say=say)
+    notes: list[str] = []
+
+    def told(text: str) -> None:
+        notes.append(text.removeprefix("warning: "))
+        say(text)
+
+    networks, training = opened(models, data, device=device, batch=batch, label=label, say=told)
     if held_out is not None and held_out.event != training.event:
         raise ValueError(f"held-out points must have the shape of the data, {training.event}, got {held_out.event}")
     if held_out is not None and label is not None:
         held_out = of_label(held_out, label)
-    return networks, training, held_out
+    # Of a class, runs know the data that it is of; where none are given, these are those of the first run.
+    runs = [network for network in networks if network.name != OPTIMUM]
+    whole = training.fingerprint if label is None else fingerprint_of(runs[0]) if data is None else data.fingerprint
+    return Prepared(networks, training, held_out, trained_on(runs, training.fingerprint, whole), tuple(notes))
 
 
-def reported(
-    networks: Sequence[Model], training: Dataset, plan: Plan, out: str | Path, *, say: Say
-) -> tuple[Study, list[Path]]:
+def reported(given: Prepared, plan: Plan, out: str | Path, *, say: Say) -> tuple[Study, list[Path]]:
     """Measure networks, and write the report.
 
     Args:
-        networks, training: as `prepared` gives them.
+        given: as `prepared` gives it.
         plan: what is asked for.
         out: folder of the report.
         say: told what a user is to know while waiting.
@@ -76,8 +111,8 @@ def reported(
         ValueError: as for `study` and `write`.
     """
     found = study(
-        networks,
-        training,
+        given.networks,
+        given.data,
         held_out=plan.held_out,
         sigmas=plan.sigmas,
         steps=plan.steps,
@@ -88,11 +123,32 @@ def reported(
         say=lambda seconds: announce(seconds, say),
         tell=say,
     )
-    return found, write(found, out)
+    found = dataclasses.replace(found, trained=given.trained, notes=given.notes)
+    files = write(found, out)
+    written = {path.name for path in files}
+    older = sorted(path.name for path in Path(out).iterdir() if _OWN.fullmatch(path.name) and path.name not in written)
+    if older:
+        say(f"{out} also has {', '.join(older)} of an earlier report, which this page does not show")
+    return found, files
+
+
+def provided(out: Path) -> Path:
+    """A folder for a report, tried before any work: written to, and taken away again where it was not there.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    with contextlib.suppress(RuntimeError):
+        out = out.expanduser()
+    with _no_empty_folder(out):
+        return writable(out, "report", folder=True)
 
 
 def write(study: Study, out: str | Path) -> list[Path]:
     """Write index.html, gap.csv, .json and .png, ratio.png, and samples-NAME.csv, .json and .png of every network.
+
+    All are written beside their places first, and moved there when there are all, the page last: what is interrupted
+    while they are written changes nothing.
 
     Args:
         study: what was measured.
@@ -105,23 +161,55 @@ def write(study: Study, out: str | Path) -> list[Path]:
         ValueError: the folder cannot be written.
     """
     folder = Path(out)
+    charts = {"gap": gap_chart, "ratio": ratio_chart}
+    if not study.data.is_image and math.prod(study.data.event) <= 2:
+        charts["points"] = points_chart
+    pictures = {name: (drawn(draw, study, LIGHT), drawn(draw, study, DARK)) for name, draw in charts.items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        charts = {"gap": gap_chart, "ratio": ratio_chart}
-        if not study.data.is_image and math.prod(study.data.event) <= 2:
-            charts["points"] = points_chart
-        pictures = {name: (drawn(draw, study, LIGHT), drawn(draw, study, DARK)) for name, draw in charts.items()}
-        files = _tables(study, folder)
-        for name, (light, _) in pictures.items():
-            files.append(folder / f"{name}.png")
-            with replacing(files[-1]) as temporary:
-                temporary.write_bytes(light)
-        page = html(study, pictures, [path.name for path in files])
-        with replacing(folder / "index.html") as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    except OSError as error:
+        with _placed(folder) as building:
+            files = _tables(study, building)
+            for name, (light, _) in pictures.items():
+                files.append(building / f"{name}.png")
+                files[-1].write_bytes(light)
+            names = [path.name for path in files]
+            (building / "index.html").write_text(html(study, pictures, names), encoding="utf-8")
+    except (OSError, ValueError) as failed:
+        error = failed if isinstance(failed, OSError) else failed.__cause__
+        if not isinstance(error, OSError):
+            raise
         raise ValueError(f"the report could not be written to {folder}: {error.strerror or error}") from error
-    return [folder / "index.html", *files]
+    return [folder / name for name in ("index.html", *names)]
+
+
+@contextlib.contextmanager
+def _placed(folder: Path) -> Iterator[Path]:
+    """A folder within `folder` whose files are moved there when the block ends well, the page last; else none is."""
+    with _no_empty_folder(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
+        building = temporary_folder(folder)
+        try:
+            yield building
+            files = sorted(building.iterdir(), key=lambda path: path.name == "index.html")
+            for path in files:
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+            for path in files:
+                os.replace(path, folder / path.name)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _no_empty_folder(folder: Path) -> Iterator[None]:
+    """Afterwards, no folder on the way to `folder` that was not there before is empty: it is gone."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in new:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _tables(study: Study, folder: Path) -> list[Path]:
@@ -145,13 +233,15 @@ def about(study: Study) -> dict[str, Any]:
     border = study.border
     return {
         "dataset": study.data.name,
+        "trained": study.trained,
+        "notes": list(study.notes),
         "fingerprint": study.data.fingerprint,
         "held_out": study.held_out,
         "border": plain({"sigma": border.sigma, "low": border.low, "high": border.high}),
         "draws": study.effort.draws,
         "seed": study.seed,
         "level": study.level,
-        "sentences": [network.sentence() for network in study.networks],
+        "sentences": [sentence for network in study.networks for sentence in network.sentences()],
         "networks": [
             {
                 "name": network.name,

@@ -32,10 +32,12 @@ from ..model import Model
 from ..named import as_meant, own_pairs
 from ..sampled import samplers
 from .densities import Density, density
+from .origin import trained_on
 from .plan import Effort, Plan, has_density, seconds_of
 
 __all__ = ["Studied", "Study", "planned", "study"]
 
+_PLACES = {"held-out": "held-out data", "trajectory": "its own trajectory"}
 _SHARE = 0.25
 """Of the time for all else, that the likelihood may take."""
 
@@ -80,13 +82,19 @@ class Studied:
                 found.setdefault(remark, []).append(each.on)
         return [f"On {', '.join(where)}: {remark}" for remark, where in found.items()]
 
-    def sentence(self) -> str:
-        """Where it is farthest from the optimum on the data."""
-        on_data = self.measured[0]
-        if not on_data.columns["gap"].value.any():
-            border = "" if on_data.border is None else f"; border {on_data.border.sigma:.3g}"
-            return f"{self.name} on data: the optimum itself, without a gap at any noise level{border}"
-        return on_data.sentence()
+    def sentences(self) -> list[str]:
+        """Where it is farthest from the optimum on the data, on held-out points and on its own trajectory."""
+        # All have the same border.
+        places = [self.measured[0], *(dataclasses.replace(each, border=None) for each in self.measured[1:])]
+        found = [_sentence(each) for each in places]
+        if self.student:
+            found.append(
+                f"{self.name} is a student: it answers with one point, and the optimum with the mean of all that x may "
+                "have come from, so that its gap and share are large above the border, however good its samples "
+                f"are; on its own trajectory it is asked along dx/dσ = (x − F)/σ, as any network, not at the "
+                f"{self.steps} level{'s' if self.steps > 1 else ''} of its own sampler"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,8 @@ class Study:
         networks: one each, in the order given.
         effort, seed, level: what was asked for.
         left_out: seconds that the likelihood would have taken, where that was too long; None where it was not.
+        trained: whether all networks are known to have been trained on the data.
+        notes: what else was told of networks and data before, a sentence each.
     """
 
     data: Dataset
@@ -112,6 +122,12 @@ class Study:
     seed: int
     level: float
     left_out: float | None
+    trained: bool
+    notes: tuple[str, ...] = ()
+
+    def place(self, on: str) -> str:
+        """What a page calls where x is."""
+        return _PLACES.get(on) or ("training data" if self.trained else "the data")
 
     def rows(self) -> list[dict[str, Any]]:
         """A flat row a network, place and noise level."""
@@ -176,7 +192,9 @@ def study(
         levels = default_sigmas(D, border.sigma, _shared(models, model)) if sigmas is None else sigmas
         networks.append(_studied(model, D, dataclasses.replace(plan, sigmas=levels), apart, border, doubt, progress))
     name = None if held_out is None else held_out.name
-    return Study(data, name, D, border, networks, plan.effort, seed, level, left_out)
+    return Study(
+        data, name, D, border, networks, plan.effort, seed, level, left_out, trained_on(models, data.fingerprint)
+    )
 
 
 def planned(models: Sequence[Model], data: Dataset, plan: Plan) -> float:
@@ -242,6 +260,13 @@ def _densities(model: Model, D: OptimalDenoiser, plan: Plan) -> tuple[list[Densi
         return [density(model, D, source, on, **options) for on, source in sources.items()], None
     except ValueError as error:
         return [], str(error)
+
+
+def _sentence(measured: Measured) -> str:
+    if measured.columns["gap"].value.any():
+        return measured.sentence()
+    border = "" if measured.border is None else f"; border {measured.border.sigma:.3g}"
+    return f"{measured.name} on {measured.on}: the optimum itself, without a gap at any noise level{border}"
 
 
 def _shared(models: Sequence[Model], model: Model) -> tuple[float, float]:

@@ -18,7 +18,6 @@ from .study import Studied, Study
 
 __all__ = ["levels", "likelihood", "number", "overview", "pairs", "table"]
 
-_PLACES = {"data": "training data", "held-out": "held-out data", "trajectory": "own trajectory"}
 _ABOVE = (
     "the share is above 1: the network is farther from the optimum than the plain mean of the data is. It was not "
     "trained there, its range of noise levels is another, or it is asked in another convention than it was trained in."
@@ -51,7 +50,7 @@ def overview(study: Study) -> str:
         rows.append(("", [*cells, f"{each.nfe}"]))
     heads = [
         "network",
-        *(_PLACES[measured.on] for measured in study.networks[0].measured),
+        *(study.place(measured.on) for measured in study.networks[0].measured),
         *(["own pairs"] if several else []),
         "memorised",
         "copies",
@@ -70,8 +69,13 @@ def overview(study: Study) -> str:
 
 
 def levels(network: Studied, study: Study) -> str:
-    """The table that is read first: by noise level, on the training data."""
-    measured = network.measured[0]
+    """The tables that are read first: by noise level, one a place, that of the data on top."""
+    found = "".join(_level_table(network, measured, study) for measured in network.measured)
+    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in network.remarks())
+    return f"<h2>{escape(network.name)}</h2>" + found + (remarks and f"<ul>{remarks}</ul>")
+
+
+def _level_table(network: Studied, measured: Measured, study: Study) -> str:
     at, dim = _farthest(measured), study.D.points.dim
     share, weight = measured.columns["gap_share"], measured.columns["gap_over_sigma_square"]
     rows, above = [], []
@@ -88,11 +92,13 @@ def levels(network: Studied, study: Study) -> str:
         ]
         rows.append((" ".join(marks), cells))
     heads = ["σ", "gap per value", "share", "gap per value / σ²"]
-    caption = f"On the training data, {measured.draws:,} draws a level; brackets: {100 * measured.level:g}% intervals."
+    caption = (
+        f"{network.name} on {study.place(measured.on)}, {measured.draws:,} draws a level; brackets: "
+        f"{100 * measured.level:g}% intervals."
+    )
     where = f"σ = {above[0]}" if len(above) == 1 else f"{len(above)} of the levels"
     note = f"<p>* At {where} {_STUDENT if network.student else _ABOVE}</p>" if above else ""
-    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in network.remarks())
-    return f"<h2>{escape(network.name)}</h2>" + table(heads, rows, caption) + note + (remarks and f"<ul>{remarks}</ul>")
+    return table(heads, rows, caption) + note
 
 
 def pairs(study: Study) -> str:
@@ -127,7 +133,7 @@ def likelihood(study: Study) -> str:
     rows = []
     for network in study.networks:
         for each in network.densities:
-            cells = [escape(network.name), _PLACES[each.on], _bits(each.bits), _bits(each.exact)]
+            cells = [escape(network.name), study.place(each.on), _bits(each.bits), _bits(each.exact)]
             rows.append(("", cells))
     lost = [f"<p>{escape(each.name)}: no likelihood: {escape(each.lost)}.</p>" for each in study.networks if each.lost]
     if study.left_out is not None:
@@ -136,12 +142,16 @@ def likelihood(study: Study) -> str:
         without = f"<p>Left out by --quick; {_ALONE}</p>" if not study.effort.likelihood else ""
         return f"<h2>Likelihood</h2>{without}{''.join(lost)}" if without or lost else ""
     one = next(each for network in study.networks for each in network.densities)
-    unit = "bits per dimension" if one.step != 1 else "bits for each value, in bins of width 1"
+    unit = (
+        "bits per dimension, in bins of a grey level"
+        if one.step != 1
+        else "bits for each value, −log₂ of the density in units of the data: below 0 where it is above 1,"
+    )
     caption = (
         f"{unit[0].upper()}{unit[1:]} of {one.points} points with noise of σ = {one.sigma:g}, {100 * study.level:g}% "
         "intervals over the points; fewer is "
-        "likelier. The optimum is likely at training points and nowhere else. A network that does not memorise has the "
-        "same on training and on held-out data."
+        "likelier. The optimum finds the data likely and nothing else. A network that does not memorise has the "
+        "same on the data and on held-out data."
     )
     return "<h2>Likelihood</h2>" + table(["network", "points", "network's", "optimum's"], rows, caption) + "".join(lost)
 

@@ -23,6 +23,7 @@ from neural.report.densities import density
 from neural.report.plan import Effort
 from neural.report.reported import write
 from neural.report.study import study
+from neural.report.tables import pairs
 from optimal import Dataset, OptimalDenoiser, karras, load
 from optimal.cli import in_words
 
@@ -123,9 +124,9 @@ def test_a_students_own_pairs_are_beside_fresh_noises(runs: Path, tmp_path: Path
         model = open_model(runs / path, name="k")
         found = study([model], DATA, sigmas=[1.0, 10.0], effort=Effort(100, 24, 20), seed=2)
         (student,) = found.networks
-        pairs = own_pairs(model)
-        assert pairs is not None
-        (row,) = samplers({"k": as_meant(model, None, 2)}, D, n=24, seed=2, pairs={"k": pairs})
+        own = own_pairs(model)
+        assert own is not None
+        (row,) = samplers({"k": as_meant(model, None, 2)}, D, n=24, seed=2, pairs={"k": own})
         assert student.pairs == row
         assert not student.densities
         page = write(found, tmp_path)[0].read_text()
@@ -206,7 +207,24 @@ def test_what_a_stranger_would_not_know_has_words(runs: Path, tmp_path: Path) ->
     assert "<dt>bits</dt>" in text
     assert "bins of width 1" not in text
     (student,) = study([open_model(runs / "k", name="k")], DATA, sigmas=[1.0], effort=Effort(10, 24, 20)).networks
+    assert len(student.sentences()) == 3
     assert student.sentences()[-1].startswith("k is a student: it answers with one point")
+
+
+def test_a_students_distance_is_that_of_the_words_on_the_page() -> None:
+    """In grey levels, for each value: not the length of a whole image."""
+    optimum, half = OptimalDenoiser(DIGITS), Dataset("half", DIGITS.array[::8])
+    found = study([open_model(optimum, name="k")], half, sigmas=[1.0], effort=Effort(4, 2, 20, likelihood=0))
+    row = {
+        f"{name}{suffix}{end}": 4.8
+        for name in ("same", "distance", "memorised")
+        for suffix in ("", "_pairs")
+        for end in ("", "_low", "_high")
+    }
+    shown = dataclasses.replace(found, networks=[dataclasses.replace(found.networks[0], pairs=row)])
+    # 4.8 · 127.5 / √64
+    assert pairs(shown).count("<td>76.5<br>") == 2
+    assert "in grey levels" in pairs(shown)
 
 
 # The command line.

@@ -106,13 +106,16 @@ def pairs(study: Study) -> str:
     learnt = [(each.name, each.pairs) for each in study.networks if each.pairs is not None]
     if not learnt:
         return ""
+    # As all distances of a page: root mean square over the values of a point.
+    points = study.D.points
+    columns = {"same": 1.0, "distance": (127.5 if points.bytes else 1.0) / math.sqrt(points.dim), "memorised": 1.0}
     rows = [
         (
             "",
             [
                 escape(name),
                 where,
-                *(_stacked(row, f"{column}{suffix}") for column in ("same", "distance", "memorised")),
+                *(_stacked(row, f"{column}{suffix}", by) for column, by in columns.items()),
             ],
         )
         for name, row in learnt
@@ -120,7 +123,8 @@ def pairs(study: Study) -> str:
     ]
     caption = (
         "Same: the share of noises that it takes to the data point where its teacher took them, or, of fresh noises, "
-        "the exact flow does. Distance: root mean square to that end. What is good on its training pairs and not on "
+        "the exact flow does. Distance: root mean square, over noises and values, to that end, in "
+        f"{'grey levels' if points.bytes else 'units of the data'}. What is good on its training pairs and not on "
         "fresh noises has been learnt by heart."
     )
     return "<h2>Students on their own training pairs</h2>" + table(
@@ -137,7 +141,8 @@ def likelihood(study: Study) -> str:
             rows.append(("", cells))
     lost = [f"<p>{escape(each.name)}: no likelihood: {escape(each.lost)}.</p>" for each in study.networks if each.lost]
     if study.left_out is not None:
-        return f"<h2>Likelihood</h2><p>Left out: it would have taken {in_words(study.left_out)}; {_ALONE}</p>"
+        long = f"{in_words(study.left_out)}, more than a quarter of the time for all else"
+        return f"<h2>Likelihood</h2><p>Left out: it would have taken {long}; {_ALONE}</p>"
     if not rows:
         without = f"<p>Left out by --quick; {_ALONE}</p>" if not study.effort.likelihood else ""
         return f"<h2>Likelihood</h2>{without}{''.join(lost)}" if without or lost else ""
@@ -161,8 +166,8 @@ def _bits(found: Interval) -> str:
     return f'{value}<br><span class="soft">[{low}, {high}]</span>'
 
 
-def _stacked(row: Mapping[str, Any], column: str) -> str:
-    value, low, high = (number(row[f"{column}{end}"]) for end in ("", "_low", "_high"))
+def _stacked(row: Mapping[str, Any], column: str, by: float = 1.0) -> str:
+    value, low, high = (number(by * row[f"{column}{end}"]) for end in ("", "_low", "_high"))
     return f'{value}<br><span class="soft">[{low}, {high}]</span>'
 
 

@@ -121,6 +121,8 @@ def latest(folder: str | Path) -> Path:
     folder = Path(folder)
     if folder.is_file():
         return folder
+    if not folder.exists():
+        raise ValueError(f"no checkpoint in {folder}: there is no such folder or file")
     found = checkpoints(folder)
     if not found:
         raise ValueError(f"no checkpoint (step-….safetensors) in {folder}")

@@ -132,7 +132,7 @@ def _judged(found: _Found, seen: int, count: int) -> tuple[str, ...]:
     if found.same:
         raise ValueError(
             f"held-out points must be none of the data: {of} {len(found.same):,} are, such as number "
-            f"{min(found.same)}; on=None is for the data themselves"
+            f"{min(found.same)}; to ask at the data themselves, give no held-out points"
         )
     remarks = []
     if found.near:

@@ -29,6 +29,7 @@ from optimal.query import Levels, levels, require_points
 from .adapters import Adapted
 from .adapters.asked import FAILURES, derivatives_wanted, evaluating
 from .adapters.clipping import Clip, Given, clip_of
+from .adapters.labels import wanted as lacking_labels
 from .sources import Source, module_of, source_of, takes_named
 
 __all__ = ["Model", "batch_of", "open_model", "require_batch"]
@@ -172,6 +173,8 @@ class Model:
             reason = " ".join(str(error).split())[:200]
             if not isinstance(error, RuntimeError) or not reason:
                 reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+            hint = lacking_labels(self.denoiser, given)
+            reason += f" ({hint})" if hint else ""
             raise ValueError(f"{self.name} failed on points of shape {tuple(x.shape[1:])}: {reason}") from error
         if not isinstance(out, Tensor):
             raise ValueError(f"{self.name} must return a tensor like x, got {type(out).__name__}")

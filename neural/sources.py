@@ -59,7 +59,8 @@ def source_of(source: Any, clip: Given = None, event: tuple[int, ...] | None = N
         return Source(source, **_known(denoiser))
     if isinstance(source, str | Path):
         return _run(Path(source).expanduser())
-    name = getattr(source, "name", None) or getattr(source, "__name__", None) or type(source).__name__
+    called = source.asked.network if isinstance(source, Adapted) else source
+    name = getattr(called, "name", None) or getattr(called, "__name__", None) or type(called).__name__
     return Source(str(name), **_known(source), read=False)
 
 

@@ -29,7 +29,7 @@ def never(x: Tensor, sigma: Any) -> Tensor:
 def test_one_data_point_among_all_is_found_before_anything_is_measured() -> None:
     """Two draws hardly meet it."""
     held_out = torch.cat([OTHER, TRAIN[7:8]])
-    with pytest.raises(ValueError, match=r"none of the data: of 798 1 are, such as number 797; on=None is"):
+    with pytest.raises(ValueError, match=r"none of the data: of 798 1 are, such as number 797; to ask at"):
         measure(never, D, on=held_out, sigmas=[0.5], draws=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

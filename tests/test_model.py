@@ -12,7 +12,7 @@ import torch
 from problems import small_unet
 from torch import Tensor, nn
 
-from neural import PRESETS, Model, fit, from_diffusers, open_model
+from neural import PRESETS, Model, fit, from_diffusers, from_edm, from_unet, open_model
 from optimal import OptimalDenoiser, load, sample
 
 DATA = torch.linspace(-1, 1, 24, dtype=torch.float64).view(6, 1, 2, 2)
@@ -66,7 +66,19 @@ def test_rows_are_asked_a_batch_at_a_time() -> None:
         (lambda m: open_model(m, batch=0), "batch must be at least 1, got 0"),
         (lambda m: open_model(m, device="nowhere"), "device must be auto or one that is there .*, got 'nowhere'"),
         (lambda _: open_model(3), "a network is a folder, a function"),
-        (lambda _: open_model("no/such/folder"), "no checkpoint"),
+        (lambda _: open_model("no/such/folder"), "no checkpoint in no/such/folder: there is no such folder or file"),
+        (
+            lambda _: open_model(lambda x, sigma, class_labels: x)(torch.zeros(2, 3), 1.0),
+            r"argument: 'class_labels' \(it takes class_labels: give labels= \(--label\)\)$",
+        ),
+        (
+            lambda _: from_edm(lambda x, sigma, class_labels: x)(torch.zeros(2, 3), 1.0),
+            r"argument: 'class_labels' \(it takes class_labels: give labels= \(--label\)\)$",
+        ),
+        (
+            lambda _: open_model(from_edm(Net()))(torch.zeros(2, 3, 3), 1.0),
+            r"^Net failed on points of shape",
+        ),
         (lambda _: open_model("python:nothing"), "python: names a function as package.module.function"),
         (lambda _: open_model("python:no_such_module.f"), "cannot be imported: No module named"),
         (lambda _: open_model("python:math.no_such"), "cannot be imported: module 'math' has no attribute"),
@@ -168,3 +180,14 @@ class _Dropping(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         return self.drop(x.cos())
+
+
+def test_what_an_adapter_made_has_the_name_of_its_network() -> None:
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    model = open_model(from_unet(small_unet(), DDPMScheduler()))
+    assert model.name == "UNet2DModel"
+    with pytest.raises(ValueError, match=r"the range of UNet2DModel, got 0\.001"):
+        model(torch.zeros(2, *model.event), 0.001)
+    assert open_model(from_edm(Net())).name == "Net"
+    assert open_model(from_edm(Net()), name="mine").name == "mine"

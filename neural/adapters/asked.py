@@ -114,7 +114,7 @@ def ask(
             mixed = isinstance(error, RuntimeError) and any(word in str(error) for word in _MIXED)
             if mixed and kind is not kinds[-1]:
                 continue
-            raise ValueError(_failure(network, x, order, kind, error)) from error
+            raise ValueError(_failure(network, x, given, order, kind, error)) from error
         return value_of(answer, x)
     raise AssertionError("no precision was tried")
 
@@ -223,7 +223,9 @@ def asks_first_for(network: Callable[..., Any]) -> str | None:
     return next(iter(parameters), None)
 
 
-def _failure(network: object, x: Tensor, order: Order, kind: torch.dtype, error: Exception) -> str:
+def _failure(
+    network: object, x: Tensor, given: Mapping[str, Any], order: Order, kind: torch.dtype, error: Exception
+) -> str:
     name = getattr(network, "__name__", None) or type(network).__name__
     event, shape = event_of(network), tuple(x.shape[1:])
     if event is not None and event != shape:
@@ -234,7 +236,10 @@ def _failure(network: object, x: Tensor, order: Order, kind: torch.dtype, error:
         hints.append(
             f"noise levels stay in float32: a network in {str(kind).removeprefix('torch.')} casts what it makes of them"
         )
-    if order == "xt":
+    lacking = labels.wanted(network, given)
+    if lacking is not None:
+        hints.append(lacking)
+    elif order == "xt":
         hints.append('one that is called as (t, x) takes order="tx"')
     hint = f" ({'; '.join(hints)})" if hints else ""
     return f"{name} failed on points of shape {shape}: {reason}{hint}"

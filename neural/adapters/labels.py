@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["classes_of", "understood"]
+__all__ = ["classes_of", "understood", "wanted"]
 
 
 def classes_of(network: object) -> tuple[int | None, bool]:
@@ -39,7 +40,7 @@ def understood(network: object, arguments: Mapping[str, Any], rows: int) -> dict
     labels = given.get("class_labels")
     if labels is None:
         if count:
-            raise ValueError(f"the network is class-conditional, with {count} classes: give labels")
+            raise ValueError(f"the network is class-conditional, with {count} classes: give labels= (--label)")
         return given
     if count == 0:
         raise ValueError("labels are given, and the network is not class-conditional")
@@ -58,3 +59,14 @@ def understood(network: object, arguments: Mapping[str, Any], rows: int) -> dict
     if len(labels) != rows:
         raise ValueError(f"labels must be one, or one a row: {len(labels)} of them for {rows} rows")
     return given | {"class_labels": labels}
+
+
+def wanted(network: Any, arguments: Mapping[str, Any]) -> str | None:
+    """What is to be said of a network that failed, where it takes labels and has not been given any."""
+    if arguments.get("class_labels") is not None or classes_of(network)[0] == 0:
+        return None
+    try:
+        parameters = inspect.signature(getattr(network, "forward", network)).parameters
+    except (TypeError, ValueError):
+        return None
+    return "it takes class_labels: give labels= (--label)" if "class_labels" in parameters else None

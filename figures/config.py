@@ -21,6 +21,7 @@ class Config:
     """Folder for the PNG, PDF, NPZ and JSON files; for `explore` alone, also the name of its page, ending in .html."""
     seed: options.Seed = 0
     quick: options.Quick = False
+    """Fewer draws and coarser grids, to have a look."""
 
     def load(self, default: str) -> Dataset:
         """The data set that was asked for, or the figure's own.

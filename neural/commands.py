@@ -22,7 +22,20 @@ from .config import TECHNIQUES, Distillation, Experiment, Optimisation
 from .presets import PRESETS, student_of
 from .sampled import NEAR
 
-__all__ = ["COMMANDS", "Audit", "Compare", "Distill", "Likelihood", "Preset", "Report", "Sample", "Train", "command_of"]
+__all__ = [
+    "COMMANDS",
+    "QUICK_DRAWS",
+    "QUICK_SAMPLES",
+    "Audit",
+    "Compare",
+    "Distill",
+    "Likelihood",
+    "Preset",
+    "Report",
+    "Sample",
+    "Train",
+    "command_of",
+]
 
 Preset = Literal["toy", "digits", "faces", "emoji-16", "ffhq-64"]
 _Models = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")]
@@ -52,6 +65,8 @@ _SigmaMax = Annotated[
     ),
 ]
 _Solver = Annotated[options.SolverName | None, tyro.conf.arg(metavar=f"{{{','.join(SOLVERS)}}}", help_behavior_hint="")]
+QUICK_DRAWS, QUICK_SAMPLES = 128, 64
+"""What --quick leaves, as its help texts say."""
 _HeldOut = Annotated[
     str | None,
     tyro.conf.arg(
@@ -126,6 +141,7 @@ class Sample:
     option: options.DataOption = ()
     label: _Label = None
     n: options.Number = 16
+    """Number of samples."""
     steps: options.Whole = None
     """Steps of the sampler; 18 unless given, 1 of a student."""
     solver: _Solver = None
@@ -161,6 +177,7 @@ class Compare:
     draws: int = 1024
     """Pairs (x0, noise) at each."""
     n: options.Number = 256
+    """Number of samples."""
     steps: tuple[int, ...] = (1, 2, 4, 18)
     """Numbers of steps of the samplers."""
     solver: options.SolverName = "euler"
@@ -168,6 +185,7 @@ class Compare:
     sigma_min: _SigmaMin = None
     sigma_max: _SigmaMax = None
     quick: options.Quick = False
+    """At most 128 draws and 64 samples, whatever --draws and -n say, to have a look."""
     device: options.Device = "auto"
     batch: options.Batch = None
     seed: options.Seed = 0
@@ -210,9 +228,11 @@ class Report:
     draws: int = 1024
     """Pairs (x0, noise) at each, and trajectories."""
     n: options.Number = 256
+    """Number of samples."""
     steps: options.Whole = None
     """Steps of the sampler; each network's own unless given."""
     quick: options.Quick = False
+    """At most 128 draws and 64 samples, whatever --draws and -n say, and no likelihood, to have a look."""
     device: options.Device = "auto"
     batch: options.Batch = None
     seed: options.Seed = 0
@@ -231,14 +251,13 @@ class Likelihood:
     dataset: options.Dataset = None
     option: options.DataOption = ()
     label: _Label = None
-    held_out: str | None = None
-    """Data of the same kind that were not trained on: a name or a path."""
+    held_out: _HeldOut = None
     held_out_option: options.DataOption = ()
     n: options.Number = 64
+    """Number of points, of the data and of --held-out each, with replacement."""
     sigma_min: Annotated[float, tyro.conf.arg(help="Noise level of the points, in units of the data.")] = 0.1
-    sigma_max: Annotated[
-        float | None, tyro.conf.arg(help="Noise level of the prior, in units of the data; the model's own, or 80.")
-    ] = None
+    sigma_max: options.Real = None
+    """Noise level of the prior, in units of the data; the model's own, or 80."""
     probes: int | Literal["exact"] = 1
     """Random signs a point by which the trace is estimated; exact: one derivative a value."""
     tolerance: float = 1e-5
@@ -247,7 +266,8 @@ class Likelihood:
     batch: options.Batch = None
     seed: options.Seed = 0
     out: Path = Path("likelihood")
-    """Path of the files, without suffix: CSV, a row a point, and JSON."""
+    """Path of the files, without suffix: CSV, a row a point, and JSON; trace_error is the standard error of what the
+    random signs estimate."""
     json: options.Json = False
     dry_run: options.DryRun = False
 

@@ -38,7 +38,7 @@ from optimal.randomness import stream
 from .adapters.asked import derivatives
 from .model import Model
 
-__all__ = ["LogDensity", "log_density"]
+__all__ = ["LogDensity", "log_density", "require_asked"]
 
 _RANGE = (0.002, 80.0)
 _A, _B, _C, _E = (torch.from_numpy(part.copy()) for part in (RK45.A, RK45.B, RK45.C, RK45.E))
@@ -131,7 +131,7 @@ def log_density(
     """
     low = max(getattr(model, "sigma_min", 0.0), _RANGE[0]) if sigma_min is None else sigma_min
     high = min(getattr(model, "sigma_max", math.inf), _RANGE[1]) if sigma_max is None else sigma_max
-    _check(low, high, probes, tolerance, step)
+    require_asked(low, high, probes, tolerance, step)
     require_points(x)
     require_finite(x.flatten(1))
     signs = None
@@ -191,7 +191,8 @@ def _of_batch(
     return each.mean(1), error, exact, field
 
 
-def _check(low: float, high: float, probes: int | str, tolerance: float, step: float) -> None:
+def require_asked(low: float, high: float, probes: int | str, tolerance: float, step: float = 1.0) -> None:
+    """Raise ValueError for what `log_density` cannot be asked."""
     if probes != "exact" and not (isinstance(probes, int) and probes >= 1):
         raise ValueError(f'probes must be at least 1, or "exact", got {probes!r}')
     if not 0 < low < high < math.inf:

@@ -56,6 +56,7 @@ class Border(_Common):
     """Noisy points x0 + sigma noise that are looked at."""
     seed: options.Seed = 0
     quick: options.Quick = False
+    """At most 64 draws, whatever --draws says, to have a look."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Sample(_Common):
     """Samples of the optimal denoiser under a solver, from pure noise."""
 
     n: options.Number = 16
+    """Number of samples."""
     steps: int = 18
     """Steps from sigma-max to 0."""
     solver: options.SolverName = "heun"

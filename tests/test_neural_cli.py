@@ -21,7 +21,7 @@ from problems import small_unet
 
 from neural.__main__ import main
 from neural.answers import Place, Plan, compared
-from neural.commands import Distill, Preset, Train, command_of
+from neural.commands import QUICK_DRAWS, QUICK_SAMPLES, Distill, Preset, Train, command_of
 from neural.config import Network, to_json
 from neural.model import open_model
 from neural.presets import PRESETS, student_of
@@ -54,6 +54,14 @@ def test_train_distil_sample_compare(capsys: pytest.CaptureFixture[str]) -> None
     assert "net on data: farthest from the optimum at σ = " in printed
     assert "; border 0.4" in printed
     assert "same on own pairs" in printed
+    assert lines[lines.index("") - 1] == "50 draws at every noise level, 40 samples of every method"
+    at = next(i for i, line in enumerate(lines) if line.startswith("optimum, 4 steps"))
+    assert lines[at].count("[") == 5
+    assert lines[lines.index("net on data") + 2].count("[") == 2
+    assert [line.count("pearson_square") for line in lines if "not defined" in line] == [1]
+    with open("table-samplers.csv", newline="") as file:
+        above = any(float(f"{float(row['coverage']):.3g}") > 1 for row in csv.DictReader(file))
+    assert any(line.startswith("coverage above 1: ") for line in lines) == above
     assert "optimum, 4 steps" in printed
     with open("table-samplers.csv", newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
@@ -109,6 +117,7 @@ def test_dry_runs_do_nothing(command: list[str], capsys: pytest.CaptureFixture[s
         (["distill", "--teacher", "nowhere"], "no checkpoint"),
         (["sample", "optimum"], "give --dataset"),
         (["sample", "nowhere"], "no checkpoint"),
+        (["compare", "runs/nope"], "no checkpoint in runs/nope: there is no such folder or file"),
         (["sample", "diffusers:nowhere", "--dataset", "digits"], "nowhere is not there; a pipeline is a folder with"),
         (["sample", "optimum", "--dataset", "digits", "-n", "0"], "n must be at least 1, got 0"),
         (["compare"], "name at least one model"),
@@ -134,6 +143,16 @@ def test_help_names_units_and_defaults(capsys: pytest.CaptureFixture[str]) -> No
     text = " ".join(capsys.readouterr().out.split())
     assert "in units of the data" in text
     assert "default: 16" in text
+
+
+def test_quick_says_what_it_leaves(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("compare", "report"):
+        with pytest.raises(SystemExit):
+            run(command, "--help")
+        text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert f"At most {QUICK_DRAWS} draws and {QUICK_SAMPLES} samples, whatever --draws and -n say" in text
+    assert run("compare", "optimum", "--dataset", "five-deltas", "--quick", "-n", "500", "--dry-run") == 0
+    assert "128 draws at every noise level, 64 samples of every method" in capsys.readouterr().out
 
 
 def test_names_with_dots_are_kept(capsys: pytest.CaptureFixture[str]) -> None:

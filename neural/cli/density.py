@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from optimal import OptimalDenoiser
-from optimal.cli import as_json, plain, suffixed, writable
+from optimal.cli import announce, as_json, in_words, plain, suffixed, writable
 from optimal.cli.run import say
 
 from ..commands import Likelihood
 from ..convention import question
-from ..densities import densities
+from ..densities import densities, planned
 from ..measures import save_table
 from ..named import of_label, opened
 from .words import as_words, dataset_of, held_out_of
@@ -29,23 +31,30 @@ def likelihood(command: Likelihood) -> None:
     held_out = held_out_of(command)
     if held_out is not None and command.label is not None:
         held_out = of_label(held_out, command.label)
+    D = OptimalDenoiser(data)
+    options: dict[str, Any] = {
+        "sigma_min": command.sigma_min,
+        "sigma_max": command.sigma_max,
+        "probes": command.probes,
+        "tolerance": command.tolerance,
+    }
+    seconds = planned(model, D, n=command.n, places=1 if held_out is None else 2, **options)
     if command.dry_run:
-        about = f"{model.name} at sigma = {command.sigma_min:g}, {command.n} points"
+        where = "of the data" if held_out is None else "each of the data and of the held-out ones"
+        about = f"{model.name} at sigma = {command.sigma_min:g}, {command.n} points {where}; about {in_words(seconds)}"
         print(f"{data.describe()}\n{about}; nothing was computed")
         return
-    out, D = writable(command.out, "likelihood"), OptimalDenoiser(data)
+    out = writable(command.out, "likelihood")
+    announce(seconds, say)
     question([model], D, say, seed=command.seed)
     found = densities(
         model,
         D,
         held_out=held_out,
         n=command.n,
-        sigma_min=command.sigma_min,
-        sigma_max=command.sigma_max,
-        probes=command.probes,
-        tolerance=command.tolerance,
         seed=command.seed,
         progress=True,
+        **options,
     )
     about = {
         "dataset": data.name,

@@ -7,8 +7,8 @@ from typing import Any
 from optimal.cli import as_json, in_words, parse_options, plain, writable
 from optimal.cli.run import say
 
-from ..commands import Audit, Report
-from .words import QUICK_DRAWS, QUICK_SAMPLES, dataset_of, held_out_of
+from ..commands import QUICK_DRAWS, QUICK_SAMPLES, Audit, Report
+from .words import dataset_of, held_out_of
 
 __all__ = ["audit", "report"]
 

@@ -1,4 +1,4 @@
-"""What the commands of `python -m neural` share: their data, what --quick leaves, and their words for a file."""
+"""What the commands of `python -m neural` share: their data, and their words for a file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from optimal.cli import parse_options
 
 from ..commands import Compare, Likelihood, Report, Sample
 
-__all__ = ["QUICK_DRAWS", "QUICK_SAMPLES", "as_words", "dataset_of", "held_out_of"]
-
-QUICK_DRAWS = 128
-QUICK_SAMPLES = 64
+__all__ = ["as_words", "dataset_of", "held_out_of"]
 
 
 def dataset_of(command: Sample | Compare | Report | Likelihood) -> Dataset | None:

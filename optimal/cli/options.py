@@ -65,7 +65,8 @@ SolverOption = Annotated[
     tyro.conf.UseAppendAction,
     tyro.conf.arg(metavar="NAME=VALUE", help="Option of the solver; may be repeated: --solver-option order=3."),
 ]
-Number = Annotated[int, tyro.conf.arg(aliases=["-n"], help="Number of samples.")]
+Number = Annotated[int, tyro.conf.arg(aliases=["-n"])]
+"""A number; of what is said in the help text."""
 Seed = Annotated[int, tyro.conf.arg(help="Of all draws.")]
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, cuda:1, mps …; auto is a GPU where there is one.")]
 Batch = Annotated[
@@ -76,7 +77,8 @@ Batch = Annotated[
         help_behavior_hint="",
     ),
 ]
-Quick = Annotated[bool, tyro.conf.arg(help="Fewer draws and coarser grids, to have a look.")]
+Quick = Annotated[bool, tyro.conf.arg()]
+"""A look with less; how much is left is said in the help text."""
 DryRun = Annotated[bool, tyro.conf.arg(help="Say what would be done, and stop.")]
 Json = Annotated[
     bool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,8 @@ def _processes() -> Iterator[None]:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         yield
     finally:
+        # What an exception still holds of the group would end the process.
+        gc.collect()
         distributed.destroy_process_group()
 
 

@@ -9,6 +9,7 @@ every process draws its share of the batch from streams of its own, and a loss t
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,27 +176,32 @@ def train(training: Training, objective: Objective) -> Iterator[Report]:
         student = torch.compile(student)  # pyright: ignore[reportAssignmentType]
     model.train()
     training.denoiser.eval()
-    while training.step < options.steps:
-        lr = learning_rate(training.step, options)
-        for optimizer, factor in training.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = factor * lr
-        training.streams.step = training.step
-        loss = _gradients(training, objective, student)
-        gradient = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-        if not torch.isfinite(gradient):
+    try:
+        while training.step < options.steps:
+            lr = learning_rate(training.step, options)
+            for optimizer, factor in training.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = factor * lr
+            training.streams.step = training.step
+            loss = _gradients(training, objective, student)
+            gradient = nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+            if not torch.isfinite(gradient):
+                _forget_gradients(training)
+                norm, step = float(gradient), training.step + 1
+                raise TrainingDiverged(f"the norm of the gradient is {norm:g} at step {step}; {_last_good(training)}")
+            for optimizer, _ in training.optimizers.values():
+                optimizer.step()
             _forget_gradients(training)
-            raise TrainingDiverged(
-                f"the norm of the gradient is {float(gradient):g} at step {training.step + 1}; {_last_good(training)}"
-            )
-        for optimizer, _ in training.optimizers.values():
-            optimizer.step()
-        _forget_gradients(training)
-        training.average.update_parameters(model)
-        training.step += 1
-        report = Report(training.step, loss, lr, float(gradient))
-        training.means.add(report)
-        yield report
+            training.average.update_parameters(model)
+            training.step += 1
+            report = Report(training.step, loss, lr, float(gradient))
+            training.means.add(report)
+            yield report
+    finally:
+        if world > 1:
+            # A reducer that outlives its group of processes ends the process.
+            del student
+            gc.collect()
 
 
 def _gradients(training: Training, objective: Objective, student: nn.Module) -> float:

@@ -24,7 +24,7 @@ from optimal.denoiser import Denoiser
 ROOT = Path(__file__).parents[1]
 
 WORKER = """
-import json, sys
+import gc, json, sys
 from pathlib import Path
 import torch
 from torch import distributed, nn
@@ -86,6 +86,7 @@ try:
 except TrainingDiverged as error:
     said["diverged"], said["step"] = str(error), spoilt.step
 (folder / f"said-{rank}.json").write_text(json.dumps(said))
+gc.collect()  # What an exception held of the group would end the process.
 distributed.destroy_process_group()
 """
 

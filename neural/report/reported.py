@@ -132,12 +132,13 @@ def reported(given: Prepared, plan: Plan, out: str | Path, *, say: Say) -> tuple
     return found, files
 
 
-def provided(out: Path) -> Path:
+def provided(out: str | Path) -> Path:
     """A folder for a report, tried before any work: written to, and taken away again where it was not there.
 
     Raises:
         ValueError: nothing can be written there.
     """
+    out = Path(out)
     with contextlib.suppress(RuntimeError):
         out = out.expanduser()
     with _no_empty_folder(out):

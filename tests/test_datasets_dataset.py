@@ -171,6 +171,13 @@ def test_toys() -> None:
         ("five-deltas", {"n": 6}, "at most the number of points of five-deltas, 5, got 6"),
         ("five-deltas", {"n": 2.0}, "whole number"),
         ("ring", {"xflip": True}, r"xflip needs images.*\(2,\)"),
+        ("digits", {"only": (3, 3)}, r"only must be \(i, k\) with 0 <= i < k, .*got \(3, 3\)"),
+        ("digits", {"without": 10}, r"without must be \(i, k\).*got 10"),
+        ("digits", {"only": (True, 2)}, r"only must be \(i, k\)"),
+        ("digits", {"only": (0, 2), "without": (0, 2)}, "give one"),
+        ("digits", {"without": (0, 1)}, "leaves no point of the 1797"),
+        ("five-deltas", {"only": (7, 9)}, "leaves no point"),
+        ("digits", {"only": (0, 10), "n": 181}, "number of points of this part of digits, 180, got 181"),
         ("patches", {"n": 70_001}, "from 1 to 70,000, got 70001"),
     ],
 )
@@ -184,7 +191,7 @@ def test_unknown_names_and_options() -> None:
         load("digit")
     with pytest.raises(ValueError, match=r"'/nowhere/ffhq.zip', and no file or folder"):
         load("/nowhere/ffhq.zip")
-    with pytest.raises(ValueError, match="ring has no option 'width'; its options are n, xflip, radius"):
+    with pytest.raises(ValueError, match="ring has no option 'width'; its options are only, without, n, xflip, radius"):
         load("ring", width=3)
     with pytest.raises(ValueError, match="no option 'path'"):
         load("digits", path="x")
@@ -198,6 +205,27 @@ def test_n_spreads_evenly(tmp_path: Path) -> None:
     assert load(tmp_path / "a.npy", n=10).fingerprint == load(tmp_path / "a.npy").fingerprint
     with pytest.raises(ValueError, match="at most"):
         load(tmp_path / "a.npy", n=11)
+
+
+@pytest.mark.parametrize("in_memory", [1 << 26, 0])
+def test_a_part_and_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int) -> None:
+    monkeypatch.setattr("optimal.datasets.derive._IN_MEMORY", in_memory)
+    np.save(tmp_path / "a.npy", images(11))
+    path = tmp_path / "a.npy"
+    held_out, rest = load(path, only=(2, 4), progress=False), load(path, without=(2, 4), progress=False)
+    np.testing.assert_array_equal(held_out.array, images(11)[[2, 6, 10]])
+    np.testing.assert_array_equal(rest.array, images(11)[[0, 1, 3, 4, 5, 7, 8, 9]])
+    assert held_out.fingerprint != rest.fingerprint
+    thinned = load(path, without=(2, 4), n=2, xflip=True, progress=False)
+    np.testing.assert_array_equal(thinned.array[:2], rest.array[[0, 4]])
+    np.testing.assert_array_equal(thinned.array[2:], rest.array[[0, 4]][..., ::-1])
+
+
+def test_labels_go_with_their_points() -> None:
+    digits, part = load("digits"), load("digits", only=(9, 10))
+    assert digits.labels is not None
+    assert part.labels is not None
+    np.testing.assert_array_equal(part.labels, digits.labels[9::10])
 
 
 @given(st.integers(1, 2000), st.data())

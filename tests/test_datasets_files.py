@@ -194,7 +194,7 @@ def test_mixed_sizes_and_resolution(tmp_path: Path) -> None:
     assert half.fingerprint != same.fingerprint
     with pytest.raises(ValueError, match="resolution must be a whole number of pixels from 1 to 4096, got 0"):
         read(path, resolution=0)
-    with pytest.raises(ValueError, match=r"no option 'layout'; its options are n, xflip, resolution"):
+    with pytest.raises(ValueError, match=r"no option 'layout'; its options are only, without, n, xflip, resolution"):
         read(path, layout="NCHW")
 
 

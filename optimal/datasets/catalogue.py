@@ -13,7 +13,7 @@ from typing import Any
 
 from . import embedded, files, patches, toy
 from .dataset import Dataset
-from .derive import derive
+from .derive import Part, derive
 
 __all__ = ["load", "names", "parse_options", "with_options"]
 
@@ -30,6 +30,10 @@ _EMBEDDED: dict[str, Callable[..., Dataset]] = {
 }
 
 
+_OF_ALL = ("only", "without", "n", "xflip")
+"""Options that every data set has."""
+
+
 def names() -> list[str]:
     """The data sets that are always there, the toys first."""
     return list(_EMBEDDED)
@@ -38,6 +42,8 @@ def names() -> list[str]:
 def load(
     name_or_path: str | os.PathLike[str],
     *,
+    only: Part | None = None,
+    without: Part | None = None,
     n: int | None = None,
     xflip: bool = False,
     progress: bool = True,
@@ -46,12 +52,15 @@ def load(
     """A data set by its name, or from the user's files, recognised by their path.
 
     A name goes before a path: a folder called `digits` is `./digits`. Which files are understood, and with which
-    options, stands in `optimal.datasets.files`. The whole source is decoded once, whatever `n` and `xflip` are.
+    options, stands in `optimal.datasets.files`. The whole source is decoded once, whatever is kept of it.
 
     Args:
         name_or_path: one of `names()`, or the path of a file or folder.
+        only: (i, k) keeps every k-th point, from point i on: `only=(9, 10)` is a tenth of the data.
+        without: (i, k) keeps all others: `without=(9, 10)` is what a network is trained on that is to be held to points
+            that it has not seen.
         n: how many points: of `ring`, `spiral`, `grid` and `patches` so many are made; of all others so many are kept,
-            spread evenly over the data in its order. None means the default, or all.
+            spread evenly in their order. None means the default, or all.
         xflip: whether the mirror image of every image is appended, which doubles N.
         progress: whether a progress bar is drawn on stderr while decoding. Nothing else is printed, but where another
             process is decoding the same data and has to be waited for.
@@ -83,7 +92,7 @@ def load(
         given, n = {**given, "n": n}, None
     if "progress" in known:
         given = {**given, "progress": progress}
-    return derive(make(**given), n=n, xflip=xflip, progress=progress)
+    return derive(make(**given), only=only, without=without, n=n, xflip=xflip, progress=progress)
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, Any]:
@@ -124,7 +133,7 @@ def _check_options(name: str, known: Mapping[str, inspect.Parameter], options: M
     allowed = [key for key in known if key not in ("path", "progress", "n")]
     for option in options:
         if option not in allowed:
-            raise ValueError(f"{name} has no option {option!r}; its options are {', '.join(['n', 'xflip', *allowed])}")
+            raise ValueError(f"{name} has no option {option!r}; its options are {', '.join([*_OF_ALL, *allowed])}")
 
 
 def _path(text: str) -> Path | None:

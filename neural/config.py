@@ -103,6 +103,9 @@ class Optimisation:
     """Lowest noise level, in units of the data."""
     sigma_max: float = 80.0
     """Highest noise level, in units of the data."""
+    target: Literal["x0", "posterior"] = "x0"
+    """What the network is to answer: x0, the clean point (Eq. 26), or posterior, the optimum's own E[x0 | x]. Both have
+    the same minimiser; with posterior the gradients are free of the noise of the target."""
     weighting: Literal["edm", "none", "snr", "snr1"] = "edm"
     """Of the squared error: edm (1/c_out²), none (Eq. 26), snr (1/sigma²) or snr1 (max(1, 1/sigma²))."""
     flip: bool = False
@@ -126,6 +129,12 @@ class Optimisation:
         _require(math.isfinite(self.P_mean), "P_mean must be finite", self.P_mean)
         _require(0 <= self.P_std < math.inf, "P_std must be finite and not negative", self.P_std)
         _require(self.sigma_min < self.sigma_max < math.inf, "sigma_max must lie above sigma_min", self.sigma_max)
+        _require(self.target in ("x0", "posterior"), "target must be x0 or posterior", repr(self.target))
+        _require(
+            not self.flip or self.target == "x0",
+            "target posterior needs the optimum of what is trained on: load the data with xflip=True, not flip",
+            self.flip,
+        )
         _require(-(2**63) <= self.seed < 2**63, "seed must fit into 64 bits", self.seed)
 
 

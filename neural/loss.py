@@ -27,6 +27,7 @@ __all__ = [
     "Batch",
     "Denoising",
     "Objective",
+    "Regression",
     "Source",
     "draw_sigma",
     "root_mean_square",
@@ -150,6 +151,34 @@ class Denoising:
         x0, sigma, eps = batch
         x = x0 + beside(sigma.to(x0.dtype), x0) * eps
         return weighted(student(x, sigma) - x0, sigma, self.options.weighting, self.sigma_data), sigma
+
+
+class Regression:
+    """λ(σ) ‖D(x, σ) − x_θ(x, σ)‖²/dim at x = x0 + σ ε, whose minimum is D at every (x, σ), whatever λ > 0 is.
+
+    With D = E[x0 | x], the optimum of the data, its gradient is the mean of Eq. 26's over x0 given x, and its value the
+    gap: Eq. 26's less λ(σ) mmse(σ)/dim. It is drawn exactly as `Denoising` draws.
+
+    Args:
+        data: what x0 is drawn from.
+        D: any denoiser; asked without gradient, on the device of the network.
+        options: noise levels, weighting, flips.
+        sigma_data: σ_d of the edm weighting.
+    """
+
+    def __init__(self, data: Dataset, D: Denoiser, options: Optimisation, sigma_data: float):
+        self.denoising, self.D = Denoising(data, options, sigma_data), D
+        self.options, self.sigma_data = options, sigma_data
+
+    def draw(self, count: int, streams: Streams) -> Batch:
+        return self.denoising.draw(count, streams)
+
+    def loss(self, student: Denoiser, average: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
+        x0, sigma, eps = batch
+        x = x0 + beside(sigma.to(x0.dtype), x0) * eps
+        with torch.no_grad():
+            target = self.D(x, sigma)
+        return weighted(student(x, sigma) - target, sigma, self.options.weighting, self.sigma_data), sigma
 
 
 def weighted(difference: Tensor, sigma: Tensor, name: str, sigma_data: float) -> Tensor:

@@ -18,13 +18,13 @@ from . import checkpoint
 from .config import Distillation, Experiment, Optimisation, key
 from .distill import stages
 from .gap import Gap, GapCurve
-from .loss import Denoising, Objective, root_mean_square
+from .loss import Denoising, Objective, Regression, root_mean_square
 from .networks import build
 from .precondition import Preconditioned
 from .saved import claim, is_distillation
 from .streams import process
 from .tables import Growing, Report
-from .teachers import fingerprint_of
+from .teachers import fingerprint_of, optimum_of
 from .training import Training, train
 
 __all__ = ["distil", "fit", "new_training", "run"]
@@ -36,10 +36,13 @@ _EVERY = 100
 def new_training(
     config: Experiment, data: Dataset, *, device: str | torch.device = "auto"
 ) -> tuple[Training, Objective]:
-    """A network and its denoising loss, as configured, on a device."""
-    sigma_data = root_mean_square(data)
-    model = build(config.network, data.event, sigma_data, seed=config.optimisation.seed).to(device_of(device))
-    return Training(model, config.optimisation, config, data), Denoising(data, config.optimisation, sigma_data)
+    """A network and its loss, as configured, on a device."""
+    sigma_data, options, where = root_mean_square(data), config.optimisation, device_of(device)
+    model = build(config.network, data.event, sigma_data, seed=options.seed).to(where)
+    objective: Objective = Denoising(data, options, sigma_data)
+    if options.target == "posterior":
+        objective = Regression(data, optimum_of(data, where), options, sigma_data)
+    return Training(model, options, config, data), objective
 
 
 def run(

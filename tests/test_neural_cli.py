@@ -238,7 +238,8 @@ def configured(*words: str) -> dict[str, Any]:
 
 CHANGED: dict[str, Any] = {
     "kind": "unet", "precondition": "none", "optimizer": "muon", "noise": "uniform_t", "weighting": "snr",
-    "technique": "progressive", "solver": "euler", "channels": (8, 16), "attention": (4,), "ema": 0.5, "teacher": "net",
+    "target": "posterior", "technique": "progressive", "solver": "euler", "channels": (8, 16), "attention": (4,),
+    "ema": 0.5, "teacher": "net",
 }  # fmt: skip
 
 

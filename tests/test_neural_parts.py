@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from neural import MLP, PRESETS, Distillation, Experiment, Network, Optimisation, Preconditioned, UNet, from_diffusers
 from neural.checkpoint import checkpoints, latest, read, require_same, write
 from neural.config import differing, from_json, key, to_json
-from neural.loss import Denoising, Source, draw_sigma, root_mean_square, weighting
+from neural.loss import Denoising, Regression, Source, draw_sigma, root_mean_square, weighting
 from neural.networks import build
+from neural.run import new_training
 from neural.streams import Streams
+from neural.training import train
 from optimal import Dataset, OptimalDenoiser, load, uniform_t
 
 Normal = Callable[..., Tensor]
@@ -261,6 +263,39 @@ def test_the_optimum_has_the_least_denoising_loss() -> None:
     assert abs(float(excess.mean())) < 4 * float(excess.std()) / math.sqrt(20_000)
     for other in (lambda x, s: D(x, s) + 0.1, lambda x, s: D(x, 1.1 * s), lambda x, s: x):
         assert objective.loss(Module(other), Module(other), batch)[0].mean() > losses.mean() + 0.001
+
+
+def test_the_exact_target_has_the_same_minimum_and_no_noise() -> None:
+    """The same draws and mean gradient as Eq. 26's, at less than half of its variance; the optimum's loss is 0."""
+    data = load("digits")
+    D = OptimalDenoiser(data)
+    options = Optimisation(noise="log_normal", P_mean=0.0, P_std=0.5, weighting="none")
+    plain, exact = Denoising(data, options, 1.0), Regression(data, D, options, 1.0)
+    batch = exact.draw(4096, Streams(0))
+    for mine, theirs in zip(batch, plain.draw(4096, Streams(0)), strict=True):
+        assert torch.equal(mine, theirs)
+    losses, sigma = exact.loss(D, D, batch)
+    assert torch.equal(sigma, batch[1])
+    assert float(losses.max()) == 0
+    gradients = []
+    for objective in (plain, exact):
+        factor = torch.full((4096, 1, 1, 1), 0.9, requires_grad=True)
+        objective.loss(lambda x, s, by=factor: by * D(x, s), D, batch)[0].sum().backward()
+        assert factor.grad is not None
+        gradients.append(factor.grad.flatten().double())
+    noise = gradients[0] - gradients[1]
+    assert abs(float(noise.mean())) < 4 * float(noise.std()) / math.sqrt(4096)
+    assert float(gradients[1].var()) < 0.5 * float(gradients[0].var())
+    for target, kind in (("x0", Denoising), ("posterior", Regression)):
+        few = dataclasses.replace(options, batch=64, target=target)
+        chosen = Experiment("digits", network=Network(width=8, depth=1), optimisation=few)
+        training, objective = new_training(chosen, data, device="cpu")
+        assert isinstance(objective, kind)
+        assert next(train(training, objective)).step == 1
+    with pytest.raises(ValueError, match="target must be x0 or posterior, got 'mean'"):
+        Optimisation(target="mean")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="load the data with xflip=True, not flip, got True"):
+        Optimisation(target="posterior", flip=True)
 
 
 def test_sources(monkeypatch: pytest.MonkeyPatch) -> None:

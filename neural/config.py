@@ -176,7 +176,7 @@ class Distillation:
     pairs: int = 0
     """knowledge, multistep: how many noises and end points are computed once; 0: fresh ones are made while training."""
     uses: int = 8
-    """knowledge, multistep with fresh pairs: how many times one is drawn before it is gone, on average."""
+    """knowledge, multistep with fresh pairs: draws for every new pair; 8,192 are there at the start."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
     """Data, the student's network and its optimisation; for progressive, steps are those of each stage."""
 

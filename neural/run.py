@@ -13,6 +13,7 @@ from tqdm import tqdm
 from optimal import Dataset, OptimalDenoiser
 from optimal.denoiser import Denoiser
 from optimal.devices import device_of
+from optimal.storage import cache_folder
 
 from . import checkpoint
 from .config import Distillation, Experiment, Optimisation, key
@@ -206,8 +207,9 @@ def distil(
     folder = Path(folder)
     claim(folder, config, resume, extend)
     student, where = None, device_of(device)
-    pairs = folder / f"pairs-{_pairs_key(config)}-{data.fingerprint[:8]}-{fingerprint_of(teacher, data.event, where)}"
-    for name, training, objective in stages(config, data, teacher, pairs, device=where, progress=progress):
+    name_of_pairs = f"{_pairs_key(config)}-{data.fingerprint[:8]}-{fingerprint_of(teacher, data.event, where)}"
+    pairs, fresh = folder / f"pairs-{name_of_pairs}", cache_folder() / "pairs" / name_of_pairs
+    for name, training, objective in stages(config, data, teacher, pairs, fresh=fresh, device=where, progress=progress):
         _prepare(training, folder / name, resume, extend)
         student = run(
             training,

@@ -29,6 +29,7 @@ from neural import (
 from neural.__main__ import main
 from neural.checkpoint import checkpoints, latest
 from neural.distill import FreshPairs, stages
+from neural.distill.pairs import Jump
 from neural.gap import GapCurve
 from neural.loss import Denoising
 from neural.run import new_training, run
@@ -102,7 +103,7 @@ def test_seeds_are_split_by_purpose(tmp_path: Path) -> None:
         with each.within():
             numbers += torch.randn(50).tolist()
     pairs = FreshPairs(lambda x, sigma: x, (1,), 1.0)
-    numbers += (pairs.draw(1, Streams(0))[0], pairs._noises.flatten().tolist())[1]  # noqa: SLF001
+    numbers += (pairs.draw(1, Streams(0))[0], pairs._noises[: pairs.first].flatten().tolist())[1]  # noqa: SLF001
     assert len(set(numbers)) == len(numbers)
     assert len(set(map(tuple, (each.rows(1000, 20).tolist() for each in taken)))) == 2
 
@@ -293,31 +294,71 @@ def test_the_first_pairs_are_announced(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == ""
 
 
-def test_fresh_pairs_are_used_a_few_times_and_depend_on_the_step_alone() -> None:
+def doubling() -> tuple[list[Tensor], Jump]:
+    """A jump, and what it is asked."""
     asked: list[Tensor] = []
 
     def jump(x: Tensor, sigma: float) -> Tensor:
         asked.append(x)
         return 2 * x
 
+    return asked, jump
+
+
+def test_fresh_pairs_grow_in_number_and_depend_on_the_step_alone() -> None:
+    asked, jump = doubling()
     streams, pairs = Streams(0), FreshPairs(jump, (1,), 20.0, uses=4)
-    counts: dict[float, int] = {}
+    drawn: list[Tensor] = []
     for streams.step in range(200):
         noises, ends = pairs.draw(512, streams)
         assert torch.equal(ends, 2 * noises)
-        for value in noises.flatten().tolist():
-            counts[value] = counts.get(value, 0) + 1
+        drawn.append(noises.flatten())
     assert [len(x) for x in asked] == [512] * (16 + 199 // 4)
+    made = torch.cat(asked).flatten()
     assert len({float(x[0, 0]) for x in asked}) == len(asked)
-    # Those that have come and gone.
-    middle = [counts.get(value, 0) for value in asked[20].flatten().tolist()]
-    assert np.mean(middle) == pytest.approx(4, abs=0.5)
+    # All that are there are drawn alike: the first ones in every step, the last ones not before they were made.
+    last = torch.cat(drawn[-40:])
+    shares = [torch.isin(last, part).double().mean().item() for part in made.split(8192)]
+    assert shares == pytest.approx([8192 / (512 * 63), 8192 / (512 * 63), 8192 / (512 * 63), 0.2], abs=0.05)
+    assert not torch.isin(drawn[0], made[8192:]).any()
     again, late = Streams(0), FreshPairs(jump, (1,), 20.0, uses=4)
     again.restore(streams.state())
     streams.step = again.step = 200
     assert all(map(torch.equal, pairs.draw(512, streams), late.draw(512, again)))
     with pytest.raises(ValueError, match="uses must be at least 1, got 0"):
         FreshPairs(jump, (1,), 20.0, uses=0)
+
+
+def test_the_oldest_pairs_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neural.distill.pairs._MEMORY", 8 * 512 * 20)
+    asked, jump = doubling()
+    streams, pairs = Streams(0), FreshPairs(jump, (1,), 20.0, uses=1)
+    for streams.step in range(30):
+        noises, _ = pairs.draw(512, streams)
+        made = 16 + streams.step
+        held = torch.cat(asked[max(0, made - 20) : made]).flatten()
+        assert torch.isin(noises.flatten(), held).all()
+    assert len(asked) == 16 + 29
+
+
+def test_fresh_pairs_are_found_again(tmp_path: Path) -> None:
+    asked, jump = doubling()
+    first = FreshPairs(jump, (1,), 20.0, folder=tmp_path / "kept").draw(512, Streams(0))
+    assert len(asked) == 16
+    again = FreshPairs(jump, (1,), 20.0, folder=tmp_path / "kept").draw(512, Streams(0))
+    assert len(asked) == 16
+    assert all(map(torch.equal, first, again))
+    # What was cut off, is of another shape or holds no numbers is made again.
+    kept = sorted((tmp_path / "kept").iterdir())
+    kept[0].write_bytes(kept[0].read_bytes()[:-1])
+    np.save(kept[1], np.zeros((2, 3, 1), np.float32))
+    np.save(kept[2], np.full((2, 512, 1), np.nan, np.float32))
+    again = FreshPairs(jump, (1,), 20.0, folder=tmp_path / "kept").draw(512, Streams(0))
+    assert len(asked) == 19
+    assert all(map(torch.equal, first, again))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"the pairs could not be written to .*file"):
+        FreshPairs(jump, (1,), 20.0, folder=tmp_path / "file").draw(512, Streams(0))
 
 
 @pytest.mark.parametrize("technique", ["knowledge", "multistep"])

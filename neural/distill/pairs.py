@@ -1,9 +1,9 @@
 """Pairs (x, x̂) for knowledge distillation: noises at σ_N, and the end of the teacher's sampler from each.
 
 A pair costs a whole sampler run. Of a fixed number of them a student learns the pairs, not the map: it is right on them
-and wrong elsewhere. `FreshPairs` are made while training: a pool of them is held, of which every step replaces some, so
-that each is drawn a few times and then gone. `FixedPairs` are computed once, into a folder that the next run finds
-(`make_pairs`): an entry (`optimal.storage.entries`) of noises.npy and ends.npy, memory-mapped.
+and wrong elsewhere. `FreshPairs` are made while training: a pool of them that grows with every step. `FixedPairs` are
+computed once, into a folder that the next run finds (`make_pairs`): an entry (`optimal.storage.entries`) of noises.npy
+and ends.npy, memory-mapped.
 
 All noises come from the stream "pairs" of the seed. What is measured draws from others.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from optimal.randomness import stream
-from optimal.storage import ArrayWriter, describe, made_once, open_entry
+from optimal.storage import ArrayWriter, describe, made_once, open_entry, replacing
 
 from ..streams import Streams
 
@@ -30,8 +30,10 @@ Jump = Callable[[Tensor, float], Tensor]
 """(x, sigma_max) -> end point: a `FlowMap` or a knowledge optimum."""
 
 _AT_ONCE = 512
-_HELD = 8192
-"""Pairs of a pool; fewer where they would take more than `_MEMORY` bytes."""
+_FIRST = 8192
+"""Pairs of a pool when training begins; fewer where they would take more than `_MEMORY` bytes."""
+_MOST = 2**20
+"""Pairs that a pool holds, of so few values that `_MEMORY` bytes would hold more."""
 _MEMORY = 2**29
 
 
@@ -59,19 +61,22 @@ class FixedPairs:
 
 
 class FreshPairs:
-    """A pool of pairs that is renewed as it is used, drawn with replacement.
+    """A pool of pairs that grows as it is used, drawn with replacement.
 
-    It holds 8,192 where memory allows, in batches of the stream, of which after n draws ⌊n/(uses · at_once)⌋ are gone:
-    which pairs these are depends on the seed and on the step alone, so that a resumed run has the same.
+    It begins with 8,192 and has one more for every `uses` that were drawn, in batches of the stream; where memory is
+    full, the oldest make room. Which pairs these are depends on the seed and on the step alone, so that a resumed run
+    has the same.
 
     Args:
         jump: the teacher's sampler.
         event: shape of one point.
         sigma_max: σ_N.
         seed: of the noises.
-        uses: how many times a pair is drawn before it is gone, on average.
+        uses: draws for every new pair.
         at_once: how many noises the jump is asked with.
         device: where the jump is asked.
+        folder: where batches are kept for the next run, which then need not ask the jump; its name must be unique to
+            the teacher, σ_N, the seed and at_once. None: nowhere.
         progress: whether a progress bar is drawn on stderr while the pool is filled.
 
     Raises:
@@ -88,32 +93,62 @@ class FreshPairs:
         uses: int = 8,
         at_once: int = _AT_ONCE,
         device: torch.device | str = "cpu",
+        folder: Path | None = None,
         progress: bool = False,
     ):
         for name, value in (("uses", uses), ("at_once", at_once)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.jump, self.event, self.sigma_max = jump, event, sigma_max
-        self.seed, self.uses, self.device, self.progress = seed, uses, device, progress
+        self.seed, self.uses, self.device, self.folder, self.progress = seed, uses, device, folder, progress
         bytes_of_one = 2 * 4 * int(np.prod(event, dtype=np.int64))
-        self.at_once, self.held = at_once, max(1, min(_HELD, _MEMORY // bytes_of_one) // at_once)
+        most = min(_MOST, _MEMORY // bytes_of_one)
+        self.at_once, self.held = at_once, max(1, most // at_once)
+        self.first = max(1, min(_FIRST, most) // at_once)
+        # Of memory that is not written to nothing is taken.
         self._noises, self._ends = (torch.empty(self.held, at_once, *event, dtype=torch.float32) for _ in range(2))
         self._batch_in: list[int | None] = [None] * self.held
 
     def draw(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
-        gone = streams.step * count // (self.uses * self.at_once)
-        missing = [batch for batch in range(gone, gone + self.held) if self._batch_in[batch % self.held] != batch]
-        shown = self.progress and len(missing) == self.held
+        made = self.first + streams.step * count // (self.uses * self.at_once)
+        gone = max(0, made - self.held)
+        missing = [batch for batch in range(gone, made) if self._batch_in[batch % self.held] != batch]
+        shown = self.progress and len(missing) >= self.first
         for batch in tqdm(missing, desc="first pairs", unit_scale=self.at_once, unit=" pairs", disable=not shown):
-            self._make(batch)
-        index = streams.rows(self.held * self.at_once, count)
+            self.make(batch)
+        index = (gone * self.at_once + streams.rows((made - gone) * self.at_once, count)) % (self.held * self.at_once)
         return self._noises.flatten(0, 1)[index], self._ends.flatten(0, 1)[index]
 
-    def _make(self, batch: int) -> None:
-        place, generator = batch % self.held, stream(self.seed, "pairs", batch)
-        made = _made(self.jump, self.at_once, self.event, self.sigma_max, generator, self.device)
-        self._noises[place], self._ends[place] = made
+    def make(self, batch: int) -> None:
+        """Have a batch of the stream in memory, and in the folder."""
+        place, path = batch % self.held, None if self.folder is None else self.folder / f"{batch:06d}.npy"
+        found = None if path is None else _kept(path, (2, self.at_once, *self.event))
+        if found is None:
+            generator = stream(self.seed, "pairs", batch)
+            found = torch.stack(_made(self.jump, self.at_once, self.event, self.sigma_max, generator, self.device))
+            if path is not None:
+                _keep(path, found)
+        self._noises[place], self._ends[place] = found
         self._batch_in[place] = batch
+
+
+def _kept(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """What `_keep` wrote; None where there is nothing, or something damaged."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = found.shape == shape and found.dtype == np.float32 and np.isfinite(found).all()
+    return torch.from_numpy(found) if whole else None
+
+
+def _keep(path: Path, pairs: Tensor) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            np.save(temporary, pairs.numpy(), allow_pickle=False)
+    except OSError as error:
+        raise ValueError(f"the pairs could not be written to {path.parent}: {error.strerror or error}") from error
 
 
 def make_pairs(

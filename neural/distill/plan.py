@@ -37,6 +37,7 @@ def stages(
     teacher: Denoiser,
     pairs: str | Path,
     *,
+    fresh: Path | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Iterator[tuple[str, Training, Objective]]:
@@ -48,8 +49,9 @@ def stages(
         teacher: the teacher's denoiser, which is asked on the device, under no autocast and, where it is a module, in
             evaluation mode: as a copy where it is not so already. A `Preconditioned` network of the student's
             architecture is what the student starts from.
-        pairs: folder for a fixed number of pairs of knowledge distillation; its name must be unique to teacher, grid
-            and solver.
+        pairs: folder for a fixed number of pairs of knowledge distillation; its name must be unique to data, teacher,
+            grid, solver and seed.
+        fresh: folder where fresh pairs are kept for other runs, of such a name; None: they are not.
         device: where the student is trained.
         progress: whether bars are drawn on stderr.
 
@@ -84,7 +86,7 @@ def stages(
             teacher = copy.deepcopy(training.denoiser).eval()
             student = copy.deepcopy(teacher).requires_grad_(True)
     else:
-        source = _pairs(config, data, teacher, sigmas, pairs, device, progress)
+        source = _pairs(config, data, teacher, sigmas, pairs, fresh, device, progress)
         if config.technique == "knowledge":
             objective = Knowledge(source, options.sigma_max, **weights)
         else:
@@ -101,6 +103,7 @@ def _pairs(
     teacher: Denoiser,
     sigmas: Tensor,
     folder: str | Path,
+    fresh: Path | None,
     device: torch.device | str,
     progress: bool,
 ) -> Pairs:
@@ -111,7 +114,10 @@ def _pairs(
     few = isinstance(teacher, OptimalDenoiser) and math.prod(data.event) <= _SMALL
     where = {"seed": options.seed, "device": device, "at_once": _MANY if few else min(_SOME, max(options.batch, _FEW))}
     if not config.pairs:
-        return FreshPairs(jump, data.event, options.sigma_max, uses=config.uses, progress=progress, **where)
+        kept = None if fresh is None else fresh / str(where["at_once"])
+        return FreshPairs(
+            jump, data.event, options.sigma_max, uses=config.uses, folder=kept, progress=progress, **where
+        )
     made = make_pairs(jump, data.event, options.sigma_max, config.pairs, folder, progress=progress, **where)
     return FixedPairs(*made)
 

@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 TOOLS  := $(VENV)/.installed-tools
 
-.PHONY: figures gallery docs bench gpu gpu-wheels test lint clean
+.PHONY: figures gallery train docs bench gpu gpu-wheels test lint clean
 
 figures: $(STAMP)
 	$(PY) -m figures all
@@ -13,6 +13,11 @@ figures: $(STAMP)
 # The README's copies of the figures.
 gallery: figures
 	$(PY) docs/reduce.py
+
+# The networks that come with the toolkit, trained again into runs/pretrained, beside those that are shipped: one of them
+# by `make train NAME=toy`, all without NAME. Stopped and called again it goes on.
+train: $(STAMP)
+	$(PY) -m neural pretrain $(NAME)
 
 # The API reference from the docstrings, docs/_build/index.html; warnings are errors.
 docs: $(TOOLS)

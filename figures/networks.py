@@ -1,7 +1,7 @@
-"""The trained networks that figures show, from the cache: presets, made small by --quick.
+"""The trained networks that figures show: those that come with the toolkit, else from the cache.
 
-Those that are missing are trained side by side, each on one thread: these networks are too small for two threads to be
-twice as fast.
+What is neither there is trained, side by side, each on one thread: these networks are too small for two threads to be
+twice as fast. --quick trains small ones.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterable
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from neural import (
     student_of,
 )
 from neural.config import TECHNIQUES, experiment_of
+from neural.pretrained import folder_of, names
 from optimal import Dataset
 
 from .common import generator
@@ -47,28 +49,36 @@ def dataset(preset: str) -> Dataset:
 
 def network(config: Config, preset: str) -> Preconditioned:
     """The network of a preset, trained now if it is not in the cache."""
-    return load_model(cached(_experiment(config, preset), dataset(preset), progress=True))[0]
+    return load_model(_folder(preset, _experiment(config, preset)))[0]
 
 
 def student(config: Config, preset: str, technique: str, stage: str = "student") -> Preconditioned:
     """A student of the optimum of a preset's data; of progressive distillation that of `stage`, "steps-4" say."""
-    folder = cached(_distillation(config, preset, technique), dataset(preset), progress=True)
+    folder = _folder(f"{preset}-{technique}", _distillation(config, preset, technique))
     return load_model(folder / stage if stage != "student" else folder)[0]
 
 
 def sampled(config: Config, preset: str, technique: str, steps: int) -> tuple[Preconditioned, dict[str, Any]]:
     """A student and the arguments of `optimal.sample` with which it takes so many steps, as `student_at` says."""
-    folder = cached(_distillation(config, preset, technique), dataset(preset), progress=True)
+    folder = _folder(f"{preset}-{technique}", _distillation(config, preset, technique))
     return student_at(folder, steps, generator=generator(config, 6))
 
 
 def prepare(config: Config, networks: Iterable[str], students: Iterable[str] = ()) -> None:
-    """Train what is missing of these presets' networks and students, as many at a time as there are cores.
+    """Train what neither comes with the toolkit nor is in the cache, as many at a time as there are cores.
 
     One bar counts the optimiser steps of all of them.
     """
-    wanted: list[Experiment | Distillation] = [_experiment(config, preset) for preset in networks]
-    wanted += [_distillation(config, preset, technique) for preset in students for technique in TECHNIQUES]
+    there = names()
+    wanted: list[Experiment | Distillation] = [
+        _experiment(config, preset) for preset in networks if preset not in there
+    ]
+    wanted += [
+        _distillation(config, preset, technique)
+        for preset in students
+        for technique in TECHNIQUES
+        if f"{preset}-{technique}" not in there
+    ]
     missing = [job for job in wanted if not is_cached(job, experiment_of(job).load())]
     workers = min(len(missing), os.cpu_count() or 1)
     if workers < 2:
@@ -79,6 +89,11 @@ def prepare(config: Config, networks: Iterable[str], students: Iterable[str] = (
     with tqdm(total=total, desc=f"training {len(missing)} networks", unit="step") as bar:
         for _ in finished(_train, missing, workers, _begin, done):
             bar.update(done.value - bar.n)
+
+
+def _folder(name: str, job: Experiment | Distillation) -> Path:
+    """Of the network that is shipped by this name, or of a run of this job."""
+    return folder_of(name) if name in names() else cached(job, experiment_of(job).load(), progress=True)
 
 
 _done: Synchronized[int] | None = None

@@ -1,4 +1,4 @@
-"""`python -m neural train | distill | sample | compare | audit | report | likelihood`: typed options with units."""
+"""`python -m neural train | distill | sample | compare | audit | report | likelihood | pretrain`: typed options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import distributed
 from optimal.cli.run import run
 
 from . import cli
-from .commands import Audit, Compare, Distill, Likelihood, Report, Sample, Train, command_of
+from .commands import Audit, Compare, Distill, Likelihood, Pretrain, Report, Sample, Train, command_of
 
 __all__ = ["main"]
 
@@ -30,6 +30,7 @@ _DOES: dict[type, Callable[[Any], None]] = {
     Audit: cli.audit,
     Report: cli.report,
     Likelihood: cli.likelihood,
+    Pretrain: cli.pretrain,
 }
 
 

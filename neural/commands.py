@@ -31,6 +31,7 @@ __all__ = [
     "Distill",
     "Likelihood",
     "Preset",
+    "Pretrain",
     "Report",
     "Sample",
     "Train",
@@ -136,7 +137,7 @@ class Sample:
     """Draw samples of a model into a PNG grid (images) and an NPZ."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """optimum, the folder of a run, diffusers:FOLDER, or python:package.module.function."""
+    """optimum, the folder of a run, pretrained:NAME, diffusers:FOLDER, or python:package.module.function."""
     dataset: options.Dataset = None
     option: options.DataOption = ()
     label: _Label = None
@@ -163,7 +164,8 @@ class Compare:
     """Compare models with the optimum: as denoisers, and as samplers from the same noises."""
 
     models: _Models = ()
-    """Folders of runs, diffusers:FOLDER, or python:package.module.function; the optimum is always beside them."""
+    """Folders of runs, pretrained:NAME, diffusers:FOLDER, or python:package.module.function; the optimum is always
+    beside them."""
     dataset: options.Dataset = None
     option: options.DataOption = ()
     label: _Label = None
@@ -217,7 +219,8 @@ class Report:
     """Show how far networks are from the optimum, and where: one HTML page with pictures, and the tables behind it."""
 
     models: _Models = ()
-    """Folders of runs, diffusers:FOLDER, python:package.module.function, or optimum; several share the pictures."""
+    """Folders of runs, pretrained:NAME, diffusers:FOLDER, python:package.module.function, or optimum; several share
+    the pictures."""
     dataset: options.Dataset = None
     option: options.DataOption = ()
     label: _Label = None
@@ -247,7 +250,7 @@ class Likelihood:
     """Log density of a network's noisy points by its ODE, beside the optimum's: nats, and bits for each value."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """The folder of a run, diffusers:FOLDER, python:package.module.function, or optimum."""
+    """The folder of a run, pretrained:NAME, diffusers:FOLDER, python:package.module.function, or optimum."""
     dataset: options.Dataset = None
     option: options.DataOption = ()
     label: _Label = None
@@ -272,6 +275,22 @@ class Likelihood:
     dry_run: options.DryRun = False
 
 
+@dataclass(frozen=True)
+class Pretrain:
+    """Train the networks that come with the toolkit again, measure them, and say how their gaps compare with those
+    that were shipped. Stopped and called again it goes on."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME…")] = ()
+    """Networks; all unless given, which takes hours."""
+    threads: int | None = None
+    """Threads of torch; as many as there are cores unless given."""
+    ship: bool = False
+    """Put what was trained in the place of the shipped network."""
+    out: Path = Path("runs/pretrained")
+    """Folder of the runs, a folder a network."""
+    dry_run: options.DryRun = False
+
+
 COMMANDS: dict[str, type] = {
     "train": Train,
     "distill": Distill,
@@ -280,6 +299,7 @@ COMMANDS: dict[str, type] = {
     "audit": Audit,
     "report": Report,
     "likelihood": Likelihood,
+    "pretrain": Pretrain,
 }
 
 _FLAGS = [f"optimisation.{f.name}" for f in dataclasses.fields(Optimisation) if isinstance(f.default, bool)]

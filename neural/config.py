@@ -158,6 +158,12 @@ class Experiment:
         """The data."""
         return load(self.dataset, **self.options)
 
+    def rest(self) -> Dataset | None:
+        """What the option `without` has left out of them, for measuring; None where nothing was."""
+        options = dict(self.options)
+        part = options.pop("without", None)
+        return None if part is None else load(self.dataset, **options, only=part)
+
 
 @dataclass(frozen=True)
 class Distillation:

@@ -1,6 +1,6 @@
 """A network as one object: what measuring, sampling and reports take, wherever it came from.
 
-    model = open_model("runs/mine" | "diffusers:FOLDER" | "python:package.module.function" | a module or function)
+    model = open_model("runs/mine" | "pretrained:NAME" | "diffusers:FOLDER" | "python:package.module.function" | …)
     x0_hat = model(x, sigma)                                   # a `Denoiser`
     ends = sample(model, noises, **model.sampling())
 
@@ -202,10 +202,10 @@ def open_model(
     """A network from where it is kept, as a `Model`.
 
     Args:
-        source: the folder of a run or a distillation, or a checkpoint file; "diffusers:FOLDER", a pipeline saved on
-            disk; "python:package.module.function", which is called without arguments and returns any of what follows;
-            a `Model`; a function or module (x, sigma) -> x0_hat, what an adapter makes, or what `neural.foreign`
-            understands as it is.
+        source: the folder of a run or a distillation, or a checkpoint file; "pretrained:NAME", a network that comes
+            with the toolkit; "diffusers:FOLDER", a pipeline saved on disk; "python:package.module.function", which is
+            called without arguments and returns any of what follows; a `Model`; a function or module
+            (x, sigma) -> x0_hat, what an adapter makes, or what `neural.foreign` understands as it is.
         device: where it computes. "auto" is a CUDA device, if any, for what is read from disk or made by a function,
             and where it is for what is in memory.
         batch: the most rows that it is asked at once; `batch_of` unless given.

@@ -47,14 +47,14 @@ def opened(
     """
     device_of(device)
     require_batch(batch)
-    runs = [name for name in names if name != OPTIMUM and not name.startswith(("diffusers:", "python:"))]
     models = {name: open_model(name, device=device, batch=batch, name=name) for name in names if name != OPTIMUM}
+    runs = {name: model.run for name, model in models.items() if model.run is not None}
     if data is None:
         if not runs:
             raise ValueError(f"{names[0]} does not know its data: give --dataset")
-        data = experiment_of(load_model(Path(runs[0]).expanduser())[1]).load()
-    for name in runs:
-        _tell_of_other_data(name, data, say)
+        data = experiment_of(load_model(next(iter(runs.values())))[1]).load()
+    for name, run in runs.items():
+        _tell_of_other_data(name, run, data, say)
     if label is not None:
         data = of_label(data, label)
     out = []
@@ -101,8 +101,7 @@ def of_label(data: Dataset, label: int) -> Dataset:
     return Dataset(f"{data.name} of class {label}", data.array[index], None, data.licence, data.source)
 
 
-def _tell_of_other_data(name: str, data: Dataset, say: Say) -> None:
-    folder = Path(name).expanduser()
+def _tell_of_other_data(name: str, folder: Path, data: Dataset, say: Say) -> None:
     about = checkpoint.about(checkpoint.latest(model_path(folder)))
     if tuple(about["event"]) == data.event and about["fingerprint"] != data.fingerprint:
         say(f"warning: {name} was trained on other data ({about['name']}) than {data.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import math
@@ -17,12 +18,13 @@ from .adapters import Adapted, from_diffusers
 from .adapters.clipping import Given
 from .config import experiment_of
 from .foreign import understood
+from .pretrained import folder_of
 from .saved import load_model, model_path
 from .students import Student
 
 __all__ = ["Source", "module_of", "source_of", "takes_named"]
 
-DIFFUSERS, PYTHON = "diffusers:", "python:"
+DIFFUSERS, PYTHON, PRETRAINED = "diffusers:", "python:", "pretrained:"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def source_of(source: Any, clip: Given = None, event: tuple[int, ...] | None = N
     if isinstance(source, str) and source.startswith(DIFFUSERS):
         denoiser = from_diffusers(source.removeprefix(DIFFUSERS), clip=clip, event=event)
         return Source(source, **_known(denoiser))
+    if isinstance(source, str) and source.startswith(PRETRAINED):
+        return dataclasses.replace(_run(folder_of(source.removeprefix(PRETRAINED))), name=source)
     if isinstance(source, str | Path):
         return _run(Path(source).expanduser())
     called = source.asked.network if isinstance(source, Adapted) else source

@@ -131,6 +131,8 @@ class Training:
             )
         tensors, self.step, config = checkpoint.read(path, type(self.config), gone_on_with=True)
         checkpoint.require_same(path, longer(config, self.options.steps) if extend else config, self.config)
+        if tensors and all(name.startswith("average.") for name in tensors):
+            raise ValueError(f"{path} holds the network alone, as it is shipped: it can be used, but not gone on with")
         try:
             self.model.load_state_dict(checkpoint.unpack(tensors, "model"))
             self.average.load_state_dict(checkpoint.unpack(tensors, "average"))

@@ -2,6 +2,7 @@
 
 from .comparing import compare as compare
 from .density import likelihood as likelihood
+from .pretraining import pretrain as pretrain
 from .sampling import draw as draw
 from .showing import audit as audit
 from .showing import report as report

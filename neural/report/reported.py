@@ -77,7 +77,9 @@ def prepared(
         ValueError: no model; as for `opened`; held-out points of another shape.
     """
     if not models:
-        raise ValueError("name at least one network: the folder of a run, diffusers:FOLDER, python:… or optimum")
+        raise ValueError(
+            "name at least one network: the folder of a run, pretrained:NAME, diffusers:FOLDER, python:… or optimum"
+        )
     notes: list[str] = []
 
     def told(text: str) -> None:

@@ -1,0 +1,43 @@
+"""`python -m neural pretrain`: the shipped networks, trained and measured again."""
+
+from __future__ import annotations
+
+import torch
+
+from optimal.cli import in_words
+from optimal.cli.run import say
+
+from ..commands import Pretrain
+from ..pretrained import RECIPES, about, names, recipe
+from ..pretrained.again import again, measured, ship, verdict
+
+__all__ = ["pretrain"]
+
+
+def pretrain(command: Pretrain) -> None:
+    """Networks trained to their end, one after the other, each beside the shipped one."""
+    if command.threads is not None and command.threads < 1:
+        raise ValueError(f"threads must be at least 1, got {command.threads}")
+    wanted = [recipe(name) for name in command.names or RECIPES]
+    there = set(names())
+    known = {what.name: about(what.name) for what in wanted if what.name in there}
+    for what in wanted:
+        then = known.get(what.name)
+        took = f"{in_words(then.seconds)} on {then.machine}" if then else "not known how long"
+        say(f"{what.name}: {took}")
+    if command.dry_run:
+        print(f"{', '.join(what.name for what in wanted)} into {command.out}; nothing was trained")
+        return
+    if command.threads is not None:
+        torch.set_num_threads(command.threads)
+    out = command.out.expanduser()
+    for what in wanted:
+        run = again(what, out)
+        then = known.get(what.name)
+        if then is not None:
+            verdict(then, measured(what, run, seed=then.seed), print)
+        if command.ship:
+            found, size = ship(what, run)
+            print(f"{what.name}: shipped, {size / 1e6:.1f} MB{' in half precision' if found.half else ''}")
+        else:
+            print(f"{what.name}: {run}")

@@ -1,10 +1,16 @@
-"""Files of a figure: NAME.png, NAME.pdf, NAME.npz (the numbers), NAME.json (the configuration and what came out)."""
+"""Files of a figure: STEM.png, STEM.pdf, STEM.npz (the numbers), STEM.json (the configuration and what came out).
+
+The stem is the figure's name for what the gallery shows; data of one's own, another seed and a quick look are named in
+it, so that none of them takes the gallery's place: fig1-images-resolution-64-quick.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -17,9 +23,29 @@ from optimal.storage import replacing
 
 from .config import Config
 
-__all__ = ["save"]
+__all__ = ["save", "stem"]
 
 _PACKAGES = ("optimal-diffusion", "torch", "numpy", "matplotlib")
+
+
+_LONGEST = 80
+
+
+def stem(name: str, config: Config) -> str:
+    """What the files of a figure are called, without suffix.
+
+    Example:
+        >>> stem("fig1", Config())
+        'fig1'
+        >>> stem("fig1", Config(dataset="my images/", option=("resolution=64",), quick=True))
+        'fig1-my-images-resolution-64-quick'
+    """
+    parts = [] if config.dataset is None else [Path(config.dataset).name]
+    parts += [*config.option, *([f"seed-{config.seed}"] if config.seed else []), *(["quick"] if config.quick else [])]
+    whole = "-".join([name, *(re.sub(r"\W+", "-", part).strip("-") or "data" for part in parts)])
+    if len(whole) <= _LONGEST:
+        return whole
+    return f"{whole[: _LONGEST - 9]}-{hashlib.blake2b(whole.encode(), digest_size=4).hexdigest()}"
 
 
 def save(name: str, title: str, config: Config, arrays: Mapping[str, np.ndarray], figure: Figure) -> Path:
@@ -45,20 +71,20 @@ def save(name: str, title: str, config: Config, arrays: Mapping[str, np.ndarray]
     }
     about = {"Title": title, "Author": "optimal-diffusion"}
     rights = f"Images: {scalars['source']}: {scalars['licence']}" if "licence" in scalars else None
-    out = config.out
+    out, file = config.out, stem(name, config)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with replacing(out / f"{name}.npz") as path:
+        with replacing(out / f"{file}.npz") as path:
             np.savez_compressed(path, allow_pickle=False, **arrays)
-        with replacing(out / f"{name}.json") as path:
+        with replacing(out / f"{file}.json") as path:
             path.write_text(json.dumps(record, indent=2) + "\n")
         # Without a date, so that the same run writes the same bytes.
         pdf = about | ({"Subject": rights} if rights else {}) | {"CreationDate": None}
-        with replacing(out / f"{name}.pdf") as path:
+        with replacing(out / f"{file}.pdf") as path:
             figure.savefig(path, metadata=pdf)
         png = about | ({"Copyright": rights} if rights else {})
-        with replacing(out / f"{name}.png") as path:
+        with replacing(out / f"{file}.png") as path:
             figure.savefig(path, dpi=160, metadata=png)
     except OSError as error:
         raise ValueError(f"the figure could not be written to {out}: {error.strerror or error}") from error
-    return out / f"{name}.png"
+    return out / f"{file}.png"

@@ -81,13 +81,15 @@ def test_seed_decides_every_draw(arrays: dict[str, np.ndarray]) -> None:
 def test_four_files_with_numbers_config_and_licence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "folder"
     assert main(["fig1", "--dataset", "faces", "--quick", "--out", str(out)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["fig1.json", "fig1.npz", "fig1.pdf", "fig1.png"]
-    record = json.loads((out / "fig1.json").read_text())
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"fig1-faces-quick.{kind}" for kind in ("json", "npz", "pdf", "png")
+    ]
+    record = json.loads((out / "fig1-faces-quick.json").read_text())
     assert record["config"]["dataset"] == "faces"
     assert record["results"]["size"] == 100
-    with np.load(out / "fig1.npz", allow_pickle=False) as numbers:
+    with np.load(out / "fig1-faces-quick.npz", allow_pickle=False) as numbers:
         assert float(numbers["border"]) == record["results"]["border"]
-    with Image.open(out / "fig1.png") as image:
+    with Image.open(out / "fig1-faces-quick.png") as image:
         assert "lfw_subset" in image.text["Copyright"]  # pyright: ignore[reportAttributeAccessIssue]
         assert len(np.unique(np.asarray(image.convert("L")))) > 50
     assert "faces: N = 100, shape 1×25×25, fingerprint" in capsys.readouterr().out
@@ -102,7 +104,7 @@ def test_a_folder_and_its_options(tmp_path: Path) -> None:
     arguments = ["fig1", "--dataset", str(images), "--quick", "--out", str(tmp_path / "out")]
     assert main(arguments) == 2
     assert main([*arguments, "--option", "resolution=8", "--option", "n=6"]) == 0
-    with np.load(tmp_path / "out" / "fig1.npz") as numbers:
+    with np.load(tmp_path / "out" / "fig1-images-resolution-8-n-6-quick.npz") as numbers:
         assert numbers["sources"].shape == (3, 3, 8, 8)
         assert int(numbers["size"]) == 6
 

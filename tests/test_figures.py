@@ -17,6 +17,7 @@ from figures.__main__ import FIGURES, main
 from figures.config import Config
 from figures.gallery import make, make_together
 from figures.networks import prepare
+from figures.output import stem
 from optimal import OptimalDenoiser, load, speciation_sigma
 from optimal.reference import GaussianMixture
 from optimal.regimes import top_eigenvalue
@@ -340,14 +341,36 @@ def test_points_of_the_users(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     common = ["--dataset", str(path), "--option", "value_range=None", "--quick", "--out", str(tmp_path)]
     assert main(["border", *common]) == 0
     assert "points.npy: N = 40, shape 2" in capsys.readouterr().out
-    with np.load(tmp_path / "border.npz") as arrays:
+    with np.load(tmp_path / "border-points-npy-value_range-None-quick.npz") as arrays:
         assert 10 < float(arrays["1_border"]) < 1000
     for name in ("trajectories", "distilled"):
         assert main([name, *common]) == 2
         assert f"{name} draws images" in capsys.readouterr().err
     assert main(["prop4", "grids", *common]) == 0
-    with np.load(tmp_path / "prop4.npz") as arrays:
+    with np.load(tmp_path / "prop4-points-npy-value_range-None-quick.npz") as arrays:
         assert arrays["1_source"][-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "fig1"),
+        ({"quick": True}, "fig1-quick"),
+        ({"seed": 3}, "fig1-seed-3"),
+        ({"dataset": "digits"}, "fig1-digits"),
+        ({"dataset": "/a/b/ffhq-64x64.zip", "option": ("n=100",)}, "fig1-ffhq-64x64-zip-n-100"),
+        ({"dataset": "../Bilder älter/"}, "fig1-Bilder-älter"),
+        ({"dataset": ".."}, "fig1-data"),
+    ],
+)
+def test_only_the_gallery_has_the_figures_own_name(options: dict, expected: str) -> None:
+    assert stem("fig1", Config(**options)) == expected
+
+
+def test_names_are_short_and_apart() -> None:
+    long = [stem("fig1", Config(dataset="x" * 200, option=(f"n={n}",))) for n in (10, 11)]
+    assert len(set(long)) == 2
+    assert all(len(name) <= 80 for name in long)
 
 
 def test_figures_drawn_together_are_those_drawn_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -358,7 +381,8 @@ def test_figures_drawn_together_are_those_drawn_alone(tmp_path: Path, capfd: pyt
     assert "figures: 100%" in shown.err
     assert "3/3" in shown.err
     assert "fig1: " in make("fig1", alone)
-    with np.load(tmp_path / "together/fig1.npz") as theirs, np.load(tmp_path / "alone/fig1.npz") as ours:
+    file = f"{stem('fig1', QUICK)}.npz"
+    with np.load(together.out / file) as theirs, np.load(alone.out / file) as ours:
         assert theirs.files == ours.files
         for name in ours.files:
             if ours[name].dtype.kind == "f":

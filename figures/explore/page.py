@@ -17,6 +17,7 @@ from optimal.datasets import to_uint8
 from optimal.storage import replacing
 
 from ..config import Config
+from ..output import stem
 
 __all__ = ["write"]
 
@@ -28,10 +29,11 @@ _PICTURES = ("sources", "noisy", "means", "landings")
 
 
 def write(config: Config, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write explore.html, under a temporary name first.
+    """Write the page, under a temporary name first.
 
     Args:
-        config: --out is a folder, or the name of the page if it ends in .html.
+        config: --out is a folder, in which the page is explore.html or, as `figures.output.stem` says, named
+            after its data, or the name of the page if it ends in .html.
         arrays: those of `compute`.
 
     Returns:
@@ -40,7 +42,7 @@ def write(config: Config, arrays: Mapping[str, np.ndarray]) -> Path:
     Raises:
         ValueError: it cannot be written.
     """
-    path = config.out if config.out.suffix == ".html" else config.out / "explore.html"
+    path = config.out if config.out.suffix == ".html" else config.out / f"{stem('explore', config)}.html"
     page = (_PARTS / "page.html").read_text(encoding="utf-8")
     script = "\n".join((_PARTS / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     # The only "</" in a script element's text must be its end.

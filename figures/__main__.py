@@ -64,11 +64,14 @@ def _draw(words: list[str]) -> None:
     page = command.out.suffix == ".html"
     home = writable(command.out.parent if page else command.out, "", folder=True)
     command = dataclasses.replace(command, out=home / command.out.name if page else home)
-    if command.names == ("all",) and command.dataset is None:
-        prepare(command, ("toy", "digits"), ("toy", "digits"))
-        if (os.cpu_count() or 1) > 1:
+    if command.names == ("all",) and (os.cpu_count() or 1) > 1:
+        # Those that wait for no network first, in the order of the gallery.
+        make_together([name for name in names if name not in _PRESETS], command)
+        names = [name for name in names if name in _PRESETS]
+        if names:
+            prepare(command, ("toy", "digits"), ("toy", "digits"))
             make_together(names, command)
-            return
+        return
     for name in names:
         print(make(name, command))
 

@@ -19,7 +19,7 @@ from .config import Config
 from .output import save
 from .workers import begin, finished
 
-__all__ = ["FIGURES", "LONGEST", "PAGES", "make", "make_together"]
+__all__ = ["FIGURES", "PAGES", "make", "make_together"]
 
 FIGURES: dict[str, ModuleType] = {
     "fig1": fig1,
@@ -36,12 +36,6 @@ FIGURES: dict[str, ModuleType] = {
 }
 PAGES: dict[str, ModuleType] = {"explore": explore}
 """Pages of their own, which draw themselves."""
-
-LONGEST = (
-    "steps", "border", "prop4", "fewstep", "grids", "students",
-    "fig1", "distilled", "trajectories", "trained", "samples", "explore",
-)  # fmt: skip
-"""In the order in which to start them."""
 
 
 def make(name: str, config: Config) -> str:
@@ -62,10 +56,10 @@ def make(name: str, config: Config) -> str:
 
 
 def make_together(names: list[str], config: Config) -> None:
-    """As many at a time as there are cores, on one thread each: most of what figures do is too small for two."""
+    """In this order, as many at a time as there are cores, on one thread each: most of it is too small for two."""
     # The command line's own class is known to no other process.
     plain = Config(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Config)})
-    jobs = [(name, plain) for name in sorted(names, key=LONGEST.index)]
+    jobs = [(name, plain) for name in names]
     left = [name for name, _ in jobs]
     with tqdm(total=len(jobs), desc="figures", unit="figure") as bar:
         for done in finished(_made, jobs, min(len(jobs), os.cpu_count() or 1), _begin):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -392,7 +393,22 @@ def test_figures_drawn_together_are_those_drawn_alone(tmp_path: Path, capfd: pyt
         make_together(["fig1", "trajectories"], dataclasses.replace(together, dataset="nowhere", option=()))
 
 
-def test_every_figure_has_its_place_in_the_order() -> None:
-    from figures.gallery import LONGEST, PAGES
-
-    assert sorted(LONGEST) == sorted([*FIGURES, *PAGES])
+def test_the_gallery_is_drawn_in_its_order_and_waits_for_networks_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr("figures.__main__.make_together", lambda names, _: order.extend(names))
+    monkeypatch.setattr("figures.__main__.prepare", lambda *_: order.append("networks"))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert main(["all", "--out", str(tmp_path)]) == 0
+    assert [name for name in order if name in FIGURES] == list(FIGURES)
+    assert order[0] == "fig1"
+    assert order.index("networks") == order.index("trained") - 1
+    order.clear()
+    assert main(["all", "--dataset", "digits", "--out", str(tmp_path)]) == 0
+    assert order == [
+        name for name in [*FIGURES, "explore"] if name not in ("trained", "students", "samples", "fewstep")
+    ]
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    gallery = readme[readme.index("## Gallery") :]
+    assert list(dict.fromkeys(re.findall(r"python -m figures (\w+)`\*\*", gallery))) == list(FIGURES)[1:]

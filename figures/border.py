@@ -127,7 +127,7 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         _draw_capture(axes[2, i], column)
         for row in axes[:, i]:
             _draw_marks(row, column)
-    axes[0, 0].set_ylabel("effective number of points, exp(entropy)")
+    axes[0, 0].set_ylabel("effective count, exp(entropy)")
     axes[1, 0].set_ylabel("probability; share of the variance")
     axes[2, 0].set_ylabel("share of trajectories")
     for row in axes:

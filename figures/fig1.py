@@ -94,7 +94,7 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     counts = torch.cat(
         [
             effective_counts(D, sigma[None], draws=draws, generator=generator(config))
-            for sigma in tqdm(sigmas, desc=f"fig1: modes of {data.name}", unit="level")
+            for sigma in tqdm(sigmas, desc=f"fig1: effective counts of {data.name}", unit="level")
         ]
     )
     border = border_of(config, D, draws)
@@ -122,10 +122,10 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     grid = figure.add_gridspec(2, 1, height_ratios=(4.4, 7.1))
     top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     figure.suptitle("What would the perfect denoiser do?   E[x0 | x] = Σ wⱼ yⱼ over the data points yⱼ", fontsize=15)
-    curves, heat, modes = top.subplots(1, 3, width_ratios=(1, 1.25, 1))
+    curves, heat, count = top.subplots(1, 3, width_ratios=(1, 1.25, 1))
     _draw_curves(curves, arrays)
     _draw_heat(top, heat, arrays)
-    _draw_modes(modes, arrays)
+    _draw_counts(count, arrays)
     _draw_strip(bottom, arrays)
     return figure
 
@@ -135,7 +135,7 @@ def _draw_curves(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     norm = LogNorm(float(sigmas[0]) / 1.5, float(sigmas[-1]) * 1.5)
     axes.hlines(positions, -4, 4, color="0.85", linewidth=0.8, zorder=0)
     for sigma, curve in zip(sigmas, arrays["toy_curves"], strict=True):
-        axes.plot(arrays["toy_x"], curve, color=mpl.colormaps["coolwarm"](norm(sigma)), label=f"σ = {sigma:g}")
+        axes.plot(arrays["toy_x"], curve, color=mpl.colormaps["plasma"](0.85 * norm(sigma)), label=f"σ = {sigma:g}")
     axes.plot(positions, positions, "k*", markersize=9, label="data point")
     axes.set(xlabel="noisy point x", ylabel="E[x0 | x]", xlim=(-4, 4), title="Five points: from steps to a blend")
     axes.legend(fontsize=8, loc="upper left")
@@ -161,7 +161,7 @@ def _draw_heat(figure: SubFigure, axes: Axes, arrays: Mapping[str, np.ndarray]) 
         axes.text(border / 1.12, -3.7, f"border, σ = {border:.2f}", ha="left", va="bottom", bbox=box, fontsize=9)
 
 
-def _draw_modes(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+def _draw_counts(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     name, size = str(arrays["dataset"]), int(arrays["size"])
     rows = (
         ("five points", arrays["toy_count_sigmas"], arrays["toy_counts"], float(arrays["toy_border"]), "tab:green"),
@@ -178,7 +178,7 @@ def _draw_modes(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     axes.axhline(2, color="k", linestyle="--", linewidth=1)
     axes.text(0.02, 2.1, "2: the border", transform=axes.get_yaxis_transform(), ha="left", va="bottom")
     axes.set(xscale="log", yscale="log", ylim=(0.8, None), title="Where the border comes from")
-    axes.set(xlabel="noise level σ (units of the data)", ylabel="effective number of modes, exp(entropy)")
+    axes.set(xlabel="noise level σ (units of the data)", ylabel="effective count, exp(entropy)")
     axes.invert_xaxis()
     plain_ticks(axes, (100, 10, 1, 0.1))
     axes.legend(fontsize=8, loc="upper right")
@@ -200,13 +200,15 @@ def _draw_strip(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
         cell(axes, columns + 2 * gap, y - 0.5, arrays["sources"][row])
         axes.text(-0.1, y - 0.5, "noisy x", ha="right", va="center", fontsize=9)
         axes.text(-0.1, y - 1.5, "E[x0 | x]", ha="right", va="center", fontsize=9)
-    end = -2.15 * count + 0.15
+    # Apart from the examples: it is of all data.
+    end = -2.15 * count - 0.1
+    axes.plot([-0.8, left[-1] + 1], [end + 0.08] * 2, color="0.7", linewidth=0.8)
     for column in range(columns):
         middle = left[column] + 0.5
         axes.text(middle, 0.08, f"{sigmas[column]:.3g}", ha="center", va="bottom", fontsize=9)
         axes.text(middle, end - 0.08, _rounded(counts[column, 1]), ha="center", va="top", fontsize=9)
     axes.text(-0.1, 0.08, "σ =", ha="right", va="bottom", fontsize=9)
-    axes.text(-0.1, end - 0.08, "effective\nmodes", ha="right", va="top", fontsize=9)
+    axes.text(-0.1, end - 0.08, f"effective count,\nmedian of {int(arrays['draws'])}", ha="right", va="top", fontsize=9)
     axes.text(columns + 2 * gap + 0.5, 0.08, "source x0", ha="center", va="bottom", fontsize=9)
     if 0 < before < columns:
         at = left[before] - gap / 2
@@ -223,8 +225,9 @@ def _draw_strip(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
     name = f"{arrays['dataset']}, N = {int(arrays['size']):,}, {arrays['event']}"
     note = (
         f"{name}, fingerprint {arrays['fingerprint']}; {arrays['source']}; {arrays['licence']}.\n"
-        f"Noisy images are drawn as x/√(1 + σ²). Under each column: the median over {int(arrays['draws'])} draws of x0 "
-        "and noise; the border is where it falls to 2, with its 95% bootstrap interval."
+        f"Noisy images are drawn as x/√(1 + σ²). Last row: exp(entropy) of the weights, the median over "
+        f"{int(arrays['draws'])} draws of x0 and noise from all data; the border is where it falls to 2, with its 95% "
+        "bootstrap interval."
     )
     axes.text(-0.8, end - 0.95, note, ha="left", va="top", fontsize=8, color="0.35")
     axes.set(xlim=(-0.85, columns + 2 * gap + 1.05), ylim=(end - 1.45, 0.8), aspect="equal")

@@ -72,12 +72,12 @@ def fig1(a: Arrays) -> Shown:
         (a["toy_count_sigmas"], a["toy_counts"], border, "five points"),
         (a["sigmas"], a["counts"], float(a["border"]), f"{a['dataset']} (N = {int(a['size']):,})"),
     ]
-    modes = Panel(
+    counted = Panel(
         named={f"{name}: median": (s, counts[:, 1]) for s, counts, _, name in sets},
         lines=[*(([at], [2.0]) for _, _, at, _ in sets), across(2.0)],
         bands=[(s, counts[:, 0], counts[:, 2]) for s, counts, _, _ in sets],
         legend=[label for *_, name in sets for label in (f"{name}: median", "10% to 90% of draws")],
-        words=[*(f"σ = {at:.3g}" for _, _, at, _ in sets), "2: the border"],
+        words=[*(f"σ = {at:.3g}" for _, _, at, _ in sets), "2: the border", "effective count, exp(entropy)"],
     )
     sigmas, border = a["sigmas"], float(a["border"])
     before = int((sigmas >= border).sum())
@@ -88,14 +88,16 @@ def fig1(a: Arrays) -> Shown:
             strip.cells.append((left[column], -2.15 * row, a["noisy"][row, column] / np.sqrt(1 + sigma**2)))
             strip.cells.append((left[column], -2.15 * row - 1, a["means"][row, column]))
         strip.cells.append((len(sigmas) + 0.7, -2.15 * row - 0.5, source))
-    modes_of = [f"{count:,.0f}" if count >= 100 else f"{count:.3g}" for count in a["counts"][:, 1]]
-    strip.placed = [*zip(left + 0.5, modes_of, strict=True), *_headed(left, sigmas)]
+    counts_of = [f"{count:,.0f}" if count >= 100 else f"{count:.3g}" for count in a["counts"][:, 1]]
+    strip.placed = [*zip(left + 0.5, counts_of, strict=True), *_headed(left, sigmas)]
     strip.words.append(f"border, σ = {border:.3g} [{float(a['border_low']):.3g}, {float(a['border_high']):.3g}]")
     strip.words += ["noisy x", "source x0", f"{int(a['draws'])} draws", str(a["source"]), str(a["event"])]
-    end = -2.15 * len(a["sources"]) + 0.15
+    strip.words.append(f"effective count,\nmedian of {int(a['draws'])}")
+    end = -2.15 * len(a["sources"]) - 0.1
+    strip.lines.append(([-0.8, left[-1] + 1], [end + 0.08] * 2))
     at = left[before] - 0.175
     strip.lines.append(([at, at], [end - 0.35, 0.75]))
-    return [curves, heat, modes, bar, strip], []
+    return [curves, heat, counted, bar, strip], []
 
 
 def _headed(left: np.ndarray, sigmas: np.ndarray) -> list[tuple[float, str]]:
@@ -139,7 +141,7 @@ def border(a: Asked) -> Shown:
         for row, panel in zip(rows, (counted, found, Panel(named=shares | marks, words=words)), strict=True):
             row.append(panel)
     rows[0][0].legend = ["median over the data", "10% to 90%"]
-    rows[0][0].words.append("effective number of points, exp(entropy)")
+    rows[0][0].words.append("effective count, exp(entropy)")
     rows[1][0].legend, rows[2][0].legend = [*curves], [*shares]
     return [panel for row in rows for panel in row], [*_MARKS.values()]
 

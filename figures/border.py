@@ -15,6 +15,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from tqdm import tqdm
 
 from optimal import (
@@ -47,8 +48,9 @@ _COST = (
     (10**12, 64, 16, 64),
 )
 """Up to so many values in the data: draws of (x0, ε), trajectories, and steps of each."""
+_WIDE, _THIN = 3.5, 1.2
 _MARKS = {
-    "border": ("k", "-", "border: median count = 2"),
+    "border": ("0.45", "-", "border: median count = 2"),
     "collapse": ("tab:orange", "-", "collapse, measured: mean entropy = 1 nat"),
     "collapse_formula": ("tab:orange", ":", r"$\sigma_C = s/\sqrt{N^{2/d} - 1}$, for Gaussian data"),
     "speciation": ("tab:green", ":", r"$\sigma_S = \sqrt{\Lambda - 1}$, speciation"),
@@ -132,7 +134,10 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     axes[2, 0].set_ylabel("share of trajectories")
     for row in axes:
         row[0].legend(fontsize=8, loc="best")
-    handles = [Line2D([], [], color=color, ls=style, label=label) for color, style, label in _MARKS.values()]
+    handles = [
+        Line2D([], [], color=color, ls=style, linewidth=_WIDE if name == "border" else _THIN, label=label)
+        for name, (color, style, label) in _MARKS.items()
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(_MARKS), fontsize=9, frameon=False)
     return figure
 
@@ -146,7 +151,13 @@ def _draw_counts(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
     axes.axhline(2, color="0.6", linewidth=0.8)
     interval = f"[{float(column['border_low']):.3g}, {float(column['border_high']):.3g}]"
     place = f"border σ = {float(column['border']):.3g} {interval}"
+    if column["sigmas"][-1] < float(column["border"]) < column["sigmas"][0]:
+        axes.plot(float(column["border"]), 2, "o", color="k", markersize=6)
     axes.set(yscale="log", ylim=(0.8, 1.5 * size))
+    powers = [10**power for power in range(1, len(str(size)))]
+    axes.yaxis.set_major_locator(FixedLocator([1, 2, *([3, 5] if size < 10 else []), *powers]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(f"{column['dataset']}: N = {size:,}, {shape_in_words(column)}\n{place}", fontsize=10)
 
 
@@ -189,4 +200,6 @@ def _draw_marks(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
     low, high = column["sigmas"][-1], column["sigmas"][0]
     for name, (color, style, _) in _MARKS.items():
         if low < float(column[name]) < high:
-            axes.axvline(float(column[name]), color=color, linestyle=style, linewidth=1.2, zorder=1)
+            # The border is wide, and under the others: on images the collapse lies on it.
+            width, layer = (_WIDE, 0.9) if name == "border" else (_THIN, 1)
+            axes.axvline(float(column[name]), color=color, linestyle=style, linewidth=width, zorder=layer)

@@ -127,7 +127,7 @@ def border(a: Asked) -> Shown:
         size, interval = f"N = {int(c['size']):,}", f"[{float(c['border_low']):.3g}, {float(c['border_high']):.3g}]"
         counted = Panel(
             named={"median over the data": (s, counts[:, 1])} | marks,
-            lines=[across(2.0)],
+            lines=[across(2.0), *([([float(c["border"])], [2.0])] if inside(c["border"], s) else [])],
             bands=[(s, counts[:, 0], counts[:, 2])],
             words=[str(c["dataset"]), size, f"border σ = {float(c['border']):.3g} {interval}"],
         )

@@ -13,22 +13,30 @@ PRESETS: dict[str, Experiment] = {
     "toy": Experiment("five-deltas", network=Network(depth=2), optimisation=Optimisation(steps=5000)),
     "digits": Experiment(
         "digits",
-        network=Network(width=384, depth=3),
-        optimisation=Optimisation(
-            steps=2000, batch=1024, optimizer="muon", lr=4e-3, noise="log_normal", P_mean=0.1, P_std=1.4
+        {"without": (10, 11)},
+        Network(width=384, depth=3),
+        Optimisation(
+            steps=20_000,
+            batch=1024,
+            optimizer="muon",
+            lr=4e-3,
+            noise="log_normal",
+            P_mean=0.1,
+            P_std=1.4,
+            target="posterior",
         ),
     ),
     "faces": Experiment(
         "faces",
-        {"xflip": True},
+        {"without": (9, 10), "xflip": True},
         Network(kind="unet", channels=(32, 64, 64), layers=1),
         Optimisation(steps=4000, batch=64, lr=1e-3),
     ),
     "emoji-16": Experiment(
         "emoji",
-        {"size": 16},
-        Network(kind="unet", channels=(32, 64, 64), layers=2),
-        Optimisation(steps=10_000, batch=64, lr=1e-3),
+        {"size": 16, "without": (9, 10)},
+        Network(kind="unet", channels=(32, 64, 96, 96), layers=1),
+        Optimisation(steps=24_000, batch=64, lr=1e-3, noise="log_normal", P_mean=0.7, P_std=1.4, target="posterior"),
     ),
     # Karras et al. 2022's DDPM++ at 64×64 in size; trains on a GPU, and was only constructed here.
     "ffhq-64": Experiment(

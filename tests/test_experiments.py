@@ -213,7 +213,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_student_of_few_pairs_is_not_taken_for_one_of_the_map(student: Path) -> None:
     """same was 1.00 with seed 0, whose noises were its pairs, and 0.04 with others."""
-    D = OptimalDenoiser(DIGITS)
+    D = OptimalDenoiser(student_of("digits", "knowledge").experiment.load())
     pairs = training_pairs(student)
     assert pairs is not None
     rows = [

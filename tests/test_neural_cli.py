@@ -280,7 +280,7 @@ def test_presets_are_defaults_with_overrides() -> None:
     for words in (["digits", "--technique", "knowledge"], ["--technique=knowledge", "--preset=digits"]):
         assert configured("distill", *words) == json.loads(to_json(student_of("digits", "knowledge")))
     mirrored = configured("train", "faces", "--option", "n=50")
-    assert mirrored["options"] == {"xflip": True, "n": 50}
+    assert mirrored["options"] == {"without": [9, 10], "xflip": True, "n": 50}
     assert configured("train", "faces", "--dataset", "digits")["options"] == {}
 
 

@@ -325,11 +325,11 @@ def test_the_toy_preset_approaches_the_optimum() -> None:
 
 
 def test_the_digits_preset_approaches_the_optimum() -> None:
-    """A twentieth of the preset's steps, 10 seconds, and a bound to match; the whole has 8% at the border."""
+    """A hundredth of the preset's steps and a smaller network, 10 seconds, and a bound to match."""
     config = PRESETS["digits"]
     options = dataclasses.replace(config.optimisation, steps=300, batch=512, warmup=50, ema=0.98)
     config = dataclasses.replace(config, network=Network(width=192, depth=2), optimisation=options)
-    data = load(config.dataset)
+    data = config.load()
     found = agreement(fit(config, data), OptimalDenoiser(data), [0.05, 0.09, 0.65], draws=1000)
     assert (found.gap_share < torch.tensor([0.015, 0.03, 0.25])).all()
     assert (found.identity.abs() < 5).all()

@@ -1,7 +1,10 @@
-"""Where trained networks leave the optimum: gap and excess risk of a network trained with Eq. 26, against noise.
+"""Where trained networks leave the optimum, by noise level: at noisy data, at noisy held-out data, where they go.
 
-One column a data set. Top, the gap E‖F − D*‖² and the excess risk E‖F − x0‖² − MMSE, two measures of one quantity, over
-E‖D* − mean‖². Bottom, explained variance, R² and r² of the same network, which published comparisons use."""
+One column a network. Top, the gap E‖F − D‖² over E‖D − mean‖²: 0 for the optimum, 1 for a network that always answers
+the mean of the data. Bottom, the gap over σ², its weight in the velocity dx/dσ = (x − F)/σ. Both by `neural.measure`,
+with its 95% intervals: at x0 + σ ε with x0 of the data, with x0 that was left out of them, and on the network's own
+trajectory from noise.
+"""
 
 from __future__ import annotations
 
@@ -12,56 +15,69 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neural import PRESETS, agreement
+from neural import PRESETS, measure, open_model
+from neural.places import On
 from optimal import OptimalDenoiser
 
-from .common import border_of, generator, log_ticks
+from .common import border_of, log_ticks
 from .config import Config
 from .networks import dataset, network, prepare
 
 __all__ = ["TITLE", "compute", "draw"]
 
-TITLE = "Trained networks against the optimum: gap and excess risk at every noise level"
+TITLE = "Trained networks against the optimum: the gap at every noise level, on data, held-out data and trajectories"
 
 _PRESETS = ("toy", "digits")
-_MEASURES = {
-    "explained_variance": ("tab:blue", "explained variance"),
-    "r_square": ("tab:green", "R²"),
-    "pearson_square": ("tab:orange", "Pearson's r²"),
+_PLACES = {
+    "data": ("k", "-", "at noisy data"),
+    "held-out": ("tab:blue", "--", "at noisy held-out data"),
+    "trajectory": ("tab:red", ":", "on the network's own trajectory"),
 }
+_ROWS = {"gap_share": "gap, E‖F − D‖² / E‖D − mean‖²", "gap_over_sigma_square": "gap / σ², its weight in the velocity"}
+_DRAWS, _PATHS = {"toy": 40_000, "digits": 4096}, 512
+"""At low noise all of the toy's gap is in the few draws between two points."""
 
-_DRAWS = {"toy": 40_000, "digits": 4000}
-"""At low noise all of the toy's risk is in the few draws between two points: 4,000 do not tell its standard error."""
+_ABOVE = "above 1: worse than the mean,\nwhich is nearly right there"
 
 
 def compute(config: Config) -> dict[str, np.ndarray]:
     """Everything that is drawn.
 
     Returns:
-        names (K,), and for column i, as "0_sigmas" and so on: sigmas (S,), every field of `neural.Agreement`, scale
-        (S,) E‖D* − mean‖², border, size, steps.
+        names (K,), and for column i, as "0_sigmas" and so on: sigmas (S,); for each place of it, gap_share_data and so
+        on, (S, 3): value and ends of the interval; places (P,), border, size, steps, draws, paths, seconds.
 
     Raises:
         ValueError: --dataset was given: networks are trained for their presets.
     """
-    if config.dataset:
+    if config.dataset is not None:
         raise ValueError("trained shows the networks of the presets toy and digits; train yours with python -m neural")
     presets = _PRESETS[:1] if config.quick else _PRESETS
     prepare(config, presets)
+    paths = 64 if config.quick else _PATHS
     arrays: dict[str, np.ndarray] = {"names": np.array(presets)}
     for i, preset in enumerate(presets):
-        net, data = network(config, preset), dataset(preset)
-        D = OptimalDenoiser(data)
+        data, rest, draws = dataset(preset), PRESETS[preset].rest(), 500 if config.quick else _DRAWS[preset]
+        D, model = OptimalDenoiser(data), open_model(network(config, preset), name=preset)
         sigmas = torch.logspace(np.log10(0.02), np.log10(40), 9 if config.quick else 25, dtype=torch.float64)
-        draws = 500 if config.quick else _DRAWS[preset]
-        found = agreement(net, D, sigmas, draws=draws, generator=generator(config), progress=True)
-        column = {name: value.numpy() for name, value in vars(found).items() if isinstance(value, torch.Tensor)}
+        places: dict[str, On] = {"data": None, "held-out": rest, "trajectory": "trajectory"}
+        if rest is None:
+            del places["held-out"]
+        column: dict[str, np.ndarray] = {"sigmas": sigmas.numpy()}
+        for place, on in places.items():
+            count = paths if place == "trajectory" else draws
+            found = measure(model, D, on=on, sigmas=sigmas, draws=count, seed=config.seed, progress=True)
+            for row in _ROWS:
+                value = found.columns[row]
+                column[f"{row}_{place}"] = torch.stack([value.value, value.low, value.high], 1).numpy()
         column |= {
-            "scale": (found.gap / found.gap_share).numpy(),
+            "places": np.array([*places]),
             "border": np.array(border_of(config, D, 256).sigma),
             "size": np.array(len(data)),
             "dataset": np.array(data.name),
             "steps": np.array(PRESETS[preset].optimisation.steps),
+            "draws": np.array(draws),
+            "paths": np.array(paths),
         }
         arrays |= {f"{i}_{key}": value for key, value in column.items()}
     return arrays
@@ -73,43 +89,40 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     figure = Figure(figsize=(1 + 6 * count, 8.5), layout="constrained")
     figure.suptitle("Where does a trained network leave the optimum?", fontsize=15)
     axes = figure.subplots(2, count, squeeze=False, sharex="col")
+    shown: set[str] = set()
     for i in range(count):
         column = {key.partition("_")[2]: value for key, value in arrays.items() if key.startswith(f"{i}_")}
-        _draw_gap(axes[0, i], column)
-        _draw_measures(axes[1, i], column)
-    axes[0, 0].set_ylabel("share of E‖D* − mean‖²")
-    axes[1, 0].set_ylabel("agreement with the optimum")
-    for row in axes:
-        row[0].legend(fontsize=8, loc="best")
+        shown |= set(column["places"].tolist())
+        for ax, row in zip(axes[:, i], _ROWS, strict=True):
+            _draw_gap(ax, column, row)
+        size, border = int(column["size"]), float(column["border"])
+        axes[0, i].set_title(f"{column['dataset']}, N = {size:,}; border σ = {border:.3g}", fontsize=11)
+        if axes[0, i].get_ylim()[1] > 1:
+            axes[0, i].axhline(1, color="0.6", linewidth=0.8)
+            axes[0, i].text(0.03, 0.03, _ABOVE, transform=axes[0, i].transAxes, fontsize=8, color="0.35")
+        drawn = f"{int(column['draws']):,} draws of (x0, ε)\n{int(column['paths']):,} trajectories"
+        axes[1, i].text(0.03, 0.97, drawn, transform=axes[1, i].transAxes, fontsize=8, va="top", color="0.35")
+        axes[1, i].set_xlabel("noise level σ, from noise to data →")
+    for ax, label in zip(axes[:, 0], _ROWS.values(), strict=True):
+        ax.set_ylabel(label)
+    places = {place: style for place, style in _PLACES.items() if place in shown}
+    handles = [axes[0, 0].plot([], [], color=c, linestyle=s, label=label)[0] for c, s, label in places.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
     return figure
 
 
-def _draw_gap(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
-    sigmas, scale = column["sigmas"], column["scale"]
-    axes.plot(sigmas, column["gap_share"], color="k", label="gap, E‖F − D*‖²")
-    excess, error = column["excess_risk"] / scale, 2 * column["excess_error"] / scale
-    axes.errorbar(sigmas, excess, yerr=error, fmt="o", ms=3, color="tab:red", label="excess risk, ±2 standard errors")
-    axes.set_xscale("log")
-    # Where its error bar reaches 0, excess risk says only that the gap is below the bar's end.
-    axes.set_yscale("log", nonpositive="clip")
-    axes.set_ylim(max(float(column["gap_share"].min()) / 3, 1e-6), 3 * float(column["gap_share"].max()))
-    axes.set_title(
-        f"{column['dataset']}, N = {int(column['size']):,}; border σ = {float(column['border']):.3g}", fontsize=11
-    )
-    _finish(axes, column)
-
-
-def _draw_measures(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
-    for name, (color, label) in _MEASURES.items():
-        axes.plot(column["sigmas"], column[name], color=color, label=label)
-    low = min(float(column[name].min()) for name in _MEASURES)
-    axes.set(ylim=(max(low, 0.5) - 0.01, 1.005), xlabel="noise level σ, from noise to data →")
-    _finish(axes, column)
-
-
-def _finish(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
+def _draw_gap(axes: Axes, column: Mapping[str, np.ndarray], row: str) -> None:
     sigmas = column["sigmas"]
+    for place in column["places"].tolist():
+        color, style, _ = _PLACES[place]
+        value, low, high = column[f"{row}_{place}"].T
+        axes.plot(sigmas, value, color=color, linestyle=style)
+        axes.fill_between(sigmas, low, high, color=color, alpha=0.2, linewidth=0)
+    least = min(float(column[f"{row}_{place}"][:, 0].min()) for place in column["places"].tolist())
+    most = max(float(column[f"{row}_{place}"][:, 0].max()) for place in column["places"].tolist())
+    axes.set(xscale="log", xlim=(sigmas[-1], sigmas[0]))
+    axes.set_yscale("log", nonpositive="clip")
+    axes.set_ylim(max(least / 3, most * 1e-12), 3 * most)
     axes.axvline(float(column["border"]), color="k", linestyle="--", linewidth=1)
-    axes.set_xlim(sigmas[-1], sigmas[0])
     log_ticks(axes, sigmas[0], sigmas[-1])
     axes.grid(alpha=0.3)

@@ -260,13 +260,20 @@ def test_stages_of_the_grids(of_grids: dict[str, np.ndarray]) -> None:
         assert np.isnan(jump[j + 1 :, j]).all()
 
 
-def test_gap_and_excess_risk_are_one_quantity(of_trained: dict[str, np.ndarray]) -> None:
+def test_a_trained_network_is_measured_on_the_data_and_where_it_goes(of_trained: dict[str, np.ndarray]) -> None:
     assert of_trained["names"].tolist() == ["toy"]
-    assert (np.abs(of_trained["0_identity"]) < 5).all()
-    assert (of_trained["0_gap"] > 0).all()
+    assert of_trained["0_places"].tolist() == ["data", "trajectory"]
+    sigmas = of_trained["0_sigmas"]
+    for place in ("data", "trajectory"):
+        share, weight = (of_trained[f"0_{row}_{place}"] for row in ("gap_share", "gap_over_sigma_square"))
+        assert (share[:, 1] <= share[:, 0]).all()
+        assert (share[:, 0] <= share[:, 2]).all()
+        # One gap: its ratio to the share is E‖D − mean‖², which falls with noise and is at most the data's variance.
+        spread = weight[:, 0] * sigmas**2 / share[:, 0]
+        assert (spread < 1.2 * 2.08).all()
+        assert spread[-1] < 0.1 * spread[0]
     # Far below the border even a hardly trained network is right: preconditioning sees to it.
-    assert of_trained["0_gap_share"][0] < 0.05
-    np.testing.assert_allclose(of_trained["0_gap"], of_trained["0_gap_share"] * of_trained["0_scale"])
+    assert of_trained["0_gap_share_data"][0, 0] < 0.05
 
 
 def test_students_beside_the_flow_map(of_students: dict[str, np.ndarray]) -> None:

@@ -45,7 +45,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
 
     Returns:
         names (K,), and for column i, as "0_sigmas" and so on: sigmas (S,); for each place of it, gap_share_data and so
-        on, (S, 3): value and ends of the interval; places (P,), border, size, steps, draws, paths, seconds.
+        on, (S, 3): value and ends of the interval; places (P,), border, size, dataset, steps, draws, paths.
 
     Raises:
         ValueError: --dataset was given: networks are trained for their presets.

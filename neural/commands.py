@@ -282,7 +282,7 @@ class Pretrain:
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME…")] = ()
     """Networks; all unless given, which takes hours."""
-    threads: int | None = None
+    threads: options.Whole = None
     """Threads of torch; as many as there are cores unless given."""
     ship: bool = False
     """Put what was trained in the place of the shipped network."""

@@ -100,7 +100,7 @@ def student_of(preset: str, technique: str) -> Distillation:
     name = cast(Technique, technique)
     experiment, solver = PRESETS[preset], "euler" if name == "progressive" else "heun"
     if preset not in _STUDENTS:
-        options = dataclasses.replace(experiment.optimisation, **_OF_TECHNIQUE[name])
+        options = dataclasses.replace(experiment.optimisation, target="x0", **_OF_TECHNIQUE[name])
         return Distillation(name, solver=solver, experiment=dataclasses.replace(experiment, optimisation=options))
     steps, levels, ema, weighting, lr = _STUDENTS[preset][name]
     options = dataclasses.replace(
@@ -112,6 +112,7 @@ def student_of(preset: str, technique: str) -> Distillation:
         ema=ema,
         weighting=weighting,
         sigma_min=_LOWEST,
+        target="x0",
     )
     experiment = dataclasses.replace(experiment, optimisation=options)
     return Distillation(name, levels=levels, solver=solver, uses=_USES[preset], experiment=experiment)

@@ -176,6 +176,20 @@ def test_the_command_says_what_it_would_train(tmp_path: Path, capsys: pytest.Cap
     assert main(["pretrain", "toy", "--threads", "0"]) == 2
 
 
+def test_a_damaged_network_can_be_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What its sentence offers."""
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "about.json").write_text("{")
+    monkeypatch.setattr("neural.cli.pretraining.names", lambda: ["toy"])
+    monkeypatch.setattr("neural.cli.pretraining.about", lambda name: about(name, tmp_path))
+    assert main(["pretrain", "toy", "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert "about.json is damaged" in told.err
+    assert "nothing was trained" in told.out
+
+
 def test_about_is_what_its_file_holds(tmp_path: Path) -> None:
     values = json.loads((SHELF / "toy" / "about.json").read_text())
     assert About(**values) == about("toy")

@@ -8,7 +8,7 @@ from optimal.cli import in_words
 from optimal.cli.run import say
 
 from ..commands import Pretrain
-from ..pretrained import RECIPES, about, names, recipe
+from ..pretrained import RECIPES, About, about, names, recipe
 from ..pretrained.again import again, measured, ship, verdict
 
 __all__ = ["pretrain"]
@@ -19,10 +19,9 @@ def pretrain(command: Pretrain) -> None:
     if command.threads is not None and command.threads < 1:
         raise ValueError(f"threads must be at least 1, got {command.threads}")
     wanted = [recipe(name) for name in command.names or RECIPES]
-    there = set(names())
-    known = {what.name: about(what.name) for what in wanted if what.name in there}
+    known = {what.name: _known(what.name) for what in wanted}
     for what in wanted:
-        then = known.get(what.name)
+        then = known[what.name]
         took = f"{in_words(then.seconds)} on {then.machine}" if then else "not known how long"
         say(f"{what.name}: {took}")
     if command.dry_run:
@@ -33,7 +32,7 @@ def pretrain(command: Pretrain) -> None:
     out = command.out.expanduser()
     for what in wanted:
         run = again(what, out)
-        then = known.get(what.name)
+        then = known[what.name]
         if then is not None:
             verdict(then, measured(what, run, seed=then.seed), print)
         if command.ship:
@@ -41,3 +40,14 @@ def pretrain(command: Pretrain) -> None:
             print(f"{what.name}: shipped, {size / 1e6:.1f} MB{' in half precision' if found.half else ''}")
         else:
             print(f"{what.name}: {run}")
+
+
+def _known(name: str) -> About | None:
+    """What is known of the shipped network; None where there is none, or a damaged one."""
+    if name not in names():
+        return None
+    try:
+        return about(name)
+    except ValueError as error:
+        say(f"warning: {error}")
+        return None

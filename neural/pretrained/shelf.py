@@ -61,7 +61,7 @@ def folder_of(name: str, folder: Path = _FOLDER) -> Path:
     """Where a network lies: the folder of a run.
 
     Raises:
-        ValueError: no such network, or one that is missing, damaged, of another version or of other data.
+        ValueError: no such network, or one that is missing, damaged or of another version.
     """
     about(name, folder)
     path = folder / name

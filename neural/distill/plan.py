@@ -37,7 +37,7 @@ def stages(
     teacher: Denoiser,
     pairs: str | Path,
     *,
-    fresh: Path | None = None,
+    fresh: str | Path | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Iterator[tuple[str, Training, Objective]]:
@@ -103,7 +103,7 @@ def _pairs(
     teacher: Denoiser,
     sigmas: Tensor,
     folder: str | Path,
-    fresh: Path | None,
+    fresh: str | Path | None,
     device: torch.device | str,
     progress: bool,
 ) -> Pairs:
@@ -114,7 +114,7 @@ def _pairs(
     few = isinstance(teacher, OptimalDenoiser) and math.prod(data.event) <= _SMALL
     where = {"seed": options.seed, "device": device, "at_once": _MANY if few else min(_SOME, max(options.batch, _FEW))}
     if not config.pairs:
-        kept = None if fresh is None else fresh / str(where["at_once"])
+        kept = None if fresh is None else Path(fresh) / str(where["at_once"])
         return FreshPairs(
             jump, data.event, options.sigma_max, uses=config.uses, folder=kept, progress=progress, **where
         )

@@ -1,4 +1,4 @@
-"""`python -m neural train | distill | sample | compare | audit | report | likelihood | pretrain`: typed options."""
+"""`python -m neural train | distill | sample | compare | audit | report | likelihood | pretrain | study`: typed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import distributed
 from optimal.cli.run import run
 
 from . import cli
-from .commands import Audit, Compare, Distill, Likelihood, Pretrain, Report, Sample, Train, command_of
+from .commands import Audit, Compare, Distill, Likelihood, Pretrain, Report, Sample, Study, Train, command_of
 
 __all__ = ["main"]
 
@@ -31,14 +31,18 @@ _DOES: dict[type, Callable[[Any], None]] = {
     Report: cli.report,
     Likelihood: cli.likelihood,
     Pretrain: cli.pretrain,
+    Study: cli.study,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, see `optimal.cli.run`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    resumes = words[:1] in (["train"], ["distill"])
-    told = "interrupted" + ("; what has a checkpoint goes on with --resume" if resumes else "")
+    told = "interrupted"
+    if words[:1] in (["train"], ["distill"]):
+        told += "; what has a checkpoint goes on with --resume"
+    elif words[:1] in (["pretrain"], ["study"]):
+        told += "; the same command goes on"
     return run(lambda: _do(words), interrupted=told)
 
 

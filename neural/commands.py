@@ -34,6 +34,7 @@ __all__ = [
     "Pretrain",
     "Report",
     "Sample",
+    "Study",
     "Train",
     "command_of",
 ]
@@ -291,6 +292,24 @@ class Pretrain:
     dry_run: options.DryRun = False
 
 
+@dataclass(frozen=True)
+class Study:
+    """Do studies again, networks trained and measured over a grid, and say how numbers compare with those that are
+    shipped. Stopped and called again it goes on; what is finished is not done again."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME…")] = ()
+    """Studies; all unless given, which takes hours."""
+    cells: tuple[str, ...] = ()
+    """Names of cells, or patterns, digits-* say; all unless given."""
+    threads: options.Whole = None
+    """Threads of torch; as many as there are cores unless given."""
+    ship: bool = False
+    """Put what was measured in the place of the shipped table's cells."""
+    out: Path = Path("runs/studies")
+    """Folder of the runs, a folder a study."""
+    dry_run: options.DryRun = False
+
+
 COMMANDS: dict[str, type] = {
     "train": Train,
     "distill": Distill,
@@ -300,6 +319,7 @@ COMMANDS: dict[str, type] = {
     "report": Report,
     "likelihood": Likelihood,
     "pretrain": Pretrain,
+    "study": Study,
 }
 
 _FLAGS = [f"optimisation.{f.name}" for f in dataclasses.fields(Optimisation) if isinstance(f.default, bool)]

@@ -6,5 +6,6 @@ from .pretraining import pretrain as pretrain
 from .sampling import draw as draw
 from .showing import audit as audit
 from .showing import report as report
+from .studying import study as study
 from .training import distill as distill
 from .training import train as train

@@ -1,0 +1,26 @@
+"""The studies that there are."""
+
+from __future__ import annotations
+
+import difflib
+
+from .generalise import GENERALISE
+from .plan import Study
+
+__all__ = ["STUDIES", "study"]
+
+STUDIES: dict[str, Study] = {each.name: each for each in (GENERALISE,)}
+"""By name."""
+
+
+def study(name: str) -> Study:
+    """A study by its name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in STUDIES:
+        near = difflib.get_close_matches(name, STUDIES, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"there is no study {name!r}; {hint}there are {', '.join(STUDIES)}")
+    return STUDIES[name]

@@ -39,7 +39,7 @@ __all__ = [
     "command_of",
 ]
 
-Preset = Literal["toy", "digits", "faces", "emoji-16", "ffhq-64"]
+Preset = Literal["toy", "digits", "digits-classes", "faces", "emoji-16", "ffhq-64"]
 _Models = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")]
 _Start = Annotated[Preset, tyro.conf.Positional]
 _Label = Annotated[

@@ -31,8 +31,10 @@ __all__ = [
     "to_json",
 ]
 
-_LATER = ("uses",)
-"""Fields that configurations of earlier versions do not have."""
+_LATER = {"uses": 8, "classes": 0, "label_dropout": 0.1}
+"""Fields that configurations of earlier versions do not have, and what they then are."""
+_UNSEEN = ("classes", "label_dropout")
+"""Those of them of which `key` sees nothing while they are what they then are: what is cached stays where it is."""
 
 Technique = Literal["consistency", "progressive", "knowledge", "multistep"]
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
@@ -61,6 +63,8 @@ class Network:
     """unet: sides, in pixels, of the resolutions with self-attention."""
     precondition: Literal["edm", "none"] = "edm"
     """edm (Karras et al. 2022, Table 1) or none (the paper's plain x_theta)."""
+    classes: int = 0
+    """Labels that the network can be given, 0 to classes - 1; 0: it takes none. Without label it answers for all."""
 
     def __post_init__(self) -> None:
         _require(self.kind in ("mlp", "unet"), "network.kind must be mlp or unet", self.kind)
@@ -71,6 +75,8 @@ class Network:
             _require_within("channels", width, 1, _WIDEST)
         for side in self.attention:
             _require_within("attention", side, 1, _WIDEST)
+        _require(self.classes >= 0, "classes must not be negative", self.classes)
+        _require_within("classes", self.classes, 0, _WIDEST)
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,8 @@ class Optimisation:
     flip: bool = False
     """Whether images are mirrored left to right, each with probability ½. The optimum of such a training is that of
     data with their mirrors, `load(…, xflip=True)`, which the presets use instead."""
+    label_dropout: float = 0.1
+    """Share of a batch that is trained without its labels, where the network has classes (Ho, Salimans 2022)."""
     bf16: bool = False
     """Whether the network is run under bfloat16 autocast."""
     compile: bool = False
@@ -126,6 +134,7 @@ class Optimisation:
         _require(self.warmup >= 0, "warmup must not be negative", self.warmup)
         _require_within("warmup", self.warmup, 0, _MOST)
         _require(0 <= self.ema < 1, "ema must lie in [0, 1)", self.ema)
+        _require(0 <= self.label_dropout <= 1, "label_dropout must lie in [0, 1]", self.label_dropout)
         _require(math.isfinite(self.P_mean), "P_mean must be finite", self.P_mean)
         _require(0 <= self.P_std < math.inf, "P_std must be finite and not negative", self.P_std)
         _require(self.sigma_min < self.sigma_max < math.inf, "sigma_max must lie above sigma_min", self.sigma_max)
@@ -196,6 +205,8 @@ class Distillation:
         _require(self.pairs >= 0, "pairs must not be negative", self.pairs)
         _require_within("pairs", self.pairs, 0, _MOST)
         _require_within("uses", self.uses, 1, _MOST)
+        classes = self.experiment.network.classes
+        _require(classes == 0, "students take no labels: network.classes must be 0", classes)
 
 
 def _require_within(name: str, value: int, least: int, most: int) -> None:
@@ -290,8 +301,17 @@ def differing(a: Any, b: Any) -> list[str]:
 
 def key(config: Any) -> str:
     """16 hex digits that change with the configuration, and not with what its fields are called."""
-    values = dataclasses.asdict(config)
+    values = _seen(dataclasses.asdict(config))
     if isinstance(config, Distillation):
         old = {new: name for name, new in _RENAMED.items()}
         values = {old.get(name, name): value for name, value in values.items()}
     return hashlib.blake2b(json.dumps(values, indent=2).encode(), digest_size=8).hexdigest()
+
+
+def _seen(values: dict[str, Any]) -> dict[str, Any]:
+    unseen = {name: _LATER[name] for name in _UNSEEN}
+    return {
+        name: _seen(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if name not in unseen or value != unseen[name]
+    }

@@ -7,6 +7,7 @@ So a step has one outcome, however many parts it is accumulated in.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,8 @@ from optimal.denoiser import Denoiser
 from optimal.process import VP
 from optimal.query import beside
 
+from .adapters.labels import NONE
+from .classes import labels_of
 from .config import Optimisation
 from .streams import Streams
 
@@ -79,12 +82,16 @@ class Source:
 
     def draw(self, count: int, streams: Streams) -> Tensor:
         """(count, *event) float32, on the CPU."""
+        return self.draw_indexed(count, streams)[1]
+
+    def draw_indexed(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
+        """Which points they are, (count,), and the points, (count, *event) float32, on the CPU."""
         index = streams.rows(len(self.data), count)
         x0 = self._points[index] if self._points is not None else self.data[index.numpy()]
         if self.flip:
             mirrored = streams.rows(2, count) == 1
             x0 = torch.where(beside(mirrored, x0), x0.flip(-1), x0)
-        return x0
+        return index, x0
 
 
 def draw_sigma(count: int, options: Optimisation, streams: Streams) -> Tensor:
@@ -136,21 +143,30 @@ class Denoising:
         data: what to train on.
         options: noise levels, weighting, flips.
         sigma_data: σ_d of the edm weighting.
+        classes: of the network; with any it is given the labels of the data, but for `options.label_dropout` of them.
+
+    Raises:
+        ValueError: data without labels for these classes.
     """
 
-    def __init__(self, data: Dataset, options: Optimisation, sigma_data: float):
+    def __init__(self, data: Dataset, options: Optimisation, sigma_data: float, classes: int = 0):
         self.source, self.options, self.sigma_data = Source(data, options.flip), options, sigma_data
+        self.labels = labels_of(data, classes) if classes else None
         draw_sigma(0, options, Streams(0))
         weighting(options.weighting, torch.ones(0), sigma_data)
 
     def draw(self, count: int, streams: Streams) -> Batch:
-        x0 = self.source.draw(count, streams)
-        return x0, draw_sigma(count, self.options, streams), streams.normal(*x0.shape)
+        index, x0 = self.source.draw_indexed(count, streams)
+        batch = x0, draw_sigma(count, self.options, streams), streams.normal(*x0.shape)
+        if self.labels is None:
+            return batch
+        dropped = streams.uniform(count).cpu() < self.options.label_dropout
+        return *batch, torch.where(dropped, NONE, self.labels[index])
 
-    def loss(self, student: Denoiser, average: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
-        x0, sigma, eps = batch
+    def loss(self, student: Callable[..., Tensor], average: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
+        x0, sigma, eps, *labels = batch
         x = x0 + beside(sigma.to(x0.dtype), x0) * eps
-        return weighted(student(x, sigma) - x0, sigma, self.options.weighting, self.sigma_data), sigma
+        return weighted(student(x, sigma, **_given(labels)) - x0, sigma, self.options.weighting, self.sigma_data), sigma
 
 
 class Regression:
@@ -161,24 +177,32 @@ class Regression:
 
     Args:
         data: what x0 is drawn from.
-        D: any denoiser; asked without gradient, on the device of the network.
+        D: any denoiser; asked without gradient, on the device of the network, by label where the network has classes.
         options: noise levels, weighting, flips.
         sigma_data: σ_d of the edm weighting.
+        classes: of the network, as for `Denoising`.
     """
 
-    def __init__(self, data: Dataset, D: Denoiser, options: Optimisation, sigma_data: float):
-        self.denoising, self.D = Denoising(data, options, sigma_data), D
+    def __init__(
+        self, data: Dataset, D: Callable[..., Tensor], options: Optimisation, sigma_data: float, classes: int = 0
+    ):
+        self.denoising, self.D = Denoising(data, options, sigma_data, classes), D
         self.options, self.sigma_data = options, sigma_data
 
     def draw(self, count: int, streams: Streams) -> Batch:
         return self.denoising.draw(count, streams)
 
-    def loss(self, student: Denoiser, average: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
-        x0, sigma, eps = batch
-        x = x0 + beside(sigma.to(x0.dtype), x0) * eps
+    def loss(self, student: Callable[..., Tensor], average: Denoiser, batch: Batch) -> tuple[Tensor, Tensor]:
+        x0, sigma, eps, *labels = batch
+        x, given = x0 + beside(sigma.to(x0.dtype), x0) * eps, _given(labels)
         with torch.no_grad():
-            target = self.D(x, sigma)
-        return weighted(student(x, sigma) - target, sigma, self.options.weighting, self.sigma_data), sigma
+            target = self.D(x, sigma, **given)
+        return weighted(student(x, sigma, **given) - target, sigma, self.options.weighting, self.sigma_data), sigma
+
+
+def _given(labels: list[Tensor]) -> dict[str, Tensor]:
+    """The labels of a batch, where it has any, as a network is asked."""
+    return {"class_labels": labels[0]} if labels else {}
 
 
 def weighted(difference: Tensor, sigma: Tensor, name: str, sigma_data: float) -> Tensor:

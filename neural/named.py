@@ -14,6 +14,7 @@ from optimal.cli.estimate import Say
 from optimal.devices import device_of
 
 from . import checkpoint
+from .classes import of_label
 from .config import experiment_of
 from .model import Model, open_model, require_batch
 from .saved import load_model, model_path
@@ -86,29 +87,9 @@ def own_pairs(model: Model) -> tuple[np.ndarray, np.ndarray] | None:
     return model.meant.pairs() if isinstance(model.meant, Student) else None
 
 
-def of_label(data: Dataset, label: int) -> Dataset:
-    """The points of one class.
-
-    Raises:
-        ValueError: data without labels, or without this one.
-    """
-    if data.labels is None:
-        raise ValueError(f"{data.name} has no labels, so that there is no optimum of class {label}")
-    classes = data.labels if data.labels.ndim == 1 else data.labels.argmax(1)
-    index = np.flatnonzero(np.asarray(classes) == label)
-    if len(index) == 0:
-        raise ValueError(f"{data.name} has no points of class {label}, its labels are {_listed(np.unique(classes))}")
-    return Dataset(f"{data.name} of class {label}", data.array[index], None, data.licence, data.source)
-
-
 def _tell_of_other_data(name: str, folder: Path, data: Dataset, say: Say) -> None:
     about = checkpoint.about(checkpoint.latest(model_path(folder)))
     if tuple(about["event"]) == data.event and about["fingerprint"] != data.fingerprint:
         say(f"warning: {name} was trained on other data ({about['name']}) than {data.name}")
     if experiment_of(load_model(folder)[1]).optimisation.flip:
         say(f"warning: {name} was trained with mirrored images; its optimum is that of --option xflip=True")
-
-
-def _listed(values: np.ndarray) -> str:
-    few = ", ".join(map(str, values[:10].tolist()))
-    return few + (", …" if len(values) > 10 else "")

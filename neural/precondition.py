@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from optimal.query import Levels, beside, levels, require_points
 
 from .adapters.asked import ask
+from .adapters.labels import numbered
 
 __all__ = ["PRECONDITIONS", "Preconditioned"]
 
@@ -37,7 +38,8 @@ class Preconditioned(nn.Module):
 
     Args:
         net: F(x, c_noise): x (B, *event) in the precision of its weights, c_noise (B,) in float32, or float64 where
-            they are -> (B, *event).
+            they are -> (B, *event). One with classes says how many in an attribute of this name, and is called with
+            class_labels (B,) int64, −1 for none, too.
         sigma_data: σ_d, the root mean square of the data's values.
         precondition: "edm" or "none".
 
@@ -63,16 +65,24 @@ class Preconditioned(nn.Module):
             raise ValueError(f"sigma_data must be positive and finite, got {sigma_data:g}")
         self.net, self.sigma_data, self.precondition = net, float(sigma_data), precondition
 
-    def forward(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
+    @property
+    def classes(self) -> int:
+        """How many classes the network can be asked for; 0: it takes no labels."""
+        return int(getattr(self.net, "classes", 0))
+
+    def forward(
+        self, x: Num[Tensor, "B *event"], sigma: Levels, class_labels: Tensor | int | None = None
+    ) -> Float[Tensor, "B *event"]:
         """x0_hat, (B, *event), in the dtype of x.
 
         Args:
             x: (B, *event) noisy points.
             sigma: noise level, >= 0: float, () or (B,).
+            class_labels: of a network with classes, whole numbers, () or (B,), −1 for none; None: none of all rows.
 
         Raises:
-            ValueError: x not floating point; sigma negative, not finite or of another shape; F's answer of another
-                shape than x.
+            ValueError: x not floating point; sigma negative, not finite or of another shape; labels that are none of
+                its classes; F's answer of another shape than x.
         """
         require_points(x)
         values = levels(sigma, len(x), x.device, zero=True, graph=True)
@@ -80,7 +90,8 @@ class Preconditioned(nn.Module):
         work = torch.promote_types(x.dtype, torch.float32)
         c_skip, c_out, c_in = (beside(c.to(work), x) for c in self.coefficients(values))
         wide = x.to(work)
-        answer = ask(self.net, c_in * wide, c_noise)
+        given = {} if class_labels is None else {"class_labels": numbered(class_labels, self.classes, len(x))}
+        answer = ask(self.net, c_in * wide, c_noise, given)
         return (c_skip * wide + c_out * answer.to(work)).to(x.dtype)
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:

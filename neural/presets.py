@@ -26,6 +26,21 @@ PRESETS: dict[str, Experiment] = {
             target="posterior",
         ),
     ),
+    "digits-classes": Experiment(
+        "digits",
+        {"without": (10, 11)},
+        Network(width=192, depth=3, classes=10),
+        Optimisation(
+            steps=16_000,
+            batch=1024,
+            optimizer="muon",
+            lr=4e-3,
+            noise="log_normal",
+            P_mean=0.1,
+            P_std=1.4,
+            target="posterior",
+        ),
+    ),
     "faces": Experiment(
         "faces",
         {"without": (9, 10), "xflip": True},
@@ -48,7 +63,7 @@ PRESETS: dict[str, Experiment] = {
         ),
     ),
 }
-"""Trainings by name: toy, digits, faces, emoji-16, and ffhq-64, which needs a GPU."""
+"""Trainings by name: toy, digits, digits-classes (given labels), faces, emoji-16, and ffhq-64, which needs a GPU."""
 
 
 _STUDENTS: dict[str, dict[str, tuple[int, int, float, Any, float]]] = {
@@ -99,6 +114,8 @@ def student_of(preset: str, technique: str) -> Distillation:
         raise ValueError(f"technique must be one of {', '.join(TECHNIQUES)}, got {technique!r}")
     name = cast(Technique, technique)
     experiment, solver = PRESETS[preset], "euler" if name == "progressive" else "heun"
+    # Students take no labels.
+    experiment = dataclasses.replace(experiment, network=dataclasses.replace(experiment.network, classes=0))
     if preset not in _STUDENTS:
         options = dataclasses.replace(experiment.optimisation, target="x0", **_OF_TECHNIQUE[name])
         return Distillation(name, solver=solver, experiment=dataclasses.replace(experiment, optimisation=options))

@@ -25,7 +25,7 @@ from .precondition import Preconditioned
 from .saved import claim, is_distillation
 from .streams import process
 from .tables import Growing, Report
-from .teachers import fingerprint_of, optimum_of
+from .teachers import OptimumByClass, fingerprint_of, optimum_of
 from .training import Training, train
 
 __all__ = ["distil", "fit", "new_training", "run"]
@@ -40,9 +40,11 @@ def new_training(
     """A network and its loss, as configured, on a device."""
     sigma_data, options, where = root_mean_square(data), config.optimisation, device_of(device)
     model = build(config.network, data.event, sigma_data, seed=options.seed).to(where)
-    objective: Objective = Denoising(data, options, sigma_data)
+    classes = config.network.classes
+    objective: Objective = Denoising(data, options, sigma_data, classes)
     if options.target == "posterior":
-        objective = Regression(data, optimum_of(data, where), options, sigma_data)
+        D = OptimumByClass(data, classes, where) if classes else optimum_of(data, where)
+        objective = Regression(data, D, options, sigma_data, classes)
     return Training(model, options, config, data), objective
 
 

@@ -18,6 +18,7 @@ from .adapters import Adapted, from_diffusers
 from .adapters.clipping import Given
 from .config import experiment_of
 from .foreign import understood
+from .precondition import Preconditioned
 from .pretrained import folder_of
 from .saved import load_model, model_path
 from .students import Student
@@ -77,6 +78,8 @@ def module_of(denoiser: Any) -> nn.Module | None:
 def takes_named(denoiser: Any, name: str) -> bool:
     """Whether a network can be given an argument of this name; True where its signature is not known."""
     network = denoiser.asked.network if isinstance(denoiser, Adapted) else denoiser
+    if name == "class_labels" and isinstance(network, Preconditioned):
+        return network.classes > 0
     try:
         parameters = inspect.signature(getattr(network, "forward", network)).parameters
     except (TypeError, ValueError):

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from optimal import Dataset, OptimalDenoiser
 from optimal.denoiser import Denoiser
+from optimal.query import Levels, levels
 from optimal.randomness import fixed_generator
 
+from .adapters.labels import NONE, numbered
+from .classes import labels_of, of_label
 from .config import Distillation
 from .precondition import Preconditioned
 from .saved import load_model
 
-__all__ = ["fingerprint_of", "optimum_of", "teacher_of"]
+__all__ = ["OptimumByClass", "fingerprint_of", "optimum_of", "teacher_of"]
 
 
 _ON_DEVICE = 2**33
@@ -42,6 +45,52 @@ def optimum_of(data: Dataset, device: torch.device | str = "cpu") -> OptimalDeno
     if where.type in ("cpu", "mps") or data.array.nbytes > _ON_DEVICE:
         return OptimalDenoiser(data)
     return OptimalDenoiser(torch.from_numpy(np.array(data.array)).to(where))
+
+
+class OptimumByClass:
+    """The optima of a class-conditional training: D_c(x, σ) = E[x0 | x, x0 of class c], and D of all data for −1.
+
+    Args:
+        data: with labels in 0 … classes − 1.
+        classes: that the network has; some may have no point.
+        device: of the network, as for `optimum_of`.
+
+    Raises:
+        ValueError: data without labels, or with others.
+    """
+
+    def __init__(self, data: Dataset, classes: int, device: torch.device | str = "cpu"):
+        self.classes, there = classes, labels_of(data, classes).unique().tolist()
+        self._of = {label: optimum_of(of_label(data, label), device) for label in there}
+        self._of[NONE] = optimum_of(data, device)
+
+    def of(self, label: int) -> OptimalDenoiser:
+        """The optimum of a class; of all data for −1.
+
+        Raises:
+            ValueError: a class without points.
+        """
+        if label not in self._of:
+            raise ValueError(f"the data have no points of class {label}")
+        return self._of[label]
+
+    def __call__(self, x: Tensor, sigma: Levels, class_labels: Tensor | int = NONE) -> Tensor:
+        """E[x0 | x, label], (B, *event), like x.
+
+        Args:
+            x: (B, *event) noisy points.
+            sigma: noise level: float, () or (B,).
+            class_labels: whole numbers, () or (B,), −1 for none.
+
+        Raises:
+            ValueError: as for `OptimalDenoiser`; labels of no class, or of one without points.
+        """
+        labels = numbered(class_labels, self.classes, len(x)).to(x.device)
+        values, out = levels(sigma, len(x), x.device), torch.empty_like(x)
+        for label in labels.unique().tolist():
+            rows = labels == label
+            out[rows] = self.of(label)(x[rows], values[rows])
+        return out
 
 
 def fingerprint_of(teacher: Denoiser, event: tuple[int, ...], device: torch.device | str = "cpu") -> str:

@@ -247,9 +247,9 @@ def _autocast(network: nn.Module, device: torch.device, bf16: bool) -> Denoiser:
     if not bf16:
         return network
 
-    def ask(x: Tensor, sigma: float | Tensor) -> Tensor:
+    def ask(x: Tensor, sigma: float | Tensor, **given: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return network(x, sigma)
+            return network(x, sigma, **given)
 
     return ask
 

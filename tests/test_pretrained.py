@@ -13,11 +13,12 @@ import torch
 
 from neural import fit, measure, open_model, samplers, student_of
 from neural.__main__ import main
-from neural.config import Experiment, Network, Optimisation
+from neural.config import Experiment, Network, Optimisation, experiment_of
 from neural.pretrained import About, Recipe, about, folder_of, names, recipe
 from neural.pretrained.again import again, measured, ship, verdict
 from neural.pretrained.slim import slim
 from neural.saved import load_model
+from neural.teachers import OptimumByClass
 from optimal import OptimalDenoiser
 
 SHELF = Path(folder_of("toy")).parent
@@ -59,6 +60,22 @@ def test_a_network_is_as_far_from_the_optimum_as_was_written_down(name: str) -> 
         for column in ("gap_per_value", "gap_share"):
             assert now[f"{column}_low"] <= then[f"{column}_high"], (name, then["sigma"])
             assert then[f"{column}_low"] <= now[f"{column}_high"], (name, then["sigma"])
+
+
+@pytest.mark.parametrize("name", [name for name in names() if experiment_of(recipe(name).config).network.classes])
+def test_a_network_given_labels_is_as_far_from_the_optimum_of_each_class_as_was_written_down(name: str) -> None:
+    what, known = recipe(name), about(name)
+    classes = experiment_of(what.config).network.classes
+    assert {row["label"] for row in known.labels} == {*range(classes)}
+    model, optima = open_model(f"pretrained:{name}"), OptimumByClass(what.data(), classes)
+    levels = sorted({row["sigma"] for row in known.labels})[4:9:2]
+    for label in range(classes):
+        then = [row for row in known.labels if row["label"] == label and row["sigma"] in levels]
+        D = optima.of(label)
+        now = measure(model.given(label), D, sigmas=levels, draws=256, seed=known.seed + 1, level=0.9999).rows()
+        for a, b in zip(then, now, strict=True):
+            assert b["gap_share_low"] <= a["gap_share_high"], (label, a["sigma"])
+            assert a["gap_share_low"] <= b["gap_share_high"], (label, a["sigma"])
 
 
 @pytest.mark.parametrize("name", [name for name in names() if not isinstance(recipe(name).config, Experiment)])
@@ -154,6 +171,19 @@ def test_points_that_were_left_out_are_measured_too(tmp_path: Path) -> None:
     found = measured(what, again(what, tmp_path, progress=False), progress=False)
     assert {row["on"] for row in found["gap"]} == {"data", "held-out", "trajectory"}
     assert len(what.data()) == 15
+
+
+def test_a_network_with_classes_is_measured_beside_the_optimum_of_each(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        SMALL, dataset="digits", options={"n": 100}, network=Network(width=16, depth=1, classes=10)
+    )
+    what = Recipe("toy", config, draws=64, samples=32, trajectory=32)
+    known, _ = ship(what, again(what, tmp_path, progress=False), shelf_folder=tmp_path / "shelf", progress=False)
+    assert about("toy", tmp_path / "shelf") == known
+    levels = [row["sigma"] for row in known.gap if row["on"] == "data"]
+    assert [(row["label"], row["sigma"]) for row in known.labels] == [(c, s) for c in range(10) for s in levels]
+    # At high noise a class is its mean, which the network, hardly trained, does not know.
+    assert known.labels[-1]["gap_share"] > 1
 
 
 def test_students_are_shipped_with_their_stages(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["classes_of", "understood", "wanted"]
+__all__ = ["NONE", "classes_of", "numbered", "understood", "wanted"]
+
+NONE = -1
+"""The label that says none, of networks that answer for all classes too."""
 
 
 def classes_of(network: object) -> tuple[int | None, bool]:
@@ -59,6 +62,33 @@ def understood(network: object, arguments: Mapping[str, Any], rows: int) -> dict
     if len(labels) != rows:
         raise ValueError(f"labels must be one, or one a row: {len(labels)} of them for {rows} rows")
     return given | {"class_labels": labels}
+
+
+def numbered(labels: Any, count: int, rows: int) -> Tensor:
+    """Labels of a network of ours, (rows,) int64: 0 … count − 1, or `NONE`.
+
+    Args:
+        labels: whole numbers, () or (rows,).
+        count: of its classes.
+        rows: of x.
+
+    Raises:
+        ValueError: a network without classes; labels that are no whole numbers, not one a row, or none of its classes.
+    """
+    if count == 0:
+        raise ValueError("labels are given, and the network is not class-conditional")
+    values = torch.as_tensor(labels)
+    if values.is_floating_point() or values.ndim > 1:
+        raise ValueError(f"labels must be whole numbers, one or one a row, got {values.dtype} {tuple(values.shape)}")
+    if values.ndim == 1 and len(values) != rows:
+        raise ValueError(f"labels must be one, or one a row: {len(values)} of them for {rows} rows")
+    wrong = (values < NONE) | (values >= count)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"labels must lie in 0 … {count - 1}, the classes of the network, or be {NONE} for none, "
+            f"got {int(values[wrong].flatten()[0])}"
+        )
+    return values.long().expand(rows)
 
 
 def wanted(network: Any, arguments: Mapping[str, Any]) -> str | None:

@@ -29,9 +29,9 @@ def build(config: Network, event: tuple[int, ...], sigma_data: float, *, seed: i
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(stream(seed, "weights").get_state())
         if config.kind == "mlp":
-            net: nn.Module = MLP(event, config.width, config.depth)
+            net: nn.Module = MLP(event, config.width, config.depth, config.classes)
         elif config.kind == "unet":
-            net = UNet(event, tuple(config.channels), config.layers, tuple(config.attention))
+            net = UNet(event, tuple(config.channels), config.layers, tuple(config.attention), config.classes)
         else:
             raise ValueError(f"network.kind must be mlp or unet, got {config.kind!r}")
     return Preconditioned(net, sigma_data, config.precondition)

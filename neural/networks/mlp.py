@@ -7,10 +7,14 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .labels import rows_of
+
 __all__ = ["MLP"]
 
 _FREQUENCIES = 8
 _FEW = 4
+_LABEL = 32
+"""Values by which a block knows a label."""
 
 
 class MLP(nn.Module):
@@ -24,9 +28,10 @@ class MLP(nn.Module):
         event: shape of one point.
         width: of the hidden layers.
         depth: number of blocks.
+        classes: labels that it can be given, which come in where c_noise does; 0: it takes none.
     """
 
-    def __init__(self, event: tuple[int, ...], width: int = 128, depth: int = 3):
+    def __init__(self, event: tuple[int, ...], width: int = 128, depth: int = 3, classes: int = 0):
         super().__init__()
         self.frequencies: Tensor
         self.register_buffer("frequencies", torch.logspace(0, 5, _FREQUENCIES, base=2.0), persistent=False)
@@ -34,19 +39,23 @@ class MLP(nn.Module):
         dim = math.prod(event)
         count = _FREQUENCIES if dim <= _FEW else 0
         self.register_buffer("periods", torch.logspace(-1, 4, count, base=2.0), persistent=False)
-        self.event = tuple(event)
-        self.first = nn.Linear(dim * (1 + 2 * count) + 1 + 2 * _FREQUENCIES, width)
-        self.blocks = nn.ModuleList(_Block(width, 1 + 2 * _FREQUENCIES) for _ in range(depth))
+        self.event, self.classes = tuple(event), classes
+        levels = 1 + 2 * _FREQUENCIES + (_LABEL if classes else 0)
+        self.first = nn.Linear(dim * (1 + 2 * count) + levels, width)
+        self.blocks = nn.ModuleList(_Block(width, levels) for _ in range(depth))
         self.last = nn.Linear(width, dim)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        self.labels = nn.Embedding(classes + 1, _LABEL) if classes else None
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """(B, *event), like x; c_noise (B,)."""
+    def forward(self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """(B, *event), like x; c_noise (B,); class_labels (B,) int64, −1 for none."""
         if x.shape[1:] != self.event:
             raise ValueError(f"this network is for points of shape {self.event}, got {tuple(x.shape[1:])}")
         phase = c_noise[:, None] * self.frequencies
         level = torch.cat([c_noise[:, None], phase.sin(), phase.cos()], 1).to(x)
+        if self.labels is not None:
+            level = torch.cat([level, self.labels(rows_of(class_labels, self.classes, x)).to(x)], 1)
         flat = x.flatten(1)
         waves = (flat[:, :, None] * self.periods).flatten(1)
         hidden = self.first(torch.cat([flat, waves.sin(), waves.cos(), level], 1))

@@ -11,6 +11,8 @@ import math
 
 from torch import Tensor, nn
 
+from .labels import rows_of
+
 __all__ = ["UNet"]
 
 _TIME = 100.0
@@ -24,6 +26,7 @@ class UNet(nn.Module):
         channels: of each resolution, finest first; each further one halves the sides. Multiples of 4.
         layers: residual blocks of each resolution.
         attention: sides, in pixels, at which blocks have self-attention, 8 values a head.
+        classes: labels that it can be given; 0: it takes none.
 
     Raises:
         ValueError: an event that is no image, or channels that are no multiples of 4.
@@ -35,6 +38,7 @@ class UNet(nn.Module):
         channels: tuple[int, ...] = (32, 64),
         layers: int = 2,
         attention: tuple[int, ...] = (),
+        classes: int = 0,
     ):
         super().__init__()
         if len(event) != 3:
@@ -46,7 +50,7 @@ class UNet(nn.Module):
 
         stride = 2 ** (len(channels) - 1)
         height, width = (-(-side // stride) * stride for side in event[1:])
-        self.event = tuple(event)
+        self.event, self.classes = tuple(event), classes
         self.padding = (width - event[2], height - event[1])
         sides = [max(height, width) // 2**i for i in range(len(channels))]
         attends = [side in attention for side in sides]
@@ -62,18 +66,20 @@ class UNet(nn.Module):
             norm_num_groups=groups,
             attention_head_dim=8 if all(c % 8 == 0 for c in channels) else 4,
             add_attention=any(attends),
+            num_class_embeds=classes + 1 if classes else None,
         )
         nn.init.zeros_(self.net.conv_out.weight)
         assert self.net.conv_out.bias is not None
         nn.init.zeros_(self.net.conv_out.bias)
 
-    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """(B, C, H, W), like x; c_noise (B,)."""
+    def forward(self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), like x; c_noise (B,); class_labels (B,) int64, −1 for none."""
         if x.shape[1:] != self.event:
             raise ValueError(f"this network is for images of shape {self.event}, got {tuple(x.shape[1:])}")
         right, bottom = self.padding
         padded = nn.functional.pad(x, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
-        out = self.net(padded, _TIME * c_noise).sample
+        labels = rows_of(class_labels, self.classes, x) if self.classes else None
+        out = self.net(padded, _TIME * c_noise, class_labels=labels).sample
         return out[
             ..., bottom // 2 : out.shape[-2] - (bottom - bottom // 2), right // 2 : out.shape[-1] - (right - right // 2)
         ]

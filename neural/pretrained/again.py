@@ -20,7 +20,8 @@ import torch
 from optimal import OptimalDenoiser
 
 from .. import checkpoint
-from ..config import Experiment
+from ..classes import labels_of
+from ..config import Experiment, experiment_of
 from ..measuring import measure
 from ..model import Model, open_model
 from ..named import as_meant, takes
@@ -31,7 +32,7 @@ from ..sampled import samplers
 from ..saved import is_distillation, load_model
 from ..sources import module_of
 from ..tables import Report
-from ..teachers import teacher_of
+from ..teachers import OptimumByClass, teacher_of
 from . import shelf
 from .recipes import Recipe
 from .shelf import About
@@ -43,6 +44,8 @@ _SECONDS = "seconds.csv"
 _SAME = 0.01
 """Relative: how much half precision may move a share of the gap, and be the same number."""
 _GAP_EVERY = 500
+_OF_A_LABEL = 4
+"""Draws of all data for one of a class."""
 _STEPS, _STUDENTS_STEPS = (18,), (1, 2, 4)
 """Of samplers."""
 
@@ -90,7 +93,8 @@ def again(what: Recipe, out: Path, *, progress: bool = True) -> Path:
 
 
 def measured(what: Recipe, folder: Path, *, seed: int = 0, progress: bool = True) -> dict[str, list[dict[str, Any]]]:
-    """The rows that are shipped beside a network: `gap`, where it is no student, and `samplers`."""
+    """The rows that are shipped beside a network: `gap`, where it is no student, `samplers`, and `labels`, where it has
+    classes."""
     D = OptimalDenoiser(what.data())
     model = open_model(str(folder), name=what.name)
     gap: list[dict[str, Any]] = []
@@ -100,8 +104,22 @@ def measured(what: Recipe, folder: Path, *, seed: int = 0, progress: bool = True
         for on in places:
             draws = what.trajectory if isinstance(on, str) else what.draws
             gap += measure(model, D, on=on, draws=draws, seed=seed, progress=progress).rows()
-    found = {"gap": gap, "samplers": _sampled(what, model, D, seed)}
+    found = {"gap": gap, "samplers": _sampled(what, model, D, seed), "labels": _by_label(what, model, gap, seed)}
     return {part: [_finite(row) for row in rows] for part, rows in found.items()}
+
+
+def _by_label(what: Recipe, model: Model, gap: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """The network given each label beside the optimum of this class, at the levels of the gap."""
+    data, classes = what.data(), experiment_of(what.config).network.classes
+    if not classes:
+        return []
+    levels = torch.tensor([row["sigma"] for row in gap if row["on"] == "data"], dtype=torch.float64)
+    optima, rows = OptimumByClass(data, classes), []
+    for label in labels_of(data, classes).unique().tolist():
+        draws = max(2, what.draws // _OF_A_LABEL)
+        found = measure(model.given(label), optima.of(label), sigmas=levels, draws=draws, seed=seed)
+        rows += [{"label": label} | row for row in found.rows()]
+    return rows
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
@@ -145,6 +163,7 @@ def ship(
         seed=seed,
         gap=found["gap"],
         samplers=found["samplers"],
+        labels=found["labels"],
     )
     shelf.put(known, place.parent)
     return known, size
@@ -172,8 +191,8 @@ def verdict(then: About, now: dict[str, list[dict[str, Any]]], say: Callable[[st
 
 
 def _same(a: dict[str, list[dict[str, Any]]], b: dict[str, list[dict[str, Any]]]) -> bool:
-    pairs = [(x[name], y[name]) for x, y in zip(a["gap"], b["gap"], strict=True) for name in ("gap_share",)]
-    pairs += [(x[name], y[name]) for x, y in zip(a["samplers"], b["samplers"], strict=True) for name in ("same",)]
+    columns = {"gap": "gap_share", "labels": "gap_share", "samplers": "same"}
+    pairs = [(x[name], y[name]) for part, name in columns.items() for x, y in zip(a[part], b[part], strict=True)]
     return all(abs(x - y) <= _SAME * abs(x) for x, y in pairs)
 
 

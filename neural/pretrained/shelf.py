@@ -34,6 +34,7 @@ class About:
         seed: of the draws it was measured with.
         gap: rows of `neural.measure`, on the data, on held-out points and on its own trajectory.
         samplers: rows of `neural.samplers`.
+        labels: of a network with classes, rows of `neural.measure` on the points of each, with their `label`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class About:
     seed: int
     gap: list[dict[str, Any]] = field(default_factory=list)
     samplers: list[dict[str, Any]] = field(default_factory=list)
+    labels: list[dict[str, Any]] = field(default_factory=list)
     format: int = _FORMAT
 
 

@@ -76,13 +76,13 @@ class Clock:
             return sum(float(row[1]) for row in csv.reader(file))
 
 
-def again(what: Recipe, out: Path, *, progress: bool = True) -> Path:
+def again(what: Recipe, out: str | Path, *, progress: bool = True) -> Path:
     """Train a network to its end in out/NAME, going on where an earlier call was stopped; its folder.
 
     Raises:
         ValueError: as for `fit` and `distil`.
     """
-    folder, data = out / what.name, what.data()
+    folder, data = Path(out) / what.name, what.data()
     clock = Clock(folder)
     if isinstance(what.config, Experiment):
         fit(what.config, data, folder, resume=True, gap_every=_GAP_EVERY, progress=progress, listeners=[clock])
@@ -92,7 +92,9 @@ def again(what: Recipe, out: Path, *, progress: bool = True) -> Path:
     return folder
 
 
-def measured(what: Recipe, folder: Path, *, seed: int = 0, progress: bool = True) -> dict[str, list[dict[str, Any]]]:
+def measured(
+    what: Recipe, folder: str | Path, *, seed: int = 0, progress: bool = True
+) -> dict[str, list[dict[str, Any]]]:
     """The rows that are shipped beside a network: `gap`, where it is no student, `samplers`, and `labels`, where it has
     classes."""
     D = OptimalDenoiser(what.data())
@@ -134,14 +136,14 @@ def _sampled(what: Recipe, model: Model, D: OptimalDenoiser, seed: int) -> list[
 
 
 def ship(
-    what: Recipe, run: Path, *, shelf_folder: Path | None = None, seed: int = 0, progress: bool = True
+    what: Recipe, run: str | Path, *, shelf_folder: str | Path | None = None, seed: int = 0, progress: bool = True
 ) -> tuple[About, int]:
     """Put a finished run in the place of the shipped network, with what it measures; what is known of it, and bytes.
 
     Weights are kept in half precision where that moves no share of the gap, and no share of samples, by more than a
     hundredth of itself.
     """
-    place = (shelf_folder or Path(__file__).parent) / what.name
+    run, place = Path(run), Path(shelf_folder or Path(__file__).parent) / what.name
     whole, data = measured(what, run, seed=seed, progress=progress), what.data()
     slim(run, place, half=True)
     rounded = measured(what, place, seed=seed, progress=False)

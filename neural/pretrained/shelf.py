@@ -54,33 +54,33 @@ class About:
     format: int = _FORMAT
 
 
-def names(folder: Path = _FOLDER) -> list[str]:
+def names(folder: str | Path = _FOLDER) -> list[str]:
     """The networks that are there."""
-    return sorted(path.parent.name for path in folder.glob(f"*/{_ABOUT}"))
+    return sorted(path.parent.name for path in Path(folder).glob(f"*/{_ABOUT}"))
 
 
-def folder_of(name: str, folder: Path = _FOLDER) -> Path:
+def folder_of(name: str, folder: str | Path = _FOLDER) -> Path:
     """Where a network lies: the folder of a run.
 
     Raises:
         ValueError: no such network, or one that is missing, damaged or of another version.
     """
     about(name, folder)
-    path = folder / name
+    path = Path(folder) / name
     broken = [file for file in path.rglob("step-*.safetensors") if not checkpoint.is_sound(file)]
     if broken or not any(path.rglob("step-*.safetensors")):
         raise ValueError(f"the shipped network {name} is damaged ({(broken or [path])[0]}); {_offer(name)}")
     return path
 
 
-def about(name: str, folder: Path = _FOLDER) -> About:
+def about(name: str, folder: str | Path = _FOLDER) -> About:
     """What is known of a network.
 
     Raises:
         ValueError: no such network, or one that is missing, damaged or of another version.
     """
     recipe(name)
-    path = folder / name / _ABOUT
+    path = Path(folder) / name / _ABOUT
     try:
         values = json.loads(path.read_text())
         if values.get("format") != _FORMAT:
@@ -92,9 +92,9 @@ def about(name: str, folder: Path = _FOLDER) -> About:
         raise ValueError(f"{path} is damaged: {error}; {_offer(name)}") from error
 
 
-def put(found: About, folder: Path = _FOLDER) -> None:
+def put(found: About, folder: str | Path = _FOLDER) -> None:
     """Write down what is known."""
-    checkpoint.replace_text(folder / found.name / _ABOUT, json.dumps(dataclasses.asdict(found), indent=1) + "\n")
+    checkpoint.replace_text(Path(folder) / found.name / _ABOUT, json.dumps(dataclasses.asdict(found), indent=1) + "\n")
 
 
 def _offer(name: str) -> str:

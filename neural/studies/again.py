@@ -19,7 +19,7 @@ from . import shelf
 from .plan import Cell, Place, Study
 from .shelf import Done
 
-__all__ = ["chosen", "done", "finished", "is_current", "ship", "verdict"]
+__all__ = ["chosen", "done", "finished", "folder_of", "is_current", "ship", "verdict"]
 
 _ROWS = "rows.json"
 
@@ -37,9 +37,9 @@ def chosen(study: Study, patterns: Iterable[str] = ()) -> list[Cell]:
     return [cell for cell in study.cells if not patterns or any(fnmatch(cell.name, each) for each in patterns)]
 
 
-def folder_of(study: Study, cell: Cell, out: Path) -> Path:
+def folder_of(study: Study, cell: Cell, out: str | Path) -> Path:
     """Where a cell works: another one for every configuration."""
-    return out / study.name / f"{cell.name}-{key(cell.config)[:8]}"
+    return Path(out) / study.name / f"{cell.name}-{key(cell.config)[:8]}"
 
 
 def is_current(cell: Cell, found: Done) -> bool:
@@ -47,7 +47,7 @@ def is_current(cell: Cell, found: Done) -> bool:
     return found.key == key(cell.config)
 
 
-def finished(study: Study, cell: Cell, out: Path) -> Done | None:
+def finished(study: Study, cell: Cell, out: str | Path) -> Done | None:
     """What a finished cell has measured; None for one that is yet to be done, or whose file is damaged."""
     path = folder_of(study, cell, out) / _ROWS
     if not path.exists():
@@ -59,7 +59,7 @@ def finished(study: Study, cell: Cell, out: Path) -> Done | None:
     return found if is_current(cell, found) else None
 
 
-def done(study: Study, cell: Cell, out: Path, *, progress: bool = False) -> Done:
+def done(study: Study, cell: Cell, out: str | Path, *, progress: bool = False) -> Done:
     """Do a cell to its end, going on where an earlier call was stopped; one that was finished is not done again.
 
     Args:
@@ -95,7 +95,7 @@ def done(study: Study, cell: Cell, out: Path, *, progress: bool = False) -> Done
     return found
 
 
-def ship(study: Study, found: Iterable[Done], folder: Path = shelf.MEASURED) -> Path:
+def ship(study: Study, found: Iterable[Done], folder: str | Path = shelf.MEASURED) -> Path:
     """Put cells in the place of those of the shipped table; others stay where they are what the study still does.
 
     Returns:

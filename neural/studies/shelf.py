@@ -45,35 +45,35 @@ class Done:
     tables: Tables
 
 
-def names(folder: Path = MEASURED) -> list[str]:
+def names(folder: str | Path = MEASURED) -> list[str]:
     """The studies that have a table."""
-    return sorted(path.stem for path in folder.glob("*.json"))
+    return sorted(path.stem for path in Path(folder).glob("*.json"))
 
 
-def table(name: str, folder: Path = MEASURED) -> dict[str, Done]:
+def table(name: str, folder: str | Path = MEASURED) -> dict[str, Done]:
     """The shipped table of a study: its finished cells, by name.
 
     Raises:
         ValueError: it is missing, damaged or of another version.
     """
-    path, offer = folder / f"{name}.json", f"`python -m neural study {name} --ship` makes it again"
+    path, offer = Path(folder) / f"{name}.json", f"`python -m neural study {name} --ship` makes it again"
     if not path.exists():
         raise ValueError(f"the table of the study {name} is not there: {path} is missing; {offer}")
     return {done.name: done for done in read(path, offer)}
 
 
-def put(name: str, found: Iterable[Done], folder: Path = MEASURED) -> Path:
+def put(name: str, found: Iterable[Done], folder: str | Path = MEASURED) -> Path:
     """Write the table of a study; its path.
 
     Raises:
         ValueError: the folder cannot be written.
     """
-    path = folder / f"{name}.json"
+    path = Path(folder) / f"{name}.json"
     write(path, found)
     return path
 
 
-def read(path: Path, offer: str) -> list[Done]:
+def read(path: str | Path, offer: str) -> list[Done]:
     """What `write` wrote.
 
     Args:
@@ -84,7 +84,7 @@ def read(path: Path, offer: str) -> list[Done]:
         ValueError: it is damaged or of another version.
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(Path(path).read_text())
         if values["format"] != _FORMAT:
             raise ValueError(f"{path} was made by another version of this program; {offer}")
         return [Done(**each) for each in values["cells"]]
@@ -93,7 +93,7 @@ def read(path: Path, offer: str) -> list[Done]:
         raise ValueError(f"{path} is damaged: {reason}; {offer}") from error
 
 
-def write(path: Path, cells: Iterable[Done]) -> None:
+def write(path: str | Path, cells: Iterable[Done]) -> None:
     """Cells as JSON, which has no nan: values that are not finite are to be left out before.
 
     Raises:
@@ -103,7 +103,7 @@ def write(path: Path, cells: Iterable[Done]) -> None:
     text = json.dumps({"format": _FORMAT, "cells": [dataclasses.asdict(cell) for cell in cells]}, allow_nan=False)
     text = text.replace('{"', '\n{"') + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         checkpoint.replace_text(path, text.lstrip())
     except OSError as error:
         raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 TOOLS  := $(VENV)/.installed-tools
 
-.PHONY: figures gallery train docs bench gpu gpu-wheels test lint clean
+.PHONY: figures gallery train docs bench gpu gpu-wheels test check ready formulas lint clean
 
 figures: $(STAMP)
 	$(PY) -m figures all
@@ -37,8 +37,22 @@ gpu-wheels: $(STAMP)
 		tqdm filelock jaxtyping wadler-lindig platformdirs pykeops keopscore pybind11
 
 # Two processes of one thread each, a file to one of them: most tests are too small for two threads.
-test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+
+# Everything: 8 minutes on two cores.
+test: ready
+	$(PYTEST)
+
+# The same without the tests that take more than a second or two: 2 minutes.
+check: ready
+	$(PYTEST) -m 'not slow'
+
+# What pytest need not wait for.
+ready: $(TOOLS)
+	@$(MAKE) --no-print-directory -j 2 lint formulas
+
+formulas: $(TOOLS)
+	OMP_NUM_THREADS=1 $(PY) tests/formulas.py
 
 lint: $(TOOLS)
 	$(VENV)/bin/ruff check .

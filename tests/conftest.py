@@ -8,6 +8,7 @@ from collections.abc import Callable
 # Before torch starts its threads: on a busy machine they spin for each other, 60 times longer than a small call takes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import formulas
 import pytest
 import shapes
 import torch
@@ -34,12 +35,7 @@ def normal() -> Callable[..., torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def compiled() -> None:
-    """KeOps' three formulas for the event sizes of these tests, compiled once (about 40 s on an empty cache)."""
-    from optimal import OptimalDenoiser
-
-    for dim in (1, 2, 64, 12_288):
-        D = OptimalDenoiser(torch.eye(2, dim), method="keops")
-        D.covariance_product(torch.zeros(1, dim), 1.0, torch.ones(1, dim))
+    formulas.compile_all()
 
 
 @pytest.fixture(params=["dense", "keops", "screened"])

@@ -30,6 +30,7 @@ def borders(D: OptimalDenoiser, sigma: float) -> Tensor:
     return torch.cat([torch.tensor([-math.inf]), inner, torch.tensor([math.inf])]).double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma_max", [80.0, 3.0])
 def test_five_deltas_from_the_prior(sigma_max: float) -> None:
     """At 80 all five alike; at 3 the prior is visibly not the noisy data, by what its density says."""
@@ -59,6 +60,7 @@ def test_five_deltas_from_the_prior(sigma_max: float) -> None:
         assert found.chi_square()[1] > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma_max", [0.3, 2.0])
 def test_from_noisy_data_it_is_uniform_at_any_level(sigma_max: float) -> None:
     D = OptimalDenoiser(load("five-deltas"))
@@ -68,6 +70,7 @@ def test_from_noisy_data_it_is_uniform_at_any_level(sigma_max: float) -> None:
     assert torch.equal(found.weighted, found.counts.double())
 
 
+@pytest.mark.slow
 def test_digits_are_reached_equally_often() -> None:
     """N = 1,797, two draws each; with a coarse grid in place of the exact flow some are not."""
     D = OptimalDenoiser(load("digits"))
@@ -84,6 +87,7 @@ def test_digits_are_reached_equally_often() -> None:
     assert coarse.chi_square()[1] < 1e-9
 
 
+@pytest.mark.slow
 def test_repeated_points_get_double() -> None:
     D = OptimalDenoiser(column(-1.0, 0.5, 2.0, 0.5, -0.0, 0.0, 0.0))
     found = basins(D, 7000, seeded(3))
@@ -138,6 +142,7 @@ def test_the_default_dtype_changes_no_draw() -> None:
     assert torch.equal(before.counts, after.counts)
 
 
+@pytest.mark.slow
 def test_flows_of_other_denoisers_count_for_the_nearest_point() -> None:
     """A network's flow knows no data, another data set's knows others."""
     D = OptimalDenoiser(load("five-deltas"))
@@ -175,6 +180,7 @@ def test_errors(options: dict, sentence: str) -> None:
 # Along the forward process.
 
 
+@pytest.mark.slow
 def test_landings_of_five_deltas_in_closed_form() -> None:
     """P(landing = source) and P(landing = leader) from the exact basins and the midpoints between neighbours."""
     D = OptimalDenoiser(load("five-deltas"))
@@ -207,6 +213,7 @@ def test_landings_of_five_deltas_in_closed_form() -> None:
         assert abs(float(found.top_weight[row].mean()) - expected["leader_is_source"]) < 4 * spread / math.sqrt(draws)
 
 
+@pytest.mark.slow
 def test_where_proposition_4_holds_and_where_not() -> None:
     """Digits: the source far below the border, where the posterior is one-hot; any point at high noise."""
     D = OptimalDenoiser(load("digits", n=600))

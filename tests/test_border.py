@@ -30,6 +30,7 @@ def exact_border(y: np.ndarray, threshold: float) -> float:
     return math.exp(brentq(lambda log_sigma: median_count(y, math.exp(log_sigma)) - threshold, -3, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [1.5, 2.0, 3.0])
 def test_five_deltas_against_quadrature(threshold: float) -> None:
     data = load("five-deltas")
@@ -122,6 +123,7 @@ def test_the_interval_is_one() -> None:
     assert sum(border.low <= exact <= border.high for border in borders) >= 33
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("draws", "least"), [(5, 0.88), (20, 0.9)])
 def test_the_interval_is_one_for_few_draws(draws: int, least: float) -> None:
     """Two points, 100 seeds: the border of the median is 1.0903; with few draws the interval is wider than ±0.4."""

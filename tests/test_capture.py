@@ -123,6 +123,7 @@ def test_five_deltas_against_the_conserved_mass(normal: Normal) -> None:
     assert counts.min() > 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "starts", "low", "high"), [("digits", 40, 0.5, 0.78), ("faces", 40, 1.8, 2.9)], ids=["digits", "faces"]
 )
@@ -280,6 +281,7 @@ def test_no_sum_is_below_its_exact_value(dim: int, sigma: float, normal: Normal)
     assert max(ratios, default=1.0) < 1 + 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-30, 1e-8, 1.0, 1e8, 1e30])
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_nor_in_other_units_and_far_from_zero(scale: float, offset: float, normal: Normal) -> None:
@@ -353,6 +355,7 @@ def on_borders(data: Tensor, sigma: float) -> Tensor:
     return torch.cat([beside, torch.nextafter(borders, borders + 1), torch.nextafter(borders, borders - 1)])[:, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("offset", [0.0, 1e5])
 def test_no_point_is_certified_but_the_one_where_the_flow_ends(seed: int, offset: float) -> None:

@@ -41,6 +41,7 @@ def test_the_optimum_agrees_with_itself() -> None:
     assert (found.excess_risk.abs() < 4 * found.excess_error).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["five-deltas", "digits"])
 def test_excess_risk_is_the_gap(name: str) -> None:
     """E‖F − x0‖² − MMSE = E‖F − D*‖² for any F, within error bars, at every σ."""

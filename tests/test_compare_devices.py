@@ -53,6 +53,7 @@ def asked_where(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return places
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "place"), [(2**33, DEVICE.type), (1, "cpu")])
 def test_the_optimum_lies_beside_the_network_where_it_fits(
     most: int, place: str, monkeypatch: pytest.MonkeyPatch

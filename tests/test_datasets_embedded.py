@@ -43,6 +43,7 @@ def test_faces_are_the_first_hundred() -> None:
     assert np.abs(data.array[:, 0] / 255 - lfw_subset()[:100]).max() <= 0.5 / 255 + 1e-9
 
 
+@pytest.mark.slow
 def test_emoji_of_another_size() -> None:
     data = load("emoji", size=16, progress=False)
     assert data.event == (3, 16, 16)
@@ -55,6 +56,7 @@ def test_emoji_of_another_size() -> None:
             load("emoji", size=size)
 
 
+@pytest.mark.slow
 def test_emoji() -> None:
     data = load("emoji", progress=False)
     assert data.event == (3, 64, 64)

@@ -65,6 +65,7 @@ def test_the_optimum_misses_nothing() -> None:
         densities(open_model(five), five, n=0)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "train.npy", DIGITS.array[:500, 0])
     np.save(tmp_path / "held.npy", DIGITS.array[500:, 0])

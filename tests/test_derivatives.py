@@ -87,6 +87,7 @@ def test_every_gradient_by_vmap(case: Any) -> None:
         close(by_sigma, expected[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", QUANTITIES)
 @pytest.mark.parametrize("shape", [(), (4,), (4, 1, 1)], ids=["one", "each", "beside"])
 def test_gradient_to_sigma(method: str, quantity: str, shape: tuple[int, ...], normal: Normal) -> None:

@@ -151,6 +151,7 @@ def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(a.cpu(), b, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("name", "asked"), CASES)
 def test_answers_are_where_x_is_and_those_of_the_cpu(name: str, asked: str, place: str) -> None:
@@ -178,6 +179,7 @@ def test_what_the_points_hold_is_where_they_are(name: str) -> None:
         assert_same(list(held_out), expected[-2:])
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_the_cpu() -> None:
     def asked(D: OptimalDenoiser) -> list[Tensor]:
         levels = torch.tensor([0.3, 2.0], dtype=torch.float64)

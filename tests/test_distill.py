@@ -126,6 +126,7 @@ def test_knowledge_is_zero_for_its_optimum(tmp_path: Path) -> None:
     assert mean_loss(objective, Student(D)) > 0.1
 
 
+@pytest.mark.slow
 def test_multistep_is_zero_for_its_optimum(tmp_path: Path) -> None:
     D = OptimalDenoiser(load("five-deltas"))
     arrays = make_pairs(FlowMap(D), (1,), 20.0, 700, tmp_path)
@@ -149,6 +150,7 @@ def test_multistep_is_zero_for_its_optimum(tmp_path: Path) -> None:
     assert len(batch[2].unique()) == 8
 
 
+@pytest.mark.slow
 def test_pairs_are_made_once(tmp_path: Path) -> None:
     D, _ = two()
     calls = []
@@ -190,6 +192,7 @@ EXPERIMENT = Experiment(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("technique", ["consistency", "progressive", "knowledge", "multistep"])
 def test_every_technique_learns_two_points(technique: str, tmp_path: Path, normal: Normal) -> None:
     """From the optimum, in seconds: noises go to the point that the flow map takes them to, not only in its direction.
@@ -248,6 +251,7 @@ def test_errors(tmp_path: Path) -> None:
     assert source.event == (1,)
 
 
+@pytest.mark.slow
 def test_students_of_the_toy_preset(tmp_path: Path, normal: Normal) -> None:
     """The figures' students reach 95% and a Wasserstein distance of 0.1 after 3,000 and 4,000 steps; looser, after 700.
 
@@ -297,6 +301,7 @@ def test_pairs_are_those_of_a_teacher_that_is_a_function(tmp_path: Path) -> None
     assert sorted(float(end[0, 0]) for end in ends) == [-1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_consistency_without_preconditioning_does_not_collapse(tmp_path: Path) -> None:
     """Any constant would solve Eq. 35 if the end of the grid did not hold it to the data."""
     data = load("two-points")
@@ -370,6 +375,7 @@ def test_students_of_presets() -> None:
         student_of("toy", "magic")
 
 
+@pytest.mark.slow
 def test_the_loss_of_multistep_students_is_not_all_at_low_noise(tmp_path: Path) -> None:
     """By the weighting that belongs to the technique; by 1/c_out² nearly all of it is where the answer is all but x."""
     data, D = load("five-deltas"), OptimalDenoiser(load("five-deltas"))

@@ -181,6 +181,7 @@ def test_knowledge_knows_one_level_only(normal: Normal) -> None:
 # Multi-step knowledge distillation.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2, 4, 6])
 @pytest.mark.parametrize("name", ["five-deltas", "digits"])
 def test_its_sampler_ends_where_one_jump_does(name: str, steps: int, normal: Normal) -> None:
@@ -195,6 +196,7 @@ def test_its_sampler_ends_where_one_jump_does(name: str, steps: int, normal: Nor
         assert torch.equal(ends, jump.to(start))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [79.0, 20.0, 2.0, 1.0, 0.5, 0.05])
 def test_intermediate_points_are_recognised(sigma: float, normal: Normal) -> None:
     D = OptimalDenoiser(load("digits", n=500))
@@ -206,6 +208,7 @@ def test_intermediate_points_are_recognised(sigma: float, normal: Normal) -> Non
     assert torch.equal(student(between, sigma), ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [40.0, 2.0, 1.0, 0.4, 0.1])
 def test_reached_points_of_five_deltas_in_closed_form(sigma: float) -> None:
     """The basins at σ_N, shrunk by r towards their points: what lies between the images is reached by no step."""
@@ -229,6 +232,7 @@ def test_reached_points_of_five_deltas_in_closed_form(sigma: float) -> None:
     assert torch.equal(out[~reached], FlowMap(D)(x[~reached], sigma))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [5.0, 2.0])
 def test_ends_are_found_among_many_close_points(sigma: float, normal: Normal) -> None:
     """1,000 points in the plane: the end is up to the 250th nearest to x, and still found."""
@@ -242,6 +246,7 @@ def test_ends_are_found_among_many_close_points(sigma: float, normal: Normal) ->
     assert torch.equal(student(between, sigma), ends)
 
 
+@pytest.mark.slow
 def test_an_exhaustive_search_finds_no_more(normal: Normal) -> None:
     """Noisy data are mostly off the student's lines, whatever is tried."""
     D = OptimalDenoiser(normal(40, 3))
@@ -251,6 +256,7 @@ def test_an_exhaustive_search_finds_no_more(normal: Normal) -> None:
     assert all_of_them.sum() < 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_ends_are_found_in_low_precision_and_far_from_zero(dtype: torch.dtype, normal: Normal) -> None:
     points = load("five-deltas").points.double() + (1000 if dtype == torch.float32 else 0)

@@ -55,6 +55,7 @@ def test_the_front_page_names_the_whole_door() -> None:
     assert not {name for door, name in DOORS if door == "optimal"} - named
 
 
+@pytest.mark.slow
 def test_every_public_name_has_an_entry(entries: set[str]) -> None:
     for door, name in DOORS:
         value = getattr(importlib.import_module(door), name)
@@ -63,6 +64,7 @@ def test_every_public_name_has_an_entry(entries: set[str]) -> None:
         assert places & entries, f"{door}.{name}"
 
 
+@pytest.mark.slow
 def test_every_solver_and_figure_has_an_entry(entries: set[str]) -> None:
     from figures.__main__ import FIGURES
     from optimal.samplers import SOLVERS

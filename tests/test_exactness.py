@@ -105,6 +105,7 @@ def test_digits(method: str, normal: Normal) -> None:
     check(OptimalDenoiser(data, method=method), as_float(data), *noisy(as_float(data), normal))
 
 
+@pytest.mark.slow
 def test_images_of_12288_values(method: str, normal: Normal) -> None:
     images = emoji(600)
     # A near-duplicate and a repeat among them, each with a query of its own.
@@ -116,6 +117,7 @@ def test_images_of_12288_values(method: str, normal: Normal) -> None:
     check(OptimalDenoiser(images, method=method), data, x, levels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [2.5, 3.5, 5.0])
 def test_overlapping_windows(sigma: float, normal: Normal) -> None:
     """Hundreds of near neighbours share the posterior here, and their float32 errors go together: the hardest case."""

@@ -38,6 +38,7 @@ def wrong(x: Tensor, sigma: Any) -> Tensor:
     return D(x, 1.2 * sigma) + 0.05 * torch.tanh(3 * x[:, :1]) * x / (1 + sigma)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", [None, "held-out", "trajectory"])
 @pytest.mark.parametrize("method", ["same", "float64", "compiled otherwise"])
 def test_the_optimum_as_a_network_has_no_gap(on: str | None, method: str) -> None:
@@ -86,6 +87,7 @@ def test_a_planted_error_is_measured_at_its_size(on: str | None) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", [None, "held-out", "trajectory"])
 def test_intervals_cover(on: str | None) -> None:
     """In 95 ± 5 of 100 repetitions with 64 draws, against 60,000 draws (coverage of 0.95 has a standard error of 2).
@@ -188,6 +190,7 @@ def test_evaluation_shares_no_number_with_training() -> None:
             assert shared < 0.05 * drawn.numel()
 
 
+@pytest.mark.slow
 def test_pairs_are_other_noises_than_those_of_evaluation(tmp_path: Path) -> None:
     D = OptimalDenoiser(DIGITS)
     noises, _ = make_pairs(lambda x, s: 0 * x, D.event, 80.0, 512, tmp_path / "pairs", seed=0)
@@ -211,6 +214,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_student_of_few_pairs_is_not_taken_for_one_of_the_map(student: Path) -> None:
     """same was 1.00 with seed 0, whose noises were its pairs, and 0.04 with others."""
     D = OptimalDenoiser(student_of("digits", "knowledge").experiment.load())

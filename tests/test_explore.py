@@ -43,6 +43,7 @@ def window(page: Path) -> Iterator[Browser]:
         yield opened
 
 
+@pytest.mark.slow
 def test_arrays_are_the_optimum(arrays: dict[str, np.ndarray]) -> None:
     data = load("digits")
     D = OptimalDenoiser(data)
@@ -77,6 +78,7 @@ def test_the_page_is_one_small_file(page: Path) -> None:
     assert numbers["toy"]["points"] == load("five-deltas").points.double().tolist()
 
 
+@pytest.mark.slow
 def test_large_images_are_reduced_for_show(tmp_path: Path) -> None:
     """Incompressible colour images of 100×80, drawn at 64×51."""
     from PIL import Image

@@ -78,6 +78,7 @@ def test_seed_decides_every_draw(arrays: dict[str, np.ndarray]) -> None:
     assert not np.array_equal(other["noisy"], arrays["noisy"])
 
 
+@pytest.mark.slow
 def test_four_files_with_numbers_config_and_licence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "folder"
     assert main(["fig1", "--dataset", "faces", "--quick", "--out", str(out)]) == 0
@@ -95,6 +96,7 @@ def test_four_files_with_numbers_config_and_licence(tmp_path: Path, capsys: pyte
     assert "faces: N = 100, shape 1×25×25, fingerprint" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_folder_and_its_options(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()

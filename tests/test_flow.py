@@ -127,6 +127,7 @@ def test_order_down_to_the_data(solver: str, order: int) -> None:
     assert errors[-1] < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
 def test_order_on_points_away_from_basin_borders(solver: str, order: int) -> None:
     """The discrete flow tends to the continuous one at the solver's order, and lands with it once it is fine."""
@@ -160,6 +161,7 @@ def test_any_denoiser_has_a_flow_map_on_a_grid() -> None:
 # Without a grid.
 
 
+@pytest.mark.slow
 def test_five_deltas_against_the_conserved_mass(normal: Normal) -> None:
     D, exact = five()
     x = 80 * normal(2000, 1)
@@ -177,6 +179,7 @@ def test_five_deltas_against_the_conserved_mass(normal: Normal) -> None:
     assert landing.nfe.double().mean() < 80
 
 
+@pytest.mark.slow
 def test_mixed_levels_and_the_way_down(normal: Normal) -> None:
     """Every row with its own start and its own end; the error follows the tolerance."""
     D, exact = five()
@@ -202,6 +205,7 @@ def test_two_points_in_space(normal: Normal) -> None:
     torch.testing.assert_close(landed, TwoPoint(m, d).flow(x, 10.0, 0.0), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "starts"), [("digits", 64), ("faces", 32)])
 def test_images_against_fine_steps(name: str, starts: int, normal: Normal) -> None:
     """The certified end of 400 fine steps of Heun's method, and the same in float32 and float64."""
@@ -242,6 +246,7 @@ def test_few_points_are_followed_in_their_span(
     assert (landing.nfe - expected.nfe).abs().max() <= 12
 
 
+@pytest.mark.slow
 def test_it_is_a_denoiser(normal: Normal) -> None:
     for event in ((3,), (1, 4, 4)):
         data = normal(30, *event)
@@ -250,6 +255,7 @@ def test_it_is_a_denoiser(normal: Normal) -> None:
         check_denoiser(FlowMap(OptimalDenoiser(data), wide), event)
 
 
+@pytest.mark.slow
 def test_a_budget_splits_the_batch(normal: Normal) -> None:
     data = normal(50, 1, 8, 8)
     x = 80 * normal(40, 1, 8, 8)
@@ -467,6 +473,7 @@ def test_rows_step_for_themselves(normal: Normal) -> None:
     assert flow.sigma.shape == flow.nfe.shape == (1,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "options"), ONE_STEP)
 def test_rows_at_mixed_levels_share_their_calls(solver: str, options: dict, normal: Normal) -> None:
     """64 rows at 64 levels on and between those of the grid: as many calls as the row with most, and its own steps."""
@@ -518,6 +525,7 @@ def test_calls_are_counted_on_stderr(capsys: pytest.CaptureFixture[str], monkeyp
     assert "flow: 4call" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_landings_do_not_depend_on_the_batch(dtype: torch.dtype, normal: Normal) -> None:
     """40 images, two of them 1e-5 deviations apart: in coordinates of their span from 32 rows on, and in all below."""
@@ -537,6 +545,7 @@ def test_landings_do_not_depend_on_the_batch(dtype: torch.dtype, normal: Normal)
     assert torch.equal(jump.index(x[order], 0.05), whole.index[order])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tolerance", "distance"), [(1e-4, 1e-3), (1e-6, 5e-5)])
 @pytest.mark.parametrize("seed", range(4))
 def test_no_landing_is_wrong_at_a_distance_from_borders(tolerance: float, distance: float, seed: int) -> None:
@@ -628,6 +637,7 @@ class ByDifferences(OptimalDenoiser):
         return Posterior(mean, nan, entropy, index.long(), top, variance, nan, nan, "differences")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [768, 3072])
 @pytest.mark.parametrize("values", [1, None])
 @pytest.mark.parametrize("kind", ["differences", "own"])

@@ -35,6 +35,7 @@ def results(compiled: None, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_every_check_holds(results: dict[str, Any]) -> None:
     for part in gpu.checks():
         found = results["parts"][part]
@@ -43,6 +44,7 @@ def test_every_check_holds(results: dict[str, Any]) -> None:
         assert all(row["value"] <= row["limit"] for row in found["checks"]), part
 
 
+@pytest.mark.slow
 def test_every_row_of_the_table_has_a_time(results: dict[str, Any]) -> None:
     for part, methods in (
         ("table", {"float32", "TF32", "bfloat16", "dense", "screened"}),

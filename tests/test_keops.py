@@ -180,6 +180,7 @@ print(float(reduction("Sum", "(x | y)", ("x = Vi(2)", "y = Vj(2)"))(ones[:1], on
 """
 
 
+@pytest.mark.slow
 def test_processes_at_once_and_a_killed_one(tmp_path: Path) -> None:
     """In a folder that KeOps alone would hand to the shell as it is, with a compiler that it would not look for."""
     environment = {name: value for name, value in os.environ.items() if name not in ("KEOPS_CACHE_FOLDER", "CXX")}

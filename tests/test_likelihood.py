@@ -84,6 +84,7 @@ def test_the_optimum_as_a_network(normal: Normal, sigma: float) -> None:
     assert ((usual.nats - usual.nats[0]) - (own.exact - own.exact[0])).abs().max() < 0.02
 
 
+@pytest.mark.slow
 def test_the_optimum_of_images(normal: Normal) -> None:
     D = OptimalDenoiser(normal(30, 1, 4, 4))
     x = D.take(torch.tensor([3, 17])).double() + 0.7 * normal(2, *D.event)

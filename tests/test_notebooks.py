@@ -69,6 +69,7 @@ def test_uses_the_door_only(path: Path) -> None:
     assert functions == (["show"] if path.stem in WITH_SLIDER else [])
 
 
+@pytest.mark.slow
 @each
 def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTIMAL_CACHE", str(tmp_path / "cache"))

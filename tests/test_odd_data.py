@@ -218,6 +218,7 @@ def test_values_around_every_threshold(dim: int) -> None:
         assert (row_error(average, reference.mean)[proven] <= bound[proven] + 1e-12).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [-30, -25, -20, -15, -8, -3, 0, 3, 8, 15, 20, 25, 30])
 @pytest.mark.parametrize("dim", [2, 100])
 def test_results_scale_with_the_data(power: int, dim: int) -> None:
@@ -279,6 +280,7 @@ SPANS: dict[str, tuple[Callable[[], Tensor], int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("data", SPANS)
@@ -289,6 +291,7 @@ def test_few_steps_in_the_span(data: str, solver: str, steps: int) -> None:
     landings_agree(points, x, steps, solver, rank=rank)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["heavy tails", *NEAR, "copies", "a point at 100000, D = 2, float64", "constant"])
 def test_the_flow_ends_and_does_not_depend_on_the_batch(data: str) -> None:
     points = DATA[data]()

@@ -284,6 +284,7 @@ def test_options_are_told_as_the_command_line_has_them(folder: Path, capsys: Cap
     assert "(here: --option resolution=…)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["optimal info five-deltas", "optimal --help", "neural train --help", "figures list"]
 )

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from neural import PRESETS
@@ -100,6 +101,7 @@ def launch(*command: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_processes_draw_go_on_and_stop(tmp_path: Path) -> None:
     """Gloo: other noise and other dropout in each, the same weights in all, and one sentence when one diverges."""
     (tmp_path / "worker.py").write_text(WORKER)
@@ -131,6 +133,7 @@ class Both:
         return self.inner.loss(student, average, batch)
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_batch(tmp_path: Path) -> None:
     """From the command line: the losses of one process on the rows of both, up to the order of sums."""
     options = dataclasses.replace(PRESETS["toy"].optimisation, steps=200, batch=64)

@@ -33,6 +33,7 @@ def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(screened, "_few", lambda points: min(request.param, points.size))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("kind", cases.DATA)
 @pytest.mark.parametrize("query", cases.QUERIES)

@@ -163,6 +163,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence(tmp_path: Path, cache: Path) -> None:
     code = FULL + "from figures.__main__ import main; sys.exit(main(['fig1', '--quick', '--dataset', 'digits']))"
     done = python(code, "20000")
@@ -172,6 +173,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, cache: Path) -> None:
     assert kept(cache) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_stop_a_basis_and_stops_pairs(tmp_path: Path) -> None:
     code = FULL + (
         "from pathlib import Path; import warnings; warnings.simplefilter('always')\n"
@@ -188,6 +190,7 @@ def test_a_full_disk_does_not_stop_a_basis_and_stops_pairs(tmp_path: Path) -> No
     assert not list(tmp_path.rglob(".building-*"))
 
 
+@pytest.mark.slow
 def test_no_place_for_a_cache_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTIMAL_CACHE", "~nobody-has-this/x")
     with pytest.warns(RuntimeWarning, match="the cache folder ~nobody-has-this/x cannot be written to"):
@@ -285,6 +288,7 @@ def test_a_member_that_claims_what_it_cannot_hold(tmp_path: Path) -> None:
         load(claiming(tmp_path / "a.zip", "a.png", png(), 4_000_000_000), progress=False)
 
 
+@pytest.mark.slow
 def test_a_member_that_holds_more_than_it_claims(tmp_path: Path) -> None:
     """Neither 200 MB deflated to 200 kB nor 200 MB in a few hundred bytes of bzip2 are inflated."""
     large = bytes(200 << 20)
@@ -336,6 +340,7 @@ def test_pipes_and_foreign_formats_are_refused(tmp_path: Path) -> None:
         load("~nobody-has-this/x")
 
 
+@pytest.mark.slow
 def test_a_short_fuzz(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tests" / "fuzz_readers.py"), "--cases", "120", "--findings", str(tmp_path)]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)

@@ -154,6 +154,7 @@ def test_the_estimate_comes_first_and_holds(monkeypatch: pytest.MonkeyPatch) -> 
 # Files.
 
 
+@pytest.mark.slow
 def test_tables_hold_what_was_measured(found: Study, page: Path) -> None:
     with open(page.parent / "gap.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -220,6 +221,7 @@ def test_the_page_holds_all_that_it_shows(found: Study, page: Path) -> None:
     assert "shifted on its own trajectory, 40 draws a level" in reader.text
 
 
+@pytest.mark.slow
 def test_a_class_is_held_to_its_own_points(tmp_path: Path) -> None:
     assert main(["report", "optimum", "--dataset", "digits", "--label", "3", "--quick", "--out", str(tmp_path)]) == 0
     about = json.loads((tmp_path / "samples-optimum.json").read_text())
@@ -289,6 +291,7 @@ def test_the_histogram_counts_all_samples(found: Study) -> None:
     assert all(float(np.sum(height)) == pytest.approx(100) for height in heights)
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_for_light_and_for_dark(found: Study) -> None:
     for theme, bright in ((charts.LIGHT, True), (charts.DARK, False)):
         with Image.open(io.BytesIO(charts.drawn(charts.gap_chart, found, theme))) as image:
@@ -299,6 +302,7 @@ def test_pictures_are_drawn_for_light_and_for_dark(found: Study) -> None:
             assert np.ptp(edge) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["five-deltas", "ring"])
 def test_points_are_drawn_with_the_data(name: str, tmp_path: Path) -> None:
     D = OptimalDenoiser(load(name))
@@ -356,6 +360,7 @@ def test_on_a_phone(page: Path) -> None:
 # The command line.
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--preset", "toy", "--steps", "60", "--batch", "64", "--out", "net"]) == 0

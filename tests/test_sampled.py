@@ -25,6 +25,7 @@ DELTAS = OptimalDenoiser(load("five-deltas"))
 DIGITS = OptimalDenoiser(load("digits"))
 
 
+@pytest.mark.slow
 def test_each_method_starts_at_its_own_level() -> None:
     """A grid from 20 was given noises at 80, and nothing said so."""
     methods = {f"{top:g}": (DIGITS, {"sigmas": karras(24, sigma_max=top)}) for top in (80.0, 20.0)}
@@ -45,6 +46,7 @@ def test_a_process_scales_what_comes_in() -> None:
     assert rows[0]["same"] == rows[1]["same"] >= 0.9
 
 
+@pytest.mark.slow
 def test_a_student_of_its_pairs_alone_is_seen() -> None:
     """It answers its 40 training noises as the flow does, and others with the end of the training noise nearest."""
     unit = RowNoise(stream(0, "pairs")).draw((40, *DIGITS.event))
@@ -68,6 +70,7 @@ def test_a_student_of_its_pairs_alone_is_seen() -> None:
         assert list(row) == list(other)
 
 
+@pytest.mark.slow
 def test_solvers_that_draw_noise_are_repeatable() -> None:
     """Without a generator from the seed; with one from a copy of it, so that the order of methods is no matter."""
     churn = {"sigmas": karras(12), "solver": "edm_stochastic", "S_churn": 4.0}

@@ -91,6 +91,7 @@ def measured_order(problem: str, solver: str, **options) -> float:
     return slope([float((run - exact).square().mean().sqrt()) for run in runs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize(("solver", "options", "order"), ODE)
 def test_order(problem: str, solver: str, options: dict, order: int) -> None:
@@ -133,6 +134,7 @@ SDE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "options", "order"), SDE)
 def test_weak_order(solver: str, options: dict, order: int) -> None:
     """From p(x; 80) to p(x; σ), whose variance is λ + σ²; and a start off the mean, which must come back in time."""

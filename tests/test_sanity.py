@@ -90,6 +90,7 @@ DDPM, FLOW, BACK, RAW = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("F", "named"),
     [
@@ -164,6 +165,7 @@ def test_other_data_are_asked_for() -> None:
     assert "other data" not in wrong
 
 
+@pytest.mark.slow
 def test_a_network_that_was_hardly_trained_is_not_accused_of_a_unit() -> None:
     config = PRESETS["digits"]
     training, objective = new_training(config, load("digits"), device="cpu")
@@ -186,6 +188,7 @@ class Classes(nn.Module):
         return torch.cat([self.optima[int(c)](x[i : i + 1], sigma[i : i + 1]) for i, c in enumerate(class_labels)])
 
 
+@pytest.mark.slow
 def test_labels_go_with_the_points() -> None:
     data = load("digits")
     model = open_model(Classes(data))

@@ -174,6 +174,7 @@ def test_points_that_cancel_in_the_mean(normal: Normal) -> None:
     assert row_error(OptimalDenoiser(data)(x, 20.0), reference_posterior(data, x, 20.0).mean).amax() <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_heavy_tails(dtype: torch.dtype, compiled_method: str) -> None:
     data = torch.from_numpy(np.random.default_rng(0).standard_cauchy((5000, 1))).to(dtype)

@@ -97,6 +97,7 @@ def test_within_the_bound(name: str, normal: Normal) -> None:
     assert torch.equal(post.top_index, dense.top_index)
 
 
+@pytest.mark.slow
 def test_bound_and_estimate_on_photographs(normal: Normal) -> None:
     data = load("patches", n=3000)
     images = torch.from_numpy(data.array.copy())

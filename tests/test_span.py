@@ -44,6 +44,7 @@ def clusters() -> Dataset:
     return Dataset("clusters", np.clip(array, 0, 255).astype(np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("rank", [1024, 64])
 def test_the_ends_of_every_solver(solver: str, rank: int, clusters: Dataset, normal: Normal) -> None:
@@ -241,6 +242,7 @@ def assert_same_landings(D: OptimalDenoiser, x: Tensor, grid: Tensor, most: int 
     assert int(decided.sum()) >= 0.9 * int((index >= 0).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "options"), ALLOWED)
 @pytest.mark.parametrize("steps", [2, 3, 4])
 def test_few_steps_of_every_solver(

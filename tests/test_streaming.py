@@ -49,6 +49,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_ffhq_sized_data_in_600_mb(large: Path, tmp_path: Path, normal: Normal) -> None:
     """The kernel refuses the child's 601st megabyte of its own; pages of the file come on top, and must be few."""

@@ -361,6 +361,7 @@ def test_fresh_pairs_are_found_again(tmp_path: Path) -> None:
         FreshPairs(jump, (1,), 20.0, folder=tmp_path / "file").draw(512, Streams(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("technique", ["knowledge", "multistep"])
 def test_students_of_fresh_pairs_resume_bit_for_bit(technique: str, tmp_path: Path) -> None:
     config = Distillation(technique, "mine", levels=4, uses=1, experiment=changed(steps=40, batch=256))
@@ -418,6 +419,7 @@ class Moved:
         return D(x, sigma)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("technique", ["consistency", "progressive", "knowledge", "multistep", "fit"])
 def test_trained_on_a_second_device_as_on_the_cpu(technique: str, tmp_path: Path) -> None:
     """Nothing is left behind on the CPU, the teacher is asked on the device, and the numbers are the same."""
@@ -439,6 +441,7 @@ def test_trained_on_a_second_device_as_on_the_cpu(technique: str, tmp_path: Path
         torch.testing.assert_close(trained(device), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_optimum_teaches_on_the_device(tmp_path: Path) -> None:
     """Its points are there too, and pairs of its exact flow are those of the CPU."""
     config = Distillation("knowledge", levels=4, pairs=8, experiment=changed(steps=1))

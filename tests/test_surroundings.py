@@ -330,6 +330,7 @@ FULL = {"ieee", "none"}
 every_case = pytest.mark.parametrize("case", CASES, indirect=True)
 
 
+@pytest.mark.slow
 @every_case
 def test_answers_of_other_rows_break_every_promise(case: Case) -> None:
     asked = plainly(case, case.fresh())
@@ -339,6 +340,7 @@ def test_answers_of_other_rows_break_every_promise(case: Case) -> None:
         case.holds(Asked(asked.rows, asked.x, turned))
 
 
+@pytest.mark.slow
 @every_case
 @pytest.mark.parametrize("surrounding", SURROUNDINGS)
 def test_surroundings(case: Case, surrounding: str) -> None:
@@ -358,6 +360,7 @@ def test_surroundings(case: Case, surrounding: str) -> None:
     case.holds(asked)
 
 
+@pytest.mark.slow
 @every_case
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_questions(case: Case, question: str) -> None:
@@ -489,6 +492,7 @@ print(basis.coordinates.dtype, float(basis.coordinates.double().square().sum()))
 """
 
 
+@pytest.mark.slow
 def test_a_basis_is_kept_as_it_is_without_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = images(200, 3, 8, 8).numpy()
     kept: dict[str, dict[str, bytes]] = {}

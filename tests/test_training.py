@@ -57,6 +57,7 @@ def weights(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
+@pytest.mark.slow
 def test_the_loss_falls_to_its_floor_on_two_points() -> None:
     """The floor is MMSE under the weighting, known from the posterior; and the network is near the optimum."""
     data, config = load("two-points"), changed(steps=1500, batch=256, lr=3e-3, ema=0.99)
@@ -96,6 +97,7 @@ def test_the_average_is_that_of_its_decay() -> None:
     torch.testing.assert_close(weights(training.denoiser), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at", "optimizer"), [(1, "adam"), (7, "adam"), (37, "adam"), (37, "muon")])
 def test_a_resumed_run_is_the_same_bit_for_bit(at: int, optimizer: str, tmp_path: Path) -> None:
     data, config = load("two-points"), changed(optimizer=optimizer)
@@ -134,6 +136,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_from_the_command_line(whole: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle of a run; --resume ends with the weights of a run that was left alone."""
     killed = tmp_path / "killed"
@@ -215,6 +218,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.slow
 def test_a_compiled_network_is_the_network(tmp_path: Path) -> None:
     """Traced by torch.compile, in a few pieces; what a backend makes of them is not ours. Elsewhere, since what checks
     shapes under pytest is not traced."""
@@ -314,6 +318,7 @@ def test_large_stores_are_read_by_rows(tmp_path: Path, monkeypatch: pytest.Monke
     assert next(train(training, objective)).step == 1
 
 
+@pytest.mark.slow
 def test_the_toy_preset_approaches_the_optimum() -> None:
     """A quarter of the preset's steps and a looser bound: the whole, 74 s on one thread, has a gap of 0.15% at most."""
     config = PRESETS["toy"]
@@ -324,6 +329,7 @@ def test_the_toy_preset_approaches_the_optimum() -> None:
     assert (found.identity.abs() < 5).all()
 
 
+@pytest.mark.slow
 def test_the_digits_preset_approaches_the_optimum() -> None:
     """A hundredth of the preset's steps and a smaller network, 10 seconds, and a bound to match."""
     config = PRESETS["digits"]

@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from tqdm import tqdm
 
+from neural.intervals import positive_interval
 from optimal import (
     Dataset,
     OptimalDenoiser,
@@ -32,7 +33,21 @@ from optimal import (
 )
 from optimal.regimes import top_eigenvalue
 
-from .common import border_of, generator, log_ticks, provenance, shape_in_words, start_level
+from .common import (
+    SMALL,
+    TITLE_SIZE,
+    WIDTH,
+    banded,
+    border_of,
+    ends,
+    generator,
+    log_ticks,
+    provenance,
+    shape_in_words,
+    shares,
+    stacked,
+    start_level,
+)
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -77,9 +92,10 @@ def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     """One data set.
 
     Returns:
-        Along the forward process: sigmas (S,), counts (S, 3) quantiles 0.1, 0.5, 0.9, found (S,), mmse (S,) and
-        mmse_slope (S,), dMMSE/dlnσ, both over the data's total variance. Of T trajectories: captured and last_change
-        (T,), nan where there is none. The marks of `_MARKS`; border_low, border_high, draws; what the data are.
+        Along the forward process: sigmas (S,), counts (S, 3) quantiles 0.1, 0.5, 0.9; with their 95% intervals, (S, 3)
+        each, found, mmse and mmse_slope, dMMSE/dlnσ, both over the data's total variance. Of T trajectories: captured
+        and last_change (T,), nan where there is none. The marks of `_MARKS`; border_low, border_high, draws; what the
+        data are.
     """
     D = OptimalDenoiser(data)
     draws, paths, steps = next(cost for values, *cost in _COST if data.array.size <= values)
@@ -101,9 +117,9 @@ def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     return provenance(data) | {
         "sigmas": sigmas.numpy(),
         "counts": along.effective_count.quantile(quantiles, dim=1).T.numpy(),
-        "found": along.source_probability.numpy(),
-        "mmse": (along.mmse / total).numpy(),
-        "mmse_slope": (along.mmse_derivative * sigmas / total).numpy(),
+        "found": shares(along.found),
+        "mmse": ends(positive_interval(along.variance / total)),
+        "mmse_slope": ends(positive_interval(2 * along.covariance_square / (sigmas.square()[:, None] * total))),
         "captured": found.sigma.numpy(),
         "last_change": found.last_change.numpy(),
         "border": np.array(border.sigma),
@@ -119,26 +135,25 @@ def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
     count = len(arrays["names"])
-    figure = Figure(figsize=(1.5 + 4.6 * count, 10.5), layout="constrained")
-    figure.suptitle("From noise to data: when does the optimal denoiser stop choosing?", fontsize=15)
-    axes = figure.subplots(3, count, squeeze=False, sharex="col")
-    for i in range(count):
-        column = {key.partition("_")[2]: value for key, value in arrays.items() if key.startswith(f"{i}_")}
-        _draw_counts(axes[0, i], column)
-        _draw_found(axes[1, i], column)
-        _draw_capture(axes[2, i], column)
-        for row in axes[:, i]:
-            _draw_marks(row, column)
-    axes[0, 0].set_ylabel("effective count, exp(entropy)")
-    axes[1, 0].set_ylabel("probability; share of the variance")
-    axes[2, 0].set_ylabel("share of trajectories")
-    for row in axes:
-        row[0].legend(fontsize=8, loc="best")
+    figure = Figure(figsize=(WIDTH, 11.5), layout="constrained")
+    figure.suptitle("From noise to data: when does the optimal denoiser stop choosing?", fontsize=TITLE_SIZE)
+    labels = ("effective count,\nexp(entropy)", "probability;\nshare of the variance", "share of trajectories")
+    rows = stacked(figure, 4, 3.3, 3.6)
+    for page, label, drawing in zip(rows, labels, (_draw_counts, _draw_found, _draw_capture), strict=True):
+        axes = page.subplots(1, count, squeeze=False)[0]
+        for i, panel in enumerate(axes):
+            column = {key.partition("_")[2]: value for key, value in arrays.items() if key.startswith(f"{i}_")}
+            drawing(panel, column)
+            panel.set(xscale="log", xlim=(column["sigmas"][0], column["sigmas"][-1]))
+            log_ticks(panel, column["sigmas"][-1], column["sigmas"][0])
+            _draw_marks(panel, column)
+        axes[0].set_ylabel(label)
+        page.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     handles = [
         Line2D([], [], color=color, ls=style, linewidth=_WIDE if name == "border" else _THIN, label=label)
         for name, (color, style, label) in _MARKS.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(_MARKS), fontsize=9, frameon=False)
+    rows[2].legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -158,20 +173,21 @@ def _draw_counts(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
     axes.yaxis.set_major_locator(FixedLocator([1, 2, *([3, 5] if size < 10 else []), *powers]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_title(f"{column['dataset']}: N = {size:,}, {shape_in_words(column)}\n{place}", fontsize=10)
+    axes.set_title(f"{column['dataset']}\nN = {size:,}, {shape_in_words(column)}\n{place}", fontsize=10)
 
 
 def _draw_found(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
-    axes.plot(column["sigmas"], column["found"], color="tab:blue", label="P(leading point = source)")
-    axes.plot(column["sigmas"], column["mmse"], color="tab:red", label="MMSE / variance of the data")
-    axes.plot(column["sigmas"], column["mmse_slope"], color="tab:red", linestyle="--", label="its slope, d/d ln σ")
+    banded(axes, column["sigmas"], column["found"], color="tab:blue", label="P(leader = source)")
+    banded(axes, column["sigmas"], column["mmse"], color="tab:red", label="MMSE / variance")
+    style = {"color": "tab:red", "linestyle": "--", "label": "its slope, d/d ln σ"}
+    banded(axes, column["sigmas"], column["mmse_slope"], **style)
     axes.set(ylim=(-0.03, None))
 
 
 def _draw_capture(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
     for name, color, label in (
-        ("last_change", "tab:brown", "made their last change of leader"),
-        ("captured", "k", "captured: destination certain"),
+        ("last_change", "tab:brown", "last change of leader made"),
+        ("captured", "k", "captured: end is certain"),
     ):
         values = column[name]
         if name == "last_change":
@@ -179,21 +195,13 @@ def _draw_capture(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
             values = np.where(np.isnan(values), column["sigmas"][0], values)
         reached = np.sort(values[~np.isnan(values)])[::-1]
         x = np.concatenate([column["sigmas"][:1], reached, column["sigmas"][-1:]])
-        y = np.concatenate([[0], np.arange(1, len(reached) + 1), [len(reached)]]) / len(values)
-        axes.step(x, y, where="post", color=color, label=label)
+        count = torch.tensor([0, *range(1, len(reached) + 1), len(reached)])
+        y = shares(torch.arange(len(values)) < count[:, None])
+        axes.step(x, y[:, 0], where="post", color=color, label=label)
+        axes.fill_between(x, y[:, 1], y[:, 2], step="post", color=color, alpha=0.18, linewidth=0)
     draws, paths = int(column["draws"]), len(column["captured"])
-    axes.text(
-        0.98,
-        0.04,
-        f"{draws:,} draws of (x0, ε)\n{paths:,} trajectories",
-        transform=axes.transAxes,
-        fontsize=8,
-        ha="right",
-    )
-    axes.set(xscale="log", ylim=(-0.03, 1.03), xlabel="noise level σ, from noise to data →")
-    sigmas = column["sigmas"]
-    axes.set_xlim(sigmas[0], sigmas[-1])
-    log_ticks(axes, sigmas[-1], sigmas[0])
+    axes.set_title(f"{draws:,} draws, {paths:,} trajectories", fontsize=SMALL)
+    axes.set(ylim=(-0.03, 1.03), xlabel="noise level σ →")
 
 
 def _draw_marks(axes: Axes, column: Mapping[str, np.ndarray]) -> None:

@@ -1,23 +1,55 @@
-"""What several figures share: the seed, where data come from, plain numbers on a log axis."""
+"""What several figures share: the seed, where data come from, intervals and their bands, plain numbers on a log axis.
+
+A figure is `WIDTH` inches wide and its letters are of `SMALL` points or more, so that they can be read where it is 830
+pixels wide, as in the README: 9.4 pixels.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from torch import Tensor
 
+from neural.intervals import Interval, share_interval
 from optimal import Border, Dataset, OptimalDenoiser, seeking_refining_border
 from optimal.randomness import stream
 
 from .config import Config
 
-__all__ = ["border_of", "cell", "generator", "log_ticks", "plain_ticks", "provenance", "shape_in_words", "start_level"]
+__all__ = [
+    "SMALL",
+    "TITLE_SIZE",
+    "WIDTH",
+    "banded",
+    "border_of",
+    "cell",
+    "ends",
+    "generator",
+    "log_ticks",
+    "note",
+    "plain_ticks",
+    "power_ticks",
+    "provenance",
+    "shape_in_words",
+    "shares",
+    "stacked",
+    "start_level",
+]
 
-_SMALL, _DRAWS = 200_000, 4000
-"""Data of up to so many values have their border from so many draws: a second for digits."""
+WIDTH, SMALL, TITLE_SIZE = 11.0, 9.0, 14.0
+"""Inches, and points of the smallest letters and of the title."""
+_LINE = 160
+"""Small letters across a page."""
+
+_DRAWS = {200_000: 4000, 50_000_000: 256}
+"""Data of up to so many values have their border from so many draws or more: seconds for digits, and for emoji."""
 
 
 def generator(config: Config, part: int = 0) -> torch.Generator:
@@ -26,10 +58,26 @@ def generator(config: Config, part: int = 0) -> torch.Generator:
 
 
 def border_of(config: Config, D: OptimalDenoiser, draws: int) -> Border:
-    """The border between mode seeking and mode refining, for small data from so many draws that all figures agree."""
-    if not config.quick and D.mean.numel() * len(D) <= _SMALL:
-        draws = max(draws, _DRAWS)
+    """The border between mode seeking and mode refining, from so many draws that all figures agree."""
+    if not config.quick:
+        draws = max(draws, next((count for most, count in _DRAWS.items() if D.mean.numel() * len(D) <= most), 0))
     return seeking_refining_border(D, draws=draws, generator=generator(config), progress=True)
+
+
+def ends(interval: Interval) -> np.ndarray:
+    """(…,) to (…, 3): the value, and the ends of its interval."""
+    return torch.stack([interval.value, interval.low, interval.high], -1).numpy()
+
+
+def shares(hits: Tensor) -> np.ndarray:
+    """(…, n) draws of yes and no to (…, 3): the share of yes, and its 95% interval."""
+    return ends(share_interval(hits))
+
+
+def banded(axes: Axes, x: np.ndarray, curve: np.ndarray, **style: Any) -> None:
+    """A curve (n, 3) of values and the ends of their intervals: a line, and the intervals as a band around it."""
+    axes.plot(x, curve[:, 0], **style)
+    axes.fill_between(x, curve[:, 1], curve[:, 2], color=style["color"], alpha=0.18, linewidth=0)
 
 
 def provenance(data: Dataset) -> dict[str, np.ndarray]:
@@ -66,6 +114,24 @@ def log_ticks(axes: Axes, low: float, high: float) -> None:
     """Powers of ten between low and high, written out."""
     powers = range(int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1)
     plain_ticks(axes, tuple(10.0**power for power in powers))
+
+
+def stacked(figure: Figure, *heights: float) -> list[SubFigure]:
+    """Parts of a page, one below the other, each with a legend and a note of its own."""
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
+    return [figure.add_subfigure(place) for place in grid]
+
+
+def note(page: FigureBase, words: str) -> None:
+    """What a stranger has to know, at the foot of the page in small grey letters."""
+    page.supxlabel(textwrap.fill(words, _LINE), fontsize=SMALL, color="0.35", x=0.01, ha="left")
+
+
+def power_ticks(axes: Axes) -> None:
+    """A log axis of counts that double: powers of two, written out."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def cell(axes: Axes, left: float, top: float, image: np.ndarray) -> None:

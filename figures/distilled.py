@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load
 from optimal.reference import GaussianMixture
 
-from .common import border_of, cell, generator, plain_ticks, provenance
+from .common import SMALL, TITLE_SIZE, WIDTH, border_of, cell, generator, note, plain_ticks, provenance, stacked
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -88,10 +88,9 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
 
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
-    figure = Figure(figsize=(16, 12.6), layout="constrained")
-    grid = figure.add_gridspec(2, 1, height_ratios=(4.6, 8))
-    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    figure.suptitle("Denoise, or jump to the end: the posterior mean and the flow map", fontsize=15)
+    figure = Figure(figsize=(WIDTH, 9.6), layout="constrained")
+    top, bottom = stacked(figure, 3.7, 6.3)
+    figure.suptitle("Denoise, or jump to the end: the posterior mean and the flow map", fontsize=TITLE_SIZE)
     _draw_heat(top, arrays)
     _draw_strip(bottom, arrays)
     return figure
@@ -120,11 +119,11 @@ def _draw_heat(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
         plain_ticks(ax, (10, 5, 2, 1, 0.5, 0.2, 0.1))
         border = float(arrays["toy_border"])
         ax.axvline(border, color="k", linestyle="--", linewidth=1)
-        ax.text(border / 1.06, 3.8, f"border, σ = {border:.2f}", ha="left", va="top", fontsize=9)
+        ax.text(border / 1.06, 3.8, f"border, σ = {border:.2f}", ha="left", va="top", fontsize=SMALL)
     for separatrix in arrays["toy_borders"].T:
         axes[1].plot(sigmas, separatrix, color="w", linewidth=1.2)
     axes[1].plot([], [], color="w", label="border between basins, exact")
-    axes[1].legend(fontsize=8, loc="lower left", facecolor="0.6")
+    axes[1].legend(fontsize=SMALL, loc="lower left", facecolor="0.6")
     axes[0].set_ylabel("noisy point x")
     assert mesh is not None
     colorbar = figure.colorbar(mesh, ax=list(axes), label="output", pad=0.01, fraction=0.03)
@@ -151,22 +150,22 @@ def _draw_strip(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
             )
         cell(axes, columns + 2 * gap, y - 1, arrays["sources"][row])
         for place, label in enumerate(("noisy x", "E[x0 | x]", "f(x, σ)")):
-            axes.text(-0.1, y - 0.5 - place, label, ha="right", va="center", fontsize=9)
+            axes.text(-0.1, y - 0.5 - place, label, ha="right", va="center", fontsize=SMALL)
     for column in range(columns):
-        axes.text(left[column] + 0.5, 0.08, f"{sigmas[column]:.3g}", ha="center", va="bottom", fontsize=9)
-    axes.text(-0.1, 0.08, "σ =", ha="right", va="bottom", fontsize=9)
-    axes.text(columns + 2 * gap + 0.5, 0.08, "source x0", ha="center", va="bottom", fontsize=9)
+        axes.text(left[column] + 0.5, 0.08, f"{sigmas[column]:.3g}", ha="center", va="bottom", fontsize=SMALL)
+    axes.text(-0.1, 0.08, "σ =", ha="right", va="bottom", fontsize=SMALL)
+    axes.text(columns + 2 * gap + 0.5, 0.08, "source x0", ha="center", va="bottom", fontsize=SMALL)
     end = -3.2 * count + 0.2
     if 0 < before < columns:
         _draw_border(axes, left[before] - gap / 2, end, border)
-    note = (
+    note(
+        figure,
         f"{arrays['dataset']}, N = {int(arrays['size']):,}, {arrays['event']}, fingerprint {arrays['fingerprint']}; "
-        f"{arrays['source']}; {arrays['licence']}.\n"
+        f"{arrays['source']}; {arrays['licence']}. "
         "One noise for each source, at every σ; noisy images are drawn as x/√(1 + σ²). The flow map always lands on an "
-        "image of the data, exactly: framed green where it is the source, red where it is another."
+        "image of the data, exactly: framed green where it is the source, red where it is another.",
     )
-    axes.text(-0.8, end - 0.35, note, ha="left", va="top", fontsize=8, color="0.35")
-    axes.set(xlim=(-0.85, columns + 2 * gap + 1.05), ylim=(end - 0.85, 0.75), aspect="equal")
+    axes.set(xlim=(-1.35, columns + 2 * gap + 1.05), ylim=(end - 0.15, 0.85), aspect="equal")
     axes.axis("off")
 
 

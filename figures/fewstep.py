@@ -1,9 +1,9 @@
 """Quality against calls, every method from the same noises: does the diffusion model beat its students at many steps?
 
-On five deltas and on digits. Samplers of the optimum and of the trained network (Euler, Heun), and the four students,
+On five points and on digits. Samplers of the optimum and of the trained network (Euler, Heun), and the four students,
 each sampled as it is meant to be: consistency models by jumping and noising again (Eq. 37), the others by DDIM. Left,
 how many noises end on the point of the exact flow; right, the 2-Wasserstein distance of the samples to the data. On
-five deltas the noises are even in probability."""
+five points the noises are even in probability."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from tqdm import tqdm
 
-from neural import compare
 from neural.config import TECHNIQUES
+from neural.sampled import sample_from
 from optimal import FlowMap, OptimalDenoiser, karras
 
-from .common import generator
+from .common import SMALL, TITLE_SIZE, WIDTH, banded, ends, generator, note, power_ticks, stacked
 from .config import Config
-from .networks import SIGMA_MIN, dataset, network, prepare, sampled
+from .networks import COLORS, SIGMA_MIN, dataset, network, prepare, sampled
 
 __all__ = ["TITLE", "compute", "draw"]
 
@@ -30,12 +32,16 @@ TITLE = "Few steps: quality against denoiser calls for the optimum, a network an
 _PRESETS = ("toy", "digits")
 
 
+_FLOOR = {"color": "0.6", "alpha": 0.2, "linewidth": 0}
+
+
 def compute(config: Config) -> dict[str, np.ndarray]:
     """Everything that is drawn.
 
     Returns:
-        names (2,), methods (K,), and for method k on data set i, as "0_1_nfe" and so on: nfe, same, wasserstein,
-        memorised, distance (n,); "0_draws" and "0_floor", the Wasserstein distance of as many exact landings.
+        names (2,), methods (K,), and for method k on data set i, as "0_1_nfe" and so on: nfe (n,); same, wasserstein,
+        memorised and distance, (n,) on five points, where the noises are not random, (n, 3) with 95% intervals on
+        digits; "0_draws" and "0_floor", () or (3,), the Wasserstein distance of as many exact landings.
 
     Raises:
         ValueError: --dataset was given.
@@ -65,12 +71,24 @@ def _column(config: Config, preset: str) -> dict[str, np.ndarray]:
         few = (1, 2, 4, 8) if technique == "progressive" else [n for n in counts if n <= 6]
         runs[f"{technique} student"] = {str(n): sampled(config, preset, technique, n) for n in few}
     arrays: dict[str, np.ndarray] = {"methods": np.array([*runs]), "draws": np.array(len(x))}
-    for k, methods in enumerate(runs.values()):
-        rows = compare(methods, D, x, reference=exact, progress=True)
-        for name in ("nfe", "same", "wasserstein", "memorised", "distance"):
-            arrays[f"{k}_{name}"] = np.array([row[name] for row in rows])
-    floor = compare({"exact": (FlowMap(D), {"sigmas": [80.0, 0.0], "solver": "euler"})}, D, x, reference=exact)
-    return arrays | {"floor": np.array(floor[0]["wasserstein"])}
+    home = D.nearest(exact)
+
+    def found(model: Any, arguments: dict[str, Any]) -> tuple[int, dict[str, np.ndarray]]:
+        run = sample_from("", model, arguments, D, x, exact, home)
+        columns = {name: ends(column) for name, column in run.columns(D).items()}
+        return run.nfe, columns if preset == "digits" else {name: column[0] for name, column in columns.items()}
+
+    with tqdm(total=sum(map(len, runs.values())), desc=f"fewstep, {preset}", unit="sampler", leave=False) as bar:
+        for k, methods in enumerate(runs.values()):
+            rows = []
+            for method in methods.values():
+                rows.append(found(*method))
+                bar.update()
+            arrays[f"{k}_nfe"] = np.array([nfe for nfe, _ in rows])
+            for name in ("same", "wasserstein", "memorised", "distance"):
+                arrays[f"{k}_{name}"] = np.stack([columns[name] for _, columns in rows])
+    floor = found(FlowMap(D), {"sigmas": [80.0, 0.0], "solver": "euler"})[1]["wasserstein"]
+    return arrays | {"floor": floor}
 
 
 def _noises(config: Config, preset: str, event: tuple[int, ...]) -> torch.Tensor:
@@ -83,29 +101,64 @@ def _noises(config: Config, preset: str, event: tuple[int, ...]) -> torch.Tensor
 
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
-    figure = Figure(figsize=(14, 11), layout="constrained")
-    figure.suptitle("Does the diffusion model beat its students, and from how many steps on?", fontsize=15)
-    axes = figure.subplots(2, 2)
+    figure = Figure(figsize=(WIDTH, 11), layout="constrained")
+    figure.suptitle("How many calls until sampling a network beats its one-call students?", fontsize=TITLE_SIZE)
+    top, bottom = stacked(figure, 1.1, 1)
+    axes = [top.subplots(1, 2), bottom.subplots(1, 2)]
     for i, (left, right) in enumerate(axes):
-        for k, name in enumerate(arrays["methods"]):
-            style = {"color": f"C{k}", "marker": "o", "markersize": 4}
-            style["linestyle"] = "--" if "network" in str(name) else "-"
-            left.plot(arrays[f"{i}_{k}_nfe"], arrays[f"{i}_{k}_same"], label=str(name), **style)
-            right.plot(arrays[f"{i}_{k}_nfe"], arrays[f"{i}_{k}_wasserstein"], label=str(name), **style)
-        floor = float(arrays[f"{i}_floor"])
-        right.axhline(floor, color="0.6", linewidth=1)
-        right.annotate("exact landings", (0.99, floor), xycoords=right.get_yaxis_transform(), ha="right", va="top")
-        about = f"{('five deltas', 'digits')[i]}, {int(arrays[f'{i}_draws']):,} noises"
-        left.set(ylabel="share that ends on the exact flow's data point", ylim=(0, 1.03), title=about)
-        kind = ("2-Wasserstein", "sliced 2-Wasserstein")[i]
-        right.set(ylabel=f"{kind} distance to the data", yscale="log", title=about)
+        for k, name in enumerate(arrays["methods"].tolist()):
+            style = _style(name) | {"label": name, "markersize": 4}
+            for ax, value in ((left, "same"), (right, "wasserstein")):
+                x, y = arrays[f"{i}_{k}_nfe"], arrays[f"{i}_{k}_{value}"]
+                banded(ax, x, y, **style) if y.ndim == 2 else ax.plot(x, y, **style)
+        about = f"{('Five points', 'Digits')[i]}, {int(arrays[f'{i}_draws']):,} noises"
+        left.set(ylim=(-0.02, 1.03), ylabel="share on the exact flow's point")
+        left.set_title(f"{about}: the right point?", fontsize=11)
+        right.set_ylabel(f"{('2-Wasserstein', 'sliced 2-Wasserstein')[i]} distance to the data")
+        right.set_title(f"{about}: the right distribution?", fontsize=11)
+        _limit(right, arrays, i)
         for ax in (left, right):
-            ax.set_xscale("log", base=2)
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            ax.xaxis.set_minor_locator(NullLocator())
+            power_ticks(ax)
+            ax.set_xlabel("denoiser calls a sample")
             ax.grid(alpha=0.3)
-    for ax in axes[1]:
-        ax.set_xlabel("denoiser calls a sample")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    top.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=10, frameon=False)
+    note(
+        bottom,
+        "Left: how many samples are nearest to the data point on which the exact flow from their noise ends. Right: "
+        "the distance of the samples, as a distribution, to the data; grey: of as many ends of the exact flow. "
+        "Bands: 95% intervals; the noises of five points are not random, but even in probability. In few steps "
+        "Heun's correction divides the network's error by a small σ, and samples fly far off.",
+    )
     return figure
+
+
+def _style(name: str) -> dict[str, Any]:
+    """Optimum black, network red, dashed with Euler; students in the colours of their techniques."""
+    for technique, color in COLORS.items():
+        if name.startswith(technique):
+            return {"color": color, "marker": "s"}
+    line = "--" if name.endswith("euler") else "-"
+    return {"color": "k" if name.startswith("optimum") else "tab:red", "marker": "o", "linestyle": line}
+
+
+def _limit(axes: Axes, arrays: Mapping[str, np.ndarray], i: int) -> None:
+    """The axis ends at twice what one call of any method has; what is farther is said in words."""
+    methods, floor = arrays["methods"].tolist(), arrays[f"{i}_floor"]
+    values = [arrays[f"{i}_{k}_wasserstein"] for k in range(len(methods))]
+    values = [value[:, 0] if value.ndim == 2 else value for value in values]
+    top = 2 * max(float(value[0]) for value in values)
+    axes.set(yscale="log", ylim=(0.7 * min(float(floor.flat[0]), *(float(value.min()) for value in values)), top))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.axhline(float(floor.flat[0]), color="0.6", linewidth=1)
+    if floor.ndim:
+        axes.fill_between([0, 1], *floor[1:, None].repeat(2, 1), transform=axes.get_yaxis_transform(), **_FLOOR)
+    far = max(range(len(methods)), key=lambda k: float(values[k].max()))
+    if float(values[far].max()) > top:
+        calls = int(arrays[f"{i}_{far}_nfe"][values[far].argmax()])
+        words = f"↑ {methods[far]}: {float(values[far].max()):,.0f} at {calls} calls"
+        style = {"ha": "right", "va": "top", "fontsize": SMALL, "color": "tab:red", "zorder": 5}
+        style["bbox"] = {"facecolor": "w", "alpha": 0.85, "edgecolor": "none", "pad": 2}
+        axes.text(0.98, 0.97, words, transform=axes.transAxes, **style)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser, effective_counts, karras, load
 
-from .common import border_of, cell, generator, plain_ticks, provenance
+from .common import SMALL, TITLE_SIZE, WIDTH, border_of, cell, generator, note, plain_ticks, provenance, stacked
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -118,10 +118,11 @@ def _quantiles(counts: torch.Tensor) -> np.ndarray:
 
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
-    figure = Figure(figsize=(16, 11.5), layout="constrained")
-    grid = figure.add_gridspec(2, 1, height_ratios=(4.4, 7.1))
-    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    figure.suptitle("What would the perfect denoiser do?   E[x0 | x] = Σ wⱼ yⱼ over the data points yⱼ", fontsize=15)
+    figure = Figure(figsize=(WIDTH, 9.6), layout="constrained")
+    top, bottom = stacked(figure, 3.5, 6.1)
+    figure.suptitle(
+        "What would the perfect denoiser do?   E[x0 | x] = Σ wⱼ yⱼ over the data points yⱼ", fontsize=TITLE_SIZE
+    )
     curves, heat, count = top.subplots(1, 3, width_ratios=(1, 1.25, 1))
     _draw_curves(curves, arrays)
     _draw_heat(top, heat, arrays)
@@ -137,8 +138,8 @@ def _draw_curves(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     for sigma, curve in zip(sigmas, arrays["toy_curves"], strict=True):
         axes.plot(arrays["toy_x"], curve, color=mpl.colormaps["plasma"](0.85 * norm(sigma)), label=f"σ = {sigma:g}")
     axes.plot(positions, positions, "k*", markersize=9, label="data point")
-    axes.set(xlabel="noisy point x", ylabel="E[x0 | x]", xlim=(-4, 4), title="Five points: from steps to a blend")
-    axes.legend(fontsize=8, loc="upper left")
+    axes.set(xlabel="noisy point x", ylabel="E[x0 | x]", xlim=(-4, 4), title="Five points:\nfrom steps to a blend")
+    axes.legend(fontsize=SMALL, loc="upper left")
 
 
 def _draw_heat(figure: SubFigure, axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
@@ -158,7 +159,7 @@ def _draw_heat(figure: SubFigure, axes: Axes, arrays: Mapping[str, np.ndarray]) 
         box = {"facecolor": "w", "alpha": 0.85, "edgecolor": "none", "pad": 2}
         axes.text(border * 1.12, 3.7, "mode seeking", color=_SEEKING, ha="right", va="top", bbox=box)
         axes.text(border / 1.12, 3.7, "mode refining", color=_REFINING, ha="left", va="top", bbox=box)
-        axes.text(border / 1.12, -3.7, f"border, σ = {border:.2f}", ha="left", va="bottom", bbox=box, fontsize=9)
+        axes.text(border / 1.12, -3.7, f"border, σ = {border:.2f}", ha="left", va="bottom", bbox=box, fontsize=SMALL)
 
 
 def _draw_counts(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
@@ -168,8 +169,8 @@ def _draw_counts(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
         (f"{name} (N = {size:,})", arrays["sigmas"], arrays["counts"], float(arrays["border"]), "tab:purple"),
     )
     for (label, sigmas, counts, border, color), offset in zip(rows, ((6, 6), (6, -13)), strict=True):
-        axes.plot(sigmas, counts[:, 1], color=color, label=f"{label}: median")
-        style = {"color": color, "alpha": 0.2, "linewidth": 0, "label": "10% to 90% of draws"}
+        axes.plot(sigmas, counts[:, 1], color=color, label=label)
+        style = {"color": color, "alpha": 0.2, "linewidth": 0}
         axes.fill_between(sigmas, counts[:, 0], counts[:, 2], **style)
         if np.isfinite(border) and border > 0:
             axes.plot(border, 2, "o", color=color)
@@ -177,11 +178,16 @@ def _draw_counts(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
             axes.annotate(f"σ = {border:.3g}", (border, 2), offset, **style)
     axes.axhline(2, color="k", linestyle="--", linewidth=1)
     axes.text(0.02, 2.1, "2: the border", transform=axes.get_yaxis_transform(), ha="left", va="bottom")
-    axes.set(xscale="log", yscale="log", ylim=(0.8, None), title="Where the border comes from")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        ylim=(0.8, None),
+        title="Where the border comes from:\nmedian, 10% to 90%",
+    )
     axes.set(xlabel="noise level σ (units of the data)", ylabel="effective count, exp(entropy)")
     axes.invert_xaxis()
     plain_ticks(axes, (100, 10, 1, 0.1))
-    axes.legend(fontsize=8, loc="upper right")
+    axes.legend(fontsize=SMALL, loc="upper right")
 
 
 def _draw_strip(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
@@ -198,18 +204,20 @@ def _draw_strip(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
             cell(axes, left[column], y, arrays["noisy"][row, column] * scale)
             cell(axes, left[column], y - 1, arrays["means"][row, column])
         cell(axes, columns + 2 * gap, y - 0.5, arrays["sources"][row])
-        axes.text(-0.1, y - 0.5, "noisy x", ha="right", va="center", fontsize=9)
-        axes.text(-0.1, y - 1.5, "E[x0 | x]", ha="right", va="center", fontsize=9)
+        axes.text(-0.1, y - 0.5, "noisy x", ha="right", va="center", fontsize=SMALL)
+        axes.text(-0.1, y - 1.5, "E[x0 | x]", ha="right", va="center", fontsize=SMALL)
     # Apart from the examples: it is of all data.
     end = -2.15 * count - 0.1
     axes.plot([-0.8, left[-1] + 1], [end + 0.08] * 2, color="0.7", linewidth=0.8)
     for column in range(columns):
         middle = left[column] + 0.5
-        axes.text(middle, 0.08, f"{sigmas[column]:.3g}", ha="center", va="bottom", fontsize=9)
-        axes.text(middle, end - 0.08, _rounded(counts[column, 1]), ha="center", va="top", fontsize=9)
-    axes.text(-0.1, 0.08, "σ =", ha="right", va="bottom", fontsize=9)
-    axes.text(-0.1, end - 0.08, f"effective count,\nmedian of {int(arrays['draws'])}", ha="right", va="top", fontsize=9)
-    axes.text(columns + 2 * gap + 0.5, 0.08, "source x0", ha="center", va="bottom", fontsize=9)
+        axes.text(middle, 0.08, f"{sigmas[column]:.3g}", ha="center", va="bottom", fontsize=SMALL)
+        axes.text(middle, end - 0.08, _rounded(counts[column, 1]), ha="center", va="top", fontsize=SMALL)
+    axes.text(-0.1, 0.08, "σ =", ha="right", va="bottom", fontsize=SMALL)
+    axes.text(
+        -0.1, end - 0.08, f"effective count,\nmedian of {int(arrays['draws'])}", ha="right", va="top", fontsize=SMALL
+    )
+    axes.text(columns + 2 * gap + 0.5, 0.08, "source x0", ha="center", va="bottom", fontsize=SMALL)
     if 0 < before < columns:
         at = left[before] - gap / 2
         axes.plot([at, at], [end - 0.35, 0.75], "k--", linewidth=1.5, clip_on=False)
@@ -217,20 +225,20 @@ def _draw_strip(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
         axes.text(at, end - 0.45, interval, ha="center", va="top", fontsize=10)
     else:
         at = left[-1] + 1 if before == columns else 0
-    style = {"va": "bottom", "fontsize": 12}
+    style = {"va": "bottom", "fontsize": 11}
     if before > 0:
         axes.text(at - 0.15, 0.42, "mode seeking: the output is a blend", color=_SEEKING, ha="right", **style)
     if before < columns:
         axes.text(at + 0.15, 0.42, "mode refining: one data point, polished", color=_REFINING, ha="left", **style)
     name = f"{arrays['dataset']}, N = {int(arrays['size']):,}, {arrays['event']}"
-    note = (
-        f"{name}, fingerprint {arrays['fingerprint']}; {arrays['source']}; {arrays['licence']}.\n"
+    note(
+        figure,
+        f"{name}, fingerprint {arrays['fingerprint']}; {arrays['source']}; {arrays['licence']}. "
         f"Noisy images are drawn as x/√(1 + σ²). Last row: exp(entropy) of the weights, the median over "
         f"{int(arrays['draws'])} draws of x0 and noise from all data; the border is where it falls to 2, with its 95% "
-        "bootstrap interval."
+        "bootstrap interval.",
     )
-    axes.text(-0.8, end - 0.95, note, ha="left", va="top", fontsize=8, color="0.35")
-    axes.set(xlim=(-0.85, columns + 2 * gap + 1.05), ylim=(end - 1.45, 0.8), aspect="equal")
+    axes.set(xlim=(-1.9, columns + 2 * gap + 1.2), ylim=(end - 0.95, 0.95), aspect="equal")
     axes.axis("off")
 
 

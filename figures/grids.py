@@ -1,9 +1,11 @@
-"""The distilled optimum on a grid: how far it is from the exact flow map, against the number of grid points.
+"""The distilled optimum on a grid: how far it is from the exact flow map, against the number of levels of the grid.
 
-Top left, the theorem behind consistency distillation (Eq. 36) on five deltas: the largest error falls as the solver's
-order says. Top right, on the data: how many starts land on another data point than the exact flow. Bottom, progressive
-distillation: left, one jump of the stage-k student from pure noise, and right, its sampler, which needs half the calls
-at every stage."""
+A student that is distilled on a grid of n noise levels can learn no more than where its teacher's solver ends on that
+grid. Left, the theorem behind consistency distillation (Eq. 36) on five points: the largest error falls as the solver's
+order says. Middle, on the data: how many starts land on another data point than the exact flow. Right, progressive
+distillation: how far one step of a student from pure noise ends from the exact landing, by the share of the grid that
+the step spans, from one level (the denoiser itself, stage 0) to all of it (the last stage).
+"""
 
 from __future__ import annotations
 
@@ -11,24 +13,37 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
 from torch import Tensor
 from tqdm import tqdm
 
-from optimal import FlowMap, OptimalDenoiser, karras, load, log_linear, progressive_optimum, sample
+from neural.intervals import positive_interval
+from optimal import FlowMap, OptimalDenoiser, karras, load, log_linear, progressive_optimum
 from optimal.reference import GaussianMixture
+from optimal.span import few_points
 
-from .common import generator, plain_ticks, provenance, start_level
+from .common import (
+    SMALL,
+    TITLE_SIZE,
+    WIDTH,
+    banded,
+    ends,
+    generator,
+    note,
+    plain_ticks,
+    power_ticks,
+    provenance,
+    shares,
+    start_level,
+)
 from .config import Config
 
 __all__ = ["SOLVERS", "TITLE", "compute", "draw"]
 
-TITLE = "The distilled optimum on a grid: error against the number of grid points, per solver and stage"
+TITLE = "The distilled optimum on a grid: error against the number of noise levels, per solver and stage"
 
 SOLVERS: dict[str, dict[str, Any]] = {
     "Euler (DDIM)": {"solver": "euler"},
@@ -40,6 +55,7 @@ _COST = ((5 * 10**5, 256, 128), (10**7, 64, 64), (5 * 10**7, 32, 32), (10**12, 8
 """Up to so many values in the data: starts, and most grid points."""
 _TOY_STEPS = (20, 40, 80, 160, 320, 640)
 _TOY_END = 0.3
+_SPANS = {"all of the grid": "tab:purple", "half of it": "tab:olive", "a quarter": "tab:cyan"}
 _AWAY = 0.02
 """Starts whose share of mass below is nearer to the border of a basin than this are left out of the largest error."""
 
@@ -49,11 +65,10 @@ def compute(config: Config) -> dict[str, np.ndarray]:
 
     Returns:
         solvers (K,); toy_steps (n,), toy_errors (K, n), the largest error of the flow from 80 to 0.3, and toy_slopes
-        (K,) over the last three halvings. points (n,), the numbers of grid points; other and distance (K, n), the share
-        of starts that land on another data point than the exact flow and the root mean square distance from it, over
-        that of two points of the data. jump (S, n), that distance for one jump of the student of stage s (nan where its
-        step is longer than the grid), calls and ends (S, n), calls of its sampler and share that ends elsewhere;
-        starts; what the data are.
+        (K,) over the last three halvings. points (n,), the numbers of levels; other (K, n, 3), the share of starts that
+        land on another data point than the exact flow, with its 95% interval; distance (K, n, 3), the root mean square
+        distance from it, over that of two points of the data, with its interval; jump (S, n, 3), that distance for one
+        step of the student of stage s (nan where its step is longer than the grid); starts; what the data are.
     """
     data = config.load("digits")
     D = OptimalDenoiser(data)
@@ -62,40 +77,37 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         starts, most = min(starts, 32), min(most, 16)
     high = start_level(D)
     start = high * torch.randn(starts, *data.event, generator=generator(config, 1), dtype=torch.float64)
+    unit = D.standard_deviation * math.sqrt(2 * math.prod(data.event)) or 1.0
+    few = few_points(D)
+    if few is not None:
+        D, start = few.denoiser, few.reduced(start)
     exact = FlowMap(D).land(start, high)
     points = [2**i for i in range(int(math.log2(most)) + 1)]
-    unit = D.standard_deviation * math.sqrt(2 * math.prod(data.event)) or 1.0
 
-    def distance(x: Tensor) -> float:
-        return float((x - exact.x).flatten(1).square().sum(1).mean().sqrt()) / unit
+    def distance(x: Tensor) -> np.ndarray:
+        squares = (x - exact.x).flatten(1).square().sum(1)
+        return ends(positive_interval(squares).map(torch.sqrt).scaled(1 / unit))
 
-    def elsewhere(x: Tensor) -> float:
-        return float((D.nearest(x) != exact.index).double().mean())
-
-    of_solver = np.full((2, len(SOLVERS), len(points)), np.nan)
-    of_stage = {name: np.full((len(points), len(points)), np.nan) for name in ("jump", "calls", "ends")}
-    work = sum(len(SOLVERS) * n + (i + 1) * n + 2 * n for i, n in enumerate(points))
-    with tqdm(total=work, desc="grids", unit="step", leave=False) as bar:
+    of_solver = np.full((2, len(SOLVERS), len(points), 3), np.nan)
+    of_stage = np.full((len(points), len(points), 3), np.nan)
+    with tqdm(total=sum((len(SOLVERS) + 2) * n for n in points), desc="grids", unit="step", leave=False) as bar:
         for j, n in enumerate(points):
             sigmas = karras(n, sigma_max=high, sigma_min=high / 40_000)
             for i, options in enumerate(SOLVERS.values()):
                 landed = FlowMap(D, sigmas, **options)(start, high)
-                of_solver[:, i, j] = elsewhere(landed), distance(landed)
+                of_solver[:, i, j] = shares(D.nearest(landed) != exact.index), distance(landed)
                 bar.update(n)
             for stage in range(j + 1):
-                student = progressive_optimum(D, sigmas, stage)
-                of_stage["jump"][stage, j] = distance(student(start, high))
-                of_stage["calls"][stage, j] = len(student.sigmas) - 1
-                of_stage["ends"][stage, j] = elsewhere(sample(student, start, student.sigmas, solver="euler"))
-                bar.update(n + 2**stage)
+                of_stage[stage, j] = distance(progressive_optimum(D, sigmas, stage)(start, high))
+            bar.update(2 * n)
     return (
         _toy(_TOY_STEPS[1:5] if config.quick else _TOY_STEPS)
-        | of_stage
         | {
             "solvers": np.array(list(SOLVERS)),
             "points": np.array(points),
             "other": of_solver[0],
             "distance": of_solver[1],
+            "jump": of_stage,
             "starts": np.array(starts),
             "high": np.array(high),
         }
@@ -126,51 +138,48 @@ def _toy(steps: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
-    figure = Figure(figsize=(14, 10.5), layout="constrained")
-    figure.suptitle("How fine a grid does the distilled optimum need?", fontsize=15)
-    (order, landed), (jump, sampler) = figure.subplots(2, 2)
+    figure = Figure(figsize=(WIDTH, 6.6), layout="constrained")
+    figure.suptitle("How many noise levels does distillation need to learn the right end?", fontsize=TITLE_SIZE)
+    order, landed, jump = figure.subplots(1, 3)
     for i, name in enumerate(arrays["solvers"]):
-        label = f"{name}: slope {arrays['toy_slopes'][i]:.2f}"
-        order.plot(arrays["toy_steps"], arrays["toy_errors"][i], "o-", markersize=4, label=label)
-        landed.plot(arrays["points"], arrays["other"][i], "o-", markersize=4, label=str(name))
-    order.set(xscale="log", yscale="log", xlabel="steps n, uniform in log σ", ylabel="largest |error| at σ = 0.3")
+        style = {"color": f"C{i}", "marker": "o", "markersize": 4}
+        label = f"{name}: as n$^{{-{arrays['toy_slopes'][i]:.2f}}}$"
+        order.plot(arrays["toy_steps"], arrays["toy_errors"][i], label=label, **style)
+        banded(landed, arrays["points"], arrays["other"][i], label=str(name), **style)
+    order.set(xscale="log", yscale="log", ylabel="largest |error| of x at σ = 0.3")
+    # Room for the legend.
+    order.set_ylim(arrays["toy_errors"].min() / 30, None)
     plain_ticks(order, tuple(arrays["toy_steps"]))
-    order.set_title(
-        "Eq. 36 on five points: sup error of the flow from σ = 80 to 0.3,\naway from basin borders", fontsize=11
-    )
-    where = f"{arrays['dataset']}, N = {int(arrays['size']):,}, {int(arrays['starts'])} starts"
-    share = "share that lands on another data\npoint than the exact flow"
-    landed.set(xlabel="grid points above 0", ylabel=share, ylim=(-0.03, 1.03))
-    landed.set_title(f"The discrete consistency optimum against the exact one\n({where})", fontsize=11)
-    stages = len(arrays["jump"])
-    colors = mpl.colormaps["viridis"](np.linspace(0, 0.85, stages))
-    for stage in range(stages):
-        style = {"color": colors[stage], "marker": "o", "markersize": 4}
-        label = f"stage {stage}" + (": the denoiser" if stage == 0 else "")
-        jump.plot(arrays["points"], arrays["jump"][stage], label=label, **style)
-        sampler.plot(arrays["calls"][stage], arrays["ends"][stage], label=label, **style)
-    jump.set(
-        xlabel="grid points of the teacher", ylabel="distance from the exact landing, r.m.s.\n(1: between two points)"
-    )
-    jump.set_title(
-        f"Progressive distillation ({arrays['dataset']}): one jump from σ = {float(arrays['high']):.3g};\n"
-        "the leftmost point of each line is a step over the whole grid",
-        fontsize=11,
-    )
-    sampler.set(xlabel="calls of the student's sampler", ylabel=share, ylim=(-0.03, 1.03))
-    sampler.set_title(
-        f"Progressive distillation: every stage halves the calls\nfor the same samples ({arrays['dataset']})",
-        fontsize=11,
-    )
-    for ax in (landed, jump, sampler):
-        _power_ticks(ax)
-    for ax in (order, landed, jump, sampler):
+    order.set_title("Five points: the error falls\nas theory says (Eq. 36)", fontsize=11)
+    about = f"{arrays['dataset']}, N = {int(arrays['size']):,}"
+    landed.set(ylabel="share that lands on another\npoint than the exact flow", ylim=(-0.03, 1.03))
+    landed.set_title(f"{about}:\nwrong landings", fontsize=11)
+    _draw_jumps(jump, arrays)
+    jump.set_title(f"{about}: one step of a student\nof progressive distillation", fontsize=11)
+    for ax in (landed, jump):
+        power_ticks(ax)
+    for ax in (order, landed, jump):
+        ax.set_xlabel("n, noise levels of the grid")
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=8)
+    order.legend(fontsize=SMALL, loc="lower left")
+    landed.legend(fontsize=SMALL)
+    jump.legend(fontsize=SMALL, loc="lower left", title="its step spans", title_fontsize=SMALL)
+    note(
+        figure,
+        "A student distilled on n noise levels learns at best where its teacher's solver ends on them; the exact "
+        "flow is the limit of many. Left: from σ = 80 to 0.3, levels uniform in log σ, starts away from the borders "
+        f"of basins. Middle and right: {int(arrays['starts'])} starts at σ = {float(arrays['high']):.3g}, EDM's "
+        "levels (ρ = 7), bands: 95% intervals. Right: every stage of progressive distillation (DDIM) doubles the "
+        "part of the grid that one step spans.",
+    )
     return figure
 
 
-def _power_ticks(axes: Axes) -> None:
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+def _draw_jumps(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+    points, jump = arrays["points"], arrays["jump"]
+    for back, (label, color) in enumerate(_SPANS.items()):
+        numbers = np.arange(back, len(points))
+        style = {"color": color, "marker": "o", "markersize": 4, "label": label}
+        banded(axes, points[numbers], jump[numbers - back, numbers], **style)
+    axes.plot(points, jump[0, :, 0], color="k", linestyle="--", label="one level: the denoiser")
+    axes.set(ylim=(0, None), ylabel="distance from the exact landing, r.m.s.\n(1: between two points of the data)")

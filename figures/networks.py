@@ -35,10 +35,12 @@ from .common import generator
 from .config import Config
 from .workers import CONTEXT, begin, finished
 
-__all__ = ["SIGMA_MIN", "dataset", "network", "prepare", "sampled", "student"]
+__all__ = ["COLORS", "SIGMA_MIN", "dataset", "network", "prepare", "sampled", "student"]
 
 SIGMA_MIN = student_of("toy", "consistency").experiment.optimisation.sigma_min
 """Lowest level of the students' grids."""
+COLORS = dict(zip(TECHNIQUES, ("tab:blue", "tab:orange", "tab:green", "tab:purple"), strict=True))
+"""Of the students of a technique, in all figures."""
 _QUICK_STEPS = 150
 
 

@@ -23,7 +23,7 @@ from optimal.storage import replacing
 
 from .config import Config
 
-__all__ = ["save", "stem"]
+__all__ = ["about", "save", "stem"]
 
 _PACKAGES = ("optimal-diffusion", "torch", "numpy", "matplotlib")
 
@@ -48,6 +48,12 @@ def stem(name: str, config: Config) -> str:
     return f"{whole[: _LONGEST - 9]}-{hashlib.blake2b(whole.encode(), digest_size=4).hexdigest()}"
 
 
+def about(title: str, arrays: Mapping[str, np.ndarray], *, rights: str) -> dict[str, Any]:
+    """What a picture says of itself: title, author and, under the name `rights`, whose images it shows."""
+    whose = f"Images: {arrays['source']}: {arrays['licence']}" if "licence" in arrays else None
+    return {"Title": title, "Author": "optimal-diffusion"} | ({rights: whose} if whose else {})
+
+
 def save(name: str, title: str, config: Config, arrays: Mapping[str, np.ndarray], figure: Figure) -> Path:
     """Write the four files, each under a temporary name first, so that an interrupted run leaves no half file.
 
@@ -69,8 +75,6 @@ def save(name: str, title: str, config: Config, arrays: Mapping[str, np.ndarray]
         "results": {key: str(value) if value in (np.inf, -np.inf) else value for key, value in scalars.items()},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
     }
-    about = {"Title": title, "Author": "optimal-diffusion"}
-    rights = f"Images: {scalars['source']}: {scalars['licence']}" if "licence" in scalars else None
     out, file = config.out, stem(name, config)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -79,12 +83,10 @@ def save(name: str, title: str, config: Config, arrays: Mapping[str, np.ndarray]
         with replacing(out / f"{file}.json") as path:
             path.write_text(json.dumps(record, indent=2) + "\n")
         # Without a date, so that the same run writes the same bytes.
-        pdf = about | ({"Subject": rights} if rights else {}) | {"CreationDate": None}
         with replacing(out / f"{file}.pdf") as path:
-            figure.savefig(path, metadata=pdf)
-        png = about | ({"Copyright": rights} if rights else {})
+            figure.savefig(path, metadata=about(title, arrays, rights="Subject") | {"CreationDate": None})
         with replacing(out / f"{file}.png") as path:
-            figure.savefig(path, dpi=160, metadata=png)
+            figure.savefig(path, dpi=160, metadata=about(title, arrays, rights="Copyright"))
     except OSError as error:
         raise ValueError(f"the figure could not be written to {out}: {error.strerror or error}") from error
     return out / f"{file}.png"

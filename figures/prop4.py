@@ -1,9 +1,9 @@
 """What Prop. 4 says, measured: does the flow map land on the source, on the nearest point, near E[x0 | x]?
 
-Left, five deltas: the exact basins over (σ, x), and where two points are equally near (dotted). Then a column for each
-data set, along x = x0 + σ ε. Top, how often the landing is the source x0, the nearest data point (which is the leader
-of the posterior), and the one nearest to E[x0 | x]; dashed, how often the leader is the source, the most that any
-function of x can reach. Bottom, the distance between the landing and E[x0 | x], over that of two points of the data."""
+Top, five points: the exact basins over (σ, x), and where two points are equally near (dotted). Below, a column for each
+data set, along x = x0 + σ ε: how often the landing is the source x0, the nearest data point (which is the leader of the
+posterior), and the one nearest to E[x0 | x]; dashed, how often the leader is the source, the most that any function of
+x can reach; then the distance between the landing and E[x0 | x], over that of two points of the data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,22 @@ from tqdm import tqdm
 from optimal import Dataset, OptimalDenoiser, landing_statistics, load
 from optimal.reference import GaussianMixture
 
-from .common import border_of, generator, log_ticks, plain_ticks, provenance, shape_in_words, start_level
+from .common import (
+    SMALL,
+    TITLE_SIZE,
+    WIDTH,
+    banded,
+    border_of,
+    generator,
+    log_ticks,
+    note,
+    plain_ticks,
+    provenance,
+    shape_in_words,
+    shares,
+    stacked,
+    start_level,
+)
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -28,7 +43,7 @@ __all__ = ["TITLE", "compute", "draw"]
 TITLE = "Proposition 4, measured: where the flow map lands, against the source, the nearest point and E[x0 | x]"
 
 _DEFAULT = ("five-deltas", "digits", "faces", "emoji")
-_COST = ((10**5, 1000, 25), (10**6, 256, 25), (5 * 10**7, 48, 13), (3 * 10**8, 16, 11), (10**12, 8, 9))
+_COST = ((10**5, 1000, 25), (10**6, 256, 25), (5 * 10**7, 96, 13), (3 * 10**8, 16, 11), (10**12, 8, 9))
 """Up to so many values in the data: draws of (x0, ε), and levels."""
 _LINES = {
     "source": ("tab:green", "-", "landing = source"),
@@ -65,8 +80,8 @@ def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     """One data set.
 
     Returns:
-        sigmas (S,), the shares of `_LINES` (S,), distance (S, 3) quantiles 0.1, 0.5, 0.9 over that of two points of the
-        data, border, draws; what the data are.
+        sigmas (S,), the shares of `_LINES` (S, 3) with their 95% intervals, distance (S, 3) quantiles 0.1, 0.5, 0.9
+        over that of two points of the data, border, draws; what the data are.
     """
     D = OptimalDenoiser(data)
     draws, levels = next(cost for values, *cost in _COST if data.array.size <= values)
@@ -84,7 +99,7 @@ def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     quantiles = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     return (
         provenance(data)
-        | {name: getattr(found, name).double().mean(1).numpy() for name in _LINES}
+        | {name: shares(getattr(found, name)) for name in _LINES}
         | {
             "sigmas": sigmas.numpy(),
             "distance": (found.distance / unit).quantile(quantiles, dim=1).T.numpy(),
@@ -97,24 +112,29 @@ def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
     count = len(arrays["names"])
-    figure = Figure(figsize=(6 + 3.9 * count, 8.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 11.5), layout="constrained")
     figure.suptitle(
-        "Where does the flow map land?   Prop. 4: on a data point; on the source only at low noise", fontsize=15
+        "Where does the flow map land? On a data point; on the source only at low noise", fontsize=TITLE_SIZE
     )
-    axes = figure.subplots(2, count + 1, squeeze=False, width_ratios=(1.35, *[1] * count), sharex="col")
-    grid = axes[0, 0].get_gridspec()
-    for ax in axes[:, 0]:
-        ax.remove()
-    _draw_basins(figure.add_subplot(grid[:, 0]), arrays)
+    top, bottom = stacked(figure, 3.7, 7.8)
+    _draw_basins(top.subplots(), arrays)
+    axes = bottom.subplots(2, count, squeeze=False, sharex="col")
     for i in range(count):
         column = {key.partition("_")[2]: value for key, value in arrays.items() if key.startswith(f"{i}_")}
-        _draw_shares(axes[0, i + 1], column)
-        _draw_distance(axes[1, i + 1], column)
-    axes[0, 1].set_ylabel("share of draws")
-    axes[1, 1].set_ylabel("‖f(x, σ) − E[x0 | x]‖, in units of the\ndistance between two points of the data")
-    axes[1, 1].legend(fontsize=8, loc="upper right")
-    handles, labels = axes[0, 1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+        _draw_shares(axes[0, i], column)
+        _draw_distance(axes[1, i], column)
+    axes[0, 0].set_ylabel("share of draws")
+    axes[1, 0].set_ylabel("distance of the landing from E[x0 | x]\n(1: between two points of the data)")
+    axes[1, 0].legend(fontsize=SMALL, loc="upper right")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    bottom.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=10, frameon=False)
+    note(
+        bottom,
+        "x = x0 + σ ε, where x0, the source, is drawn from the data. Landing: the data point f(x, σ) on which the "
+        "exact flow from x ends; its basin is all x that end on it. Leader: the data point with the largest weight, "
+        "which is the nearest to x. Dashed vertical: the border. Grey horizontal: one of N. Bands of shares: 95% "
+        "intervals.",
+    )
     return figure
 
 
@@ -130,23 +150,24 @@ def _draw_basins(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     for middle in (points[1:] + points[:-1]) / 2:
         axes.plot(sigmas, middle / unit, "k:", linewidth=1)
     axes.axvline(float(arrays["0_border"]), color="k", linestyle="--", linewidth=1)
-    axes.text(float(arrays["0_border"]) / 1.05, 2.4, "border", ha="left", va="top", fontsize=9)
+    axes.text(float(arrays["0_border"]) / 1.05, 2.4, "border", ha="left", va="top", fontsize=SMALL)
     axes.set(xscale="log", xlim=(sigmas[-1], sigmas[0]), ylim=(-2.5, 2.5), ylabel="x / √(1 + σ²)")
     axes.set_xlabel("noise level σ, from noise to data →")
     axes.set_title(
-        "Five points (solid lines) and their exact basins in the same\ncolours; dotted: halfway between two points",
-        fontsize=10,
+        "Five points (solid lines, stars) and their exact basins, in the same colours; dotted: halfway between two "
+        "points",
+        fontsize=11,
     )
     plain_ticks(axes, (10, 5, 2, 1, 0.5, 0.2, 0.1))
 
 
 def _draw_shares(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
     for name, (color, style, label) in _LINES.items():
-        axes.plot(column["sigmas"], column[name], color=color, linestyle=style, label=label)
+        banded(axes, column["sigmas"], column[name], color=color, linestyle=style, label=label)
     size = int(column["size"])
     axes.axhline(1 / size, color="0.85", linewidth=0.8)
     axes.set_title(
-        f"{column['dataset']}: N = {size:,}, {shape_in_words(column)}\nborder σ = {float(column['border']):.3g}; "
+        f"{column['dataset']}\nN = {size:,}, {shape_in_words(column)}\nborder σ = {float(column['border']):.3g}; "
         f"{int(column['draws']):,} draws",
         fontsize=10,
     )

@@ -1,11 +1,12 @@
-"""The same noises through the optimum, a trained network and its students: rows by method, columns by noise, on digits.
+"""The same noises through the optimum, a trained network and students of the optimum, on digits.
 
-A frame marks a memorised sample: one whose distance to the nearest data point is below a third of that to the second
-nearest."""
+A row is a method, a column a noise. A frame marks a memorised sample: one whose distance to the nearest data point is
+below a third of that to the second nearest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,22 +17,25 @@ from neural.config import TECHNIQUES
 from neural.measures import memorised
 from optimal import FlowMap, OptimalDenoiser, karras, sample
 
-from .common import cell, generator, provenance
+from .common import TITLE_SIZE, WIDTH, cell, generator, note, provenance, shares
 from .config import Config
 from .networks import dataset, network, prepare, sampled
 
 __all__ = ["TITLE", "compute", "draw"]
 
-TITLE = "The same noises through the optimum, a network and four students, memorised samples marked"
+TITLE = "The same noises through the optimum, a network and four students of the optimum, memorised samples marked"
 
 _METHODS = (
-    ("optimum, Heun 35 calls", "optimum", "heun", 18),
-    ("optimum, Euler 6 calls", "optimum", "euler", 6),
-    ("network, Heun 35 calls", "network", "heun", 18),
-    ("network, Euler 18 calls", "network", "euler", 18),
-    ("network, Euler 6 calls", "network", "euler", 6),
+    ("optimum: Heun, 35 calls", "optimum", "heun", 18),
+    ("optimum: Euler, 6 calls", "optimum", "euler", 6),
+    ("network: Heun, 35 calls", "network", "heun", 18),
+    ("network: Euler, 18 calls", "network", "euler", 18),
+    ("network: Euler, 6 calls", "network", "euler", 6),
 )
+_FLOW = "optimum: its exact flow"
 _STUDENT_STEPS = (1, 4)
+_GAP = 0.35
+"""Between the optimum, the network and the students, in rows."""
 _SHOWN = 14
 
 
@@ -39,8 +43,8 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     """Everything that is drawn.
 
     Returns:
-        methods (K,), samples (K, 14, *event), memorised (K, 14), share and same (K,): of all draws, how many are
-        memorised, and how many end on the exact flow's data point; draws; what the data are.
+        methods (K,), samples (K, 14, *event), memorised (K, 14), share and same (K, 3): of all draws, how many are
+        memorised, and how many end on the exact flow's data point, with 95% intervals; draws; what the data are.
 
     Raises:
         ValueError: --dataset was given.
@@ -54,49 +58,57 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     x = 80 * torch.randn(draws, *data.event, generator=generator(config, 7))
     landing = FlowMap(D).land(x, 80.0)
     shown, marks, share, same = [], [], [], []
-    runs = {"exact flow": landing.x}
+    runs = {_FLOW: landing.x}
     for name, model, solver, steps in _METHODS:
         runs[name] = sample(D if model == "optimum" else net, x, karras(steps), solver=solver)
     for technique in TECHNIQUES:
         for n in _STUDENT_STEPS:
             model, arguments = sampled(config, "digits", technique, n)
-            runs[f"{technique}, {n} call{'s' if n > 1 else ''}"] = sample(model, x, **arguments)
+            runs[f"{technique} student: {n} call{'s' if n > 1 else ''}"] = sample(model, x, **arguments)
     for ends in runs.values():
         copied = memorised(ends, D)
         shown.append(ends[:_SHOWN].numpy())
         marks.append(copied[:_SHOWN].numpy())
-        share.append(float(copied.double().mean()))
-        same.append(float((D.nearest(ends) == landing.index).double().mean()))
+        share.append(shares(copied))
+        same.append(shares(D.nearest(ends) == landing.index))
     return provenance(data) | {
         "methods": np.array([*runs]),
         "samples": np.stack(shown),
         "memorised": np.stack(marks),
-        "share": np.array(share),
-        "same": np.array(same),
+        "share": np.stack(share),
+        "same": np.stack(same),
         "draws": np.array(draws),
     }
 
 
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
-    rows, columns = arrays["memorised"].shape
-    figure = Figure(figsize=(15, 0.75 * rows + 1.1), layout="constrained")
-    figure.suptitle("From the same noises: what do a network and its students do differently?", fontsize=15)
+    methods, (rows, columns) = arrays["methods"].tolist(), arrays["memorised"].shape
+    groups = [method.partition(":")[0] if method.startswith(("optimum", "network")) else "" for method in methods]
+    tops = -(np.arange(rows) + _GAP * np.cumsum([0, *(a != b for a, b in pairwise(groups))]))
+    figure = Figure(figsize=(WIDTH, 8.9), layout="constrained")
+    figure.suptitle("From the same noises: the optimum, a network, and students of the optimum", fontsize=TITLE_SIZE)
     axes = figure.subplots()
-    for row in range(rows):
+    for row, top in enumerate(tops):
         for column in range(columns):
-            cell(axes, column, -row, arrays["samples"][row, column])
+            cell(axes, column, top, arrays["samples"][row, column])
             if arrays["memorised"][row, column]:
-                place = (column + 0.03, -row - 0.97)
-                axes.add_patch(Rectangle(place, 0.94, 0.94, fill=False, edgecolor="tab:green", linewidth=2.5))
-        axes.text(-0.15, -row - 0.5, str(arrays["methods"][row]), ha="right", va="center", fontsize=10)
-        note = f"{100 * arrays['share'][row]:.0f}% memorised\n{100 * arrays['same'][row]:.0f}% as exact flow"
-        axes.text(columns + 0.15, -row - 0.5, note, ha="left", va="center", fontsize=9)
-    about = (
-        f"{arrays['dataset']}, N = {int(arrays['size']):,}; shares of {int(arrays['draws'])} noises. Green frame: "
-        "memorised, the nearest data point is less than a third as far as the second nearest."
+                place = (column + 0.03, top - 0.97)
+                axes.add_patch(Rectangle(place, 0.94, 0.94, fill=False, edgecolor="tab:green", linewidth=2))
+        axes.text(-0.15, top - 0.5, methods[row], ha="right", va="center", fontsize=10)
+        copied, same = 100 * arrays["share"][row, 0], 100 * arrays["same"][row, 0]
+        for place, text in ((1, f"{copied:.0f}%"), (3, f"{same:.0f}%")):
+            axes.text(columns + place, top - 0.5, text, ha="center", va="center", fontsize=10)
+    for place, words in ((1, "copies"), (3, "same\nimage")):
+        axes.text(columns + place, 0.1, words, ha="center", va="bottom", fontsize=10)
+    axes.text(columns / 2, 0.1, "one column a noise", ha="center", va="bottom", fontsize=10)
+    note(
+        figure,
+        f"{arrays['dataset']}, N = {int(arrays['size']):,}. The network was trained on the data; students answer at "
+        "once, or in four calls, and were trained to end where the optimum's exact flow ends. Copies, framed green: "
+        "the nearest image of the data is less than a third as far as the second nearest. Same image: the nearest "
+        f"image is that on which the exact flow ends (first row). Shares of {int(arrays['draws'])} noises.",
     )
-    axes.text(columns / 2, -rows - 0.12, about, ha="center", va="top", fontsize=9, color="0.35")
-    axes.set(xlim=(-3.4, columns + 2.6), ylim=(-rows - 0.5, 0.1), aspect="equal")
+    axes.set(xlim=(-4.3, columns + 4), ylim=(tops[-1] - 1.05, 1.0), aspect="equal")
     axes.axis("off")
     return figure

@@ -2,8 +2,10 @@
 
 The exact flow's end is known here: a trajectory that is integrated finely until it is captured ends on that point.
 Every solver is run from the same starts with n steps, in three ways: over the whole range; only above the border, the
-exact flow taking over below; and only below it, from where the exact flow crosses it. The upper row shows how many end
-on another data point, the lower one how far from the right one, against the denoiser calls spent."""
+exact flow taking over below; and only below it, from where the exact flow crosses it. Above, how many end on another
+data point, against the denoiser calls spent, for four of the solvers; below, for all, how many calls it takes until at
+most 5% do. What is run on few points of many values is run in coordinates of their span, in which the flow is the same.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,26 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
 from torch import Tensor
 from tqdm import tqdm
 
 from optimal import FlowMap, OptimalDenoiser, karras, sample, trajectory
+from optimal.span import few_points
 
-from .common import border_of, generator, provenance, start_level
+from .common import (
+    SMALL,
+    TITLE_SIZE,
+    WIDTH,
+    banded,
+    border_of,
+    generator,
+    note,
+    power_ticks,
+    provenance,
+    shares,
+    stacked,
+    start_level,
+)
 from .config import Config
 
 __all__ = ["PARTS", "SOLVERS", "TITLE", "calls_needed", "compute", "draw"]
@@ -43,18 +58,30 @@ SOLVERS: dict[str, dict[str, Any]] = {
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _COST = ((5 * 10**5, 128, 64), (10**7, 64, 64), (5 * 10**7, 32, 32), (10**12, 16, 8))
 """Up to so many values in the data: trajectories, and most steps."""
+_LARGE, _LOOK, _LOOK_STEPS = 10**6, 16, (1, 2, 4, 8, 16)
+"""A quick look at data of more values: trajectories, and steps, of the solvers that are shown."""
 _RANGE = 80 / 0.002
-_STOCHASTIC = ("ancestral (η = 1)", "EDM stochastic (γ = 0.1)", "reverse SDE")
+_SHOWN = {
+    "Euler (DDIM)": ("tab:blue", "-", "o"),
+    "Heun (EDM)": ("k", "-", "o"),
+    "DPM-Solver++ 3M, exact": ("tab:green", "-", "o"),
+    "reverse SDE": ("0.55", "--", "s"),
+}
+"""Solvers whose curves are drawn."""
+_COLORS = {"whole": "k", "above": "tab:red", "below": "tab:blue"}
+_ALLOWED = 0.05
+"""Share that may end on another point, for the calls needed."""
 
 
 def compute(config: Config) -> dict[str, np.ndarray]:
     """Everything that is drawn.
 
     Returns:
-        steps (n,), solvers (K,), and for each part in `PARTS` its nfe, other (share of trajectories that end on another
-        data point) and distance (root mean square distance from the right one, in units of that between two points of
-        the data), all (K, n), and needed (K,), the calls from which on at most 5% end elsewhere; border, border_low,
-        border_high, high, trajectories, uncaptured; what the data are.
+        steps (n,), solvers (K,), and for each part in `PARTS` its nfe (K, n), other (K, n, 3), the share of
+        trajectories that end on another data point with its 95% interval, distance (K, n), root mean square, from the
+        right one in units of that between two points of the data, and needed (K, 3), the calls from which on at most 5%
+        end elsewhere: by the share, and by the ends of its interval; border, border_low, border_high, high,
+        trajectories, uncaptured; what the data are.
 
     Raises:
         ValueError: no trajectory could be certified.
@@ -62,34 +89,29 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     data = config.load("digits")
     D = OptimalDenoiser(data)
     paths, most = next((paths, most) for values, paths, most in _COST if data.array.size <= values)
+    look = config.quick and data.array.size > _LARGE
     if config.quick:
-        paths, most = min(paths, 32), min(most, 16)
+        paths, most = min(paths, _LOOK if look else 32), min(most, 16)
     border = border_of(config, D, 64 if paths < 64 else 256)
     high = start_level(D)
     if not high / _RANGE < border.sigma < high:
         raise ValueError(f"{data.name} has no border between σ = {high / _RANGE:g} and {high:g}: {border.sigma:g}")
     start = high * torch.randn(paths, *data.event, generator=generator(config, 1), dtype=torch.float64)
-    runs = _Runs(D, high, border.sigma, generator(config, 2), fine=100 if config.quick else 200)
+    few = few_points(D)
+    if few is not None:
+        D, start = few.denoiser, few.reduced(start)
+    runs = _Runs(D, high, border.sigma, generator(config, 2), fine=50 if look else 100 if config.quick else 200)
     crossing = runs.above({"solver": "heun"}, start, runs.fine)[0]
     end = runs.destination(crossing)
     known = end >= 0
     if not known.any():
         raise ValueError(f"the destination of none of {paths} trajectories could be certified on {data.name}")
     runs.start, runs.crossing, runs.end = start[known], crossing[known], end[known]
-    steps = [n for n in _STEPS if n <= most]
-    results = {part: np.full((3, len(SOLVERS), len(steps)), np.nan) for part in PARTS}
-    with tqdm(total=len(PARTS) * len(SOLVERS) * sum(steps), desc="steps", unit="step", leave=False) as bar:
-        for part in PARTS:
-            for i, options in enumerate(SOLVERS.values()):
-                for j, n in enumerate(steps):
-                    results[part][:, i, j] = runs.errors(part, options, n)
-                    bar.update(n)
+    steps = [n for n in (_LOOK_STEPS if look else _STEPS) if n <= most]
+    solvers = {name: SOLVERS[name] for name in (_SHOWN if look else SOLVERS)}
     arrays = {
-        f"{part}_{name}": results[part][i] for part in PARTS for i, name in enumerate(("nfe", "other", "distance"))
-    }
-    arrays |= {
         "steps": np.array(steps),
-        "solvers": np.array(list(SOLVERS)),
+        "solvers": np.array(list(solvers)),
         "border": np.array(border.sigma),
         "border_low": np.array(border.low),
         "border_high": np.array(border.high),
@@ -97,13 +119,30 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         "trajectories": np.array(int(known.sum())),
         "uncaptured": np.array(int((~known).sum())),
     }
-    arrays |= {f"{part}_needed": calls_needed(results[part][0], results[part][1]) for part in PARTS}
+    with tqdm(total=len(PARTS) * len(solvers) * sum(steps), desc="steps", unit="step", leave=False) as bar:
+        for part in PARTS:
+            arrays |= {f"{part}_{name}": value for name, value in _part(runs, part, solvers, steps, bar).items()}
     return arrays | provenance(data)
+
+
+def _part(
+    runs: _Runs, part: str, solvers: Mapping[str, dict[str, Any]], steps: list[int], bar: tqdm
+) -> dict[str, np.ndarray]:
+    """nfe, other, distance and needed of one part."""
+    shape = (len(solvers), len(steps))
+    nfe, other, distance = np.empty(shape), np.empty((*shape, 3)), np.empty(shape)
+    for i, options in enumerate(solvers.values()):
+        for j, n in enumerate(steps):
+            nfe[i, j], elsewhere, distance[i, j] = runs.errors(part, options, n)
+            other[i, j] = shares(elsewhere)
+            bar.update(n)
+    needed = np.stack([calls_needed(nfe, other[:, :, k]) for k in range(3)], 1)
+    return {"nfe": nfe, "other": other, "distance": distance, "needed": needed}
 
 
 def calls_needed(nfe: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Calls from which on at most 5% end elsewhere, (K,); nan where more steps than these would be needed."""
-    late = np.logical_and.accumulate(other[:, ::-1] <= 0.05, axis=1)[:, ::-1]
+    late = np.logical_and.accumulate(other[:, ::-1] <= _ALLOWED, axis=1)[:, ::-1]
     return np.where(late.any(1), nfe[np.arange(len(nfe)), late.argmax(1)], np.nan)
 
 
@@ -120,8 +159,8 @@ class _Runs:
         self.exact = FlowMap(D)
         self.unit = (2 * D.standard_deviation**2 * np.prod(D.event)) ** 0.5
 
-    def errors(self, part: str, options: dict[str, Any], n: int) -> tuple[float, float, float]:
-        """Denoiser calls, share on another point, distance."""
+    def errors(self, part: str, options: dict[str, Any], n: int) -> tuple[float, Tensor, float]:
+        """Denoiser calls, which trajectories end on another point, distance."""
         if part == "above":
             x, nfe = self.above(options, self.start, n)
             landed = self.destination(x)
@@ -136,7 +175,7 @@ class _Runs:
         right = self.D.take(self.end).double()
         other = (self.D.take(landed.clamp_min(0)) != self.D.take(self.end)).flatten(1).any(1) | (landed < 0)
         distance = (reached - right).flatten(1).square().sum(1).mean().sqrt() / self.unit
-        return nfe, float(other.double().mean()), float(distance)
+        return nfe, other, float(distance)
 
     def above(self, options: dict[str, Any], x: Tensor, n: int) -> tuple[Tensor, int]:
         """The state at the border after n steps, and the calls that led there."""
@@ -156,42 +195,61 @@ class _Runs:
 
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
-    figure = Figure(figsize=(16, 9), layout="constrained")
-    axes = figure.subplots(2, 3, sharex=True, sharey="row")
+    figure = Figure(figsize=(WIDTH, 10.2), layout="constrained")
+    top, bottom = stacked(figure, 5.2, 5)
+    panels = top.subplots(1, 3, sharex=True, sharey=True)
     border, high = float(arrays["border"]), float(arrays["high"])
-    figure.suptitle("How many denoiser calls does each part of the trajectory need?", fontsize=15)
-    note = (
-        f"{arrays['dataset']}, N = {int(arrays['size']):,}, {arrays['event']}; {int(arrays['trajectories'])} "
-        f"trajectories whose exact end is certified, {int(arrays['uncaptured'])} more could not be; EDM's grid (ρ = 7) "
-        "in each part. Dashed: stochastic samplers, which do not follow the flow."
-    )
+    figure.suptitle("How many denoiser calls does each part of the way from noise to data need?", fontsize=TITLE_SIZE)
     titles = (
-        f"Solver on the whole range, σ from {high:.3g} to 0",
-        f"Solver above the border only, σ from {high:.3g} to {border:.3g};\nexact flow below (n steps of mode seeking)",
-        f"Exact flow above the border, solver below only,\nσ from {border:.3g} to 0 (n steps of mode refining)",
+        f"Solver on the whole range,\nσ from {high:.3g} to 0",
+        f"Solver above the border only,\nσ from {high:.3g} to {border:.3g};\nexact flow below: mode seeking",
+        f"Solver below the border only,\nσ from {border:.3g} to 0;\nexact flow above: mode refining",
     )
-    for column, (part, title) in enumerate(zip(PARTS, titles, strict=True)):
-        axes[0, column].set_title(title, fontsize=11)
-        for row, name in enumerate(("other", "distance")):
-            _draw_lines(axes[row, column], arrays, f"{part}_nfe", f"{part}_{name}")
-        axes[1, column].set_xlabel("denoiser calls in that part" + ("\n\n" + note if column == 1 else ""))
-        axes[0, column].axhline(1 - 1 / int(arrays["size"]), color="0.8", linewidth=0.8)
-    axes[0, 0].set(ylabel="share that ends on another data point", ylim=(-0.03, 1.03))
-    axes[1, 0].set(
-        ylabel="distance from the right one, r.m.s.\n(1: between two points of the data)", ylim=(-0.04, 1.35)
+    for axes, part, title in zip(panels, PARTS, titles, strict=True):
+        axes.set_title(title, fontsize=10, color=_COLORS[part])
+        _draw_shares(axes, arrays, part)
+        axes.set(xlabel="denoiser calls in that part", ylim=(-0.03, 1.03))
+    panels[0].set_ylabel("share of trajectories that end\non another point than the exact flow")
+    _draw_needed(bottom.subplots(), arrays)
+    known, lost = (int(arrays[name]) for name in ("trajectories", "uncaptured"))
+    note(
+        bottom,
+        f"{arrays['dataset']}, N = {int(arrays['size']):,}, {arrays['event']}; {known} trajectories whose exact end "
+        f"is certified, {lost} more could not be. At most {int(arrays['steps'][-1])} steps, on EDM's grid (ρ = 7) in "
+        "each part. Bands and bars: 95% intervals. Grey, dashed, and the last three rows: stochastic samplers, which "
+        "do not follow the flow.",
     )
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9, frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    top.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=10, frameon=False)
     return figure
 
 
-def _draw_lines(axes: Axes, arrays: Mapping[str, np.ndarray], nfe: str, value: str) -> None:
-    for i, name in enumerate(arrays["solvers"]):
-        style: dict[str, Any] = {"color": f"C{i}", "marker": "o"}
-        if str(name) in _STOCHASTIC:
-            style = {"color": "0.55", "linestyle": "--", "marker": "v^s"[_STOCHASTIC.index(str(name))]}
-        axes.plot(arrays[nfe][i], arrays[value][i], label=str(name), markersize=3, **style)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
+def _draw_shares(axes: Axes, arrays: Mapping[str, np.ndarray], part: str) -> None:
+    solvers = arrays["solvers"].tolist()
+    for name, (color, line, marker) in _SHOWN.items():
+        i = solvers.index(name)
+        style = {"color": color, "linestyle": line, "marker": marker, "markersize": 3.5, "label": name}
+        banded(axes, arrays[f"{part}_nfe"][i], arrays[f"{part}_other"][i], **style)
+    axes.axhline(_ALLOWED, color="0.4", linewidth=0.8, linestyle=":")
+    power_ticks(axes)
     axes.grid(alpha=0.3)
+
+
+def _draw_needed(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+    """A row a solver, a mark a part; what is never reached lies right of the most calls that were spent."""
+    names = [str(name) for name in arrays["solvers"]]
+    never = 2 * max(float(arrays[f"{part}_nfe"].max()) for part in PARTS)
+    labels = ("on the whole range", "above the border: mode seeking", "below the border: mode refining")
+    for place, (part, label) in enumerate(zip(PARTS, labels, strict=True)):
+        rows = np.arange(len(names)) + 0.22 * (place - 1)
+        needed, low, high = np.nan_to_num(arrays[f"{part}_needed"], nan=never).T
+        axes.hlines(rows, low, high, color=_COLORS[part], linewidth=2, alpha=0.4)
+        axes.plot(needed, rows, "o", color=_COLORS[part], markersize=6, label=label)
+    power_ticks(axes)
+    axes.axvline(never / 1.4, color="0.7", linewidth=0.8)
+    axes.text(never, -0.75, "more", ha="center", va="center", fontsize=SMALL)
+    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -1.1), xlim=(0.8, 1.4 * never))
+    axes.set_title("Denoiser calls until at most 5% (dotted above) end on another point", fontsize=11)
+    axes.set_xlabel("denoiser calls in that part")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="lower left", fontsize=SMALL)

@@ -1,8 +1,9 @@
-"""Distilled networks beside the distilled optimum, on five deltas and on digits.
+"""Distilled networks beside the distilled optimum, on five points and on digits.
 
-Top, over (σ, x): the exact flow map, and a consistency model distilled from the optimum. Bottom left, one jump from the
-highest noise for all four techniques; then, on both data sets, how many noisy points land where the flow map takes
-them, and the distance from it, at every noise level."""
+Top, over (σ, x): the exact flow map of five points, and a consistency model that was distilled from the optimum. In the
+middle, one jump from pure noise at the highest level: the four students of five points as functions of x, and how many
+noises each student, of five points and of digits, takes to the point of the exact flow. Bottom, the same share on noisy
+data at every level, for the two students that are trained at every level."""
 
 from __future__ import annotations
 
@@ -11,21 +12,21 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from neural import Preconditioned
 from neural.config import TECHNIQUES
-from neural.measures import evaluate, landing_agreement
+from neural.measures import evaluate
 from optimal import FlowMap, OptimalDenoiser, load
 from optimal.reference import GaussianMixture
 
-from .common import generator, log_ticks, plain_ticks
+from .common import SMALL, TITLE_SIZE, WIDTH, banded, generator, log_ticks, note, plain_ticks, shares, stacked
 from .config import Config
-from .networks import dataset, prepare, student
+from .networks import COLORS, dataset, prepare, student
 
 __all__ = ["TITLE", "compute", "draw"]
 
-TITLE = "Distilled networks beside the distilled optimum, on five points"
+TITLE = "Distilled networks beside the distilled optimum, on five points and on digits"
 
 _LEVELS = ("consistency", "multistep")
 """Students that are trained at every level of the grid."""
@@ -36,8 +37,9 @@ def compute(config: Config) -> dict[str, np.ndarray]:
 
     Returns:
         sigmas (S,), x (X,), flow and student (S, X), borders (S, N − 1); jump_x (J,), jump_flow (J,) and jump_NAME (J,)
-        at σ = 80 for every technique; curve_sigmas (C,), for techniques trained at every level same_NAME and
-        distance_NAME (C,); one_same and one_distance (4,) of one jump from 80; the same with digits_ before; draws.
+        at σ = 80 for every technique; techniques (4,), one_same (4, 3), the share of noises at σ = 80 whose output is
+        nearest to the exact landing, with its 95% interval; curve_sigmas (C,), for techniques trained at every level
+        same_NAME (C, 3), that share at x0 + σ ε; draws, size; the last four with digits_ before.
 
     Raises:
         ValueError: --dataset was given.
@@ -61,7 +63,6 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         "borders": GaussianMixture(data.points, 0.0).separatrices(sigmas).numpy(),
         "jump_x": jump_x.numpy(),
         "jump_flow": flow(jump_x[:, None], 80.0).flatten().numpy(),
-        "draws": np.array(draws),
         "techniques": np.array(TECHNIQUES),
     }
     for name, model in students.items():
@@ -81,73 +82,104 @@ def _curves(
     source = generator(config, 4)
     x0 = D.take(torch.randint(len(D), (draws,), generator=source))
     eps = torch.randn(x0.shape, generator=source)
-    found = {name: np.empty((2, len(curve))) for name in _LEVELS}
+
+    def same(name: str, noisy: torch.Tensor, sigma: float, index: torch.Tensor) -> np.ndarray:
+        return shares(D.nearest(evaluate(students[name], noisy, sigma)) == index)
+
+    found = {name: np.empty((len(curve), 3)) for name in _LEVELS}
     for i, sigma in enumerate(curve.tolist()):
         noisy = x0 + sigma * eps
-        landing = flow.land(noisy, sigma)
+        index = flow.land(noisy, sigma).index
         for name in _LEVELS:
-            row = landing_agreement(students[name], noisy, sigma, landing.x, landing.index, D)
-            found[name][:, i] = row["same"], row["distance"]
-    landing = flow.land(80 * eps, 80.0)
-    one = [landing_agreement(model, 80 * eps, 80.0, landing.x, landing.index, D) for model in students.values()]
+            found[name][i] = same(name, noisy, sigma, index)
+    index = flow.land(80 * eps, 80.0).index
     return {
         "curve_sigmas": curve.numpy(),
-        "one_same": np.array([row["same"] for row in one]),
-        "one_distance": np.array([row["distance"] for row in one]),
-        **{f"same_{name}": found[name][0] for name in _LEVELS},
-        **{f"distance_{name}": found[name][1] for name in _LEVELS},
+        "one_same": np.stack([same(name, 80 * eps, 80.0, index) for name in students]),
+        **{f"same_{name}": found[name] for name in _LEVELS},
+        "draws": np.array(draws),
+        "size": np.array(len(D)),
     }
 
 
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
-    figure = Figure(figsize=(17, 10), layout="constrained")
-    figure.suptitle("What do students learn of the flow map?", fontsize=15)
-    axes = figure.subplot_mosaic("AAABBB;CCDDEE")
-    sigmas = arrays["sigmas"]
-    titles = ("The flow map f(x, σ), exact", "A consistency model, distilled from the optimum")
-    mesh = None
-    for ax, name, title in zip((axes["A"], axes["B"]), ("flow", "student"), titles, strict=True):
-        mesh = ax.pcolormesh(sigmas, arrays["x"], arrays[name].T, vmin=-2, vmax=2, shading="nearest", rasterized=True)
-        for separatrix in arrays["borders"].T:
-            ax.plot(sigmas, separatrix, color="w", linewidth=1)
-        ax.set(
-            xscale="log", xlim=(sigmas[-1], sigmas[0]), ylim=(-4, 4), xlabel="noise level σ →", ylabel="noisy point x"
-        )
-        ax.set_title(title, fontsize=11)
-        plain_ticks(ax, (10, 5, 2, 1, 0.5, 0.2, 0.1))
-    assert mesh is not None
-    figure.colorbar(mesh, ax=axes["A"], label="output", location="left", pad=0.02)
-    jump = axes["C"]
-    jump.plot(arrays["jump_x"], arrays["jump_flow"], color="k", linewidth=2.5, label="flow map, exact")
-    for i, name in enumerate(arrays["techniques"]):
-        same = 100 * float(arrays["one_same"][i])
-        label = f"{name}: {same:.1f}% of noises to the same point"
-        jump.plot(arrays["jump_x"], arrays[f"jump_{name}"], color=f"C{i}", linewidth=1.2, label=label)
-    jump.set(xlabel="noise x at σ = 80", ylabel="output of one jump", ylim=(-3, 4.4))
-    jump.set_title("One jump from noise: a staircase to be learnt", fontsize=11)
-    jump.legend(fontsize=8, loc="upper left")
-    _draw_curves(axes["D"], arrays, "", "Five deltas")
-    _draw_curves(axes["E"], arrays, "digits_", "Digits")
+    figure = Figure(figsize=(WIDTH, 13), layout="constrained")
+    figure.suptitle("What do distilled networks learn of the flow map?", fontsize=TITLE_SIZE)
+    top, middle, bottom = stacked(figure, 4.4, 4, 4.4)
+    _draw_maps(top, arrays)
+    staircase, one = middle.subplots(1, 2)
+    _draw_staircase(staircase, arrays)
+    _draw_one(one, arrays)
+    panels = bottom.subplots(1, 2, sharey=True)
+    for axes, prefix, name in zip(panels, ("", "digits_"), ("Five points", "Digits"), strict=True):
+        _draw_levels(axes, arrays, prefix, name)
+    panels[0].set_ylabel("share of noisy data on\nthe exact flow's point")
+    note(
+        bottom,
+        "A student is a network that answers in one call where the exact flow from x ends: the flow map f(x, σ), whose "
+        "output is a data point. It is right where its output is nearest to that point. Consistency and multi-step "
+        "students are trained at every level of their grid, the other two for pure noise only, multi-step ones on "
+        f"points of the flow rather than noisy data. {int(arrays['draws']):,} draws of five points, "
+        f"{int(arrays['digits_draws']):,} of digits; bands and bars: 95% intervals.",
+    )
     return figure
 
 
-def _draw_curves(axes: Axes, arrays: Mapping[str, np.ndarray], prefix: str, title: str) -> None:
-    twin = axes.twinx()
-    techniques = arrays["techniques"].tolist()
-    for i, name in enumerate(techniques):
-        if name in _LEVELS:
-            sigmas = arrays[f"{prefix}curve_sigmas"]
-            axes.plot(sigmas, arrays[f"{prefix}same_{name}"], color=f"C{i}")
-            twin.plot(sigmas, arrays[f"{prefix}distance_{name}"], color=f"C{i}", linestyle="--")
-        # From pure noise, which the curve's first point nearly is.
-        place = 80 * 1.15**i
-        axes.plot(place, arrays[f"{prefix}one_same"][i], "o", color=f"C{i}", clip_on=False, label=name)
-        twin.plot(place, arrays[f"{prefix}one_distance"][i], "x", color=f"C{i}", clip_on=False)
-    axes.set(xscale="log", xlim=(160, 0.1), ylim=(0, 1.03), xlabel="noise level σ →")
-    axes.set_ylabel("share on the flow map's point (solid; dots)")
-    twin.set(ylim=(0, None), ylabel="r.m.s. distance from the flow map (dashed; crosses)")
-    axes.set_title(f"{title}: noisy data x0 + σ ε (lines), pure noise (marks)", fontsize=11)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(0.12, 0.56))
+def _draw_maps(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
+    axes = figure.subplots(1, 2, sharey=True)
+    sigmas, mesh = arrays["sigmas"], None
+    titles = ("Five points: the flow map f(x, σ), exact", "A student: consistency model, distilled from the optimum")
+    for ax, name, title in zip(axes, ("flow", "student"), titles, strict=True):
+        mesh = ax.pcolormesh(sigmas, arrays["x"], arrays[name].T, vmin=-2, vmax=2, shading="nearest", rasterized=True)
+        for separatrix in arrays["borders"].T:
+            ax.plot(sigmas, separatrix, color="w", linewidth=1)
+        ax.set(xscale="log", xlim=(sigmas[-1], sigmas[0]), ylim=(-4, 4), xlabel="noise level σ, from noise to data →")
+        ax.set_title(title, fontsize=11)
+        plain_ticks(ax, (10, 5, 2, 1, 0.5, 0.2, 0.1))
+    axes[0].set_ylabel("noisy point x")
+    assert mesh is not None
+    figure.colorbar(mesh, ax=list(axes), label="output: where x ends", pad=0.01, fraction=0.03)
+
+
+def _draw_staircase(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+    axes.plot(arrays["jump_x"], arrays["jump_flow"], color="k", linewidth=4, alpha=0.35, label="exact")
+    for name in arrays["techniques"].tolist():
+        axes.plot(arrays["jump_x"], arrays[f"jump_{name}"], color=COLORS[name], linewidth=1.2, label=name)
+    axes.set(xlabel="pure noise x, at σ = 80", ylabel="output of one jump", ylim=(-2.6, 2.6))
+    axes.set_title("Five points: one jump from noise, a staircase", fontsize=11)
+    axes.legend(fontsize=SMALL, loc="upper left")
+    axes.grid(alpha=0.3)
+
+
+def _draw_one(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
+    """A row a student, a mark a data set."""
+    names = arrays["techniques"].tolist()
+    kinds = (("", "five points", "o"), ("digits_", f"digits, N = {int(arrays['digits_size']):,}", "s"))
+    for place, (prefix, label, marker) in enumerate(kinds):
+        same, low, high = arrays[f"{prefix}one_same"].T
+        rows = np.arange(len(names)) + 0.3 * (place - 0.5)
+        axes.hlines(rows, low, high, color="0.5", linewidth=2)
+        axes.plot(same, rows, marker, color=("k", "tab:red")[place], markersize=6, label=label)
+        for share, left, right, row in zip(same, low, high, rows, strict=True):
+            # Beside the interval, on the side that has room.
+            above = share > 0.5
+            text = f"{100 * share:.2f}%" if 0.99 < share < 1 else f"{100 * share:.0f}%"
+            style = {"va": "center", "ha": "right" if above else "left", "fontsize": SMALL}
+            axes.text(left - 0.02 if above else right + 0.02, row, text, **style)
+    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6), xlim=(-0.04, 1.04))
+    axes.set(xlabel="share of noises on the exact flow's point")
+    axes.set_title("One jump from noise: how many end right", fontsize=11)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=SMALL, loc="lower center")
+
+
+def _draw_levels(axes: Axes, arrays: Mapping[str, np.ndarray], prefix: str, title: str) -> None:
+    sigmas = arrays[f"{prefix}curve_sigmas"]
+    for name in _LEVELS:
+        banded(axes, sigmas, arrays[f"{prefix}same_{name}"], color=COLORS[name], label=name)
+    axes.set(xscale="log", xlim=(sigmas[0], sigmas[-1]), ylim=(0, 1.03), xlabel="noise level σ, from noise to data →")
+    axes.set_title(f"{title}: one jump from noisy data x0 + σ ε", fontsize=11)
+    axes.legend(fontsize=SMALL, loc="lower right" if prefix else "lower left")
     log_ticks(axes, 0.1, 80)
     axes.grid(alpha=0.3)

@@ -19,7 +19,7 @@ from neural import PRESETS, measure, open_model
 from neural.places import On
 from optimal import OptimalDenoiser
 
-from .common import border_of, log_ticks
+from .common import SMALL, TITLE_SIZE, WIDTH, border_of, log_ticks
 from .config import Config
 from .networks import dataset, network, prepare
 
@@ -86,8 +86,8 @@ def compute(config: Config) -> dict[str, np.ndarray]:
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
     count = len(arrays["names"])
-    figure = Figure(figsize=(1 + 6 * count, 8.5), layout="constrained")
-    figure.suptitle("Where does a trained network leave the optimum?", fontsize=15)
+    figure = Figure(figsize=(WIDTH, 8), layout="constrained")
+    figure.suptitle("Where does a trained network leave the optimum?", fontsize=TITLE_SIZE)
     axes = figure.subplots(2, count, squeeze=False, sharex="col")
     shown: set[str] = set()
     for i in range(count):
@@ -99,15 +99,15 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         axes[0, i].set_title(f"{column['dataset']}, N = {size:,}; border σ = {border:.3g}", fontsize=11)
         if axes[0, i].get_ylim()[1] > 1:
             axes[0, i].axhline(1, color="0.6", linewidth=0.8)
-            axes[0, i].text(0.03, 0.03, _ABOVE, transform=axes[0, i].transAxes, fontsize=8, color="0.35")
+            axes[0, i].text(0.03, 0.03, _ABOVE, transform=axes[0, i].transAxes, fontsize=SMALL, color="0.35")
         drawn = f"{int(column['draws']):,} draws of (x0, ε)\n{int(column['paths']):,} trajectories"
-        axes[1, i].text(0.03, 0.97, drawn, transform=axes[1, i].transAxes, fontsize=8, va="top", color="0.35")
+        axes[1, i].text(0.03, 0.97, drawn, transform=axes[1, i].transAxes, fontsize=SMALL, va="top", color="0.35")
         axes[1, i].set_xlabel("noise level σ, from noise to data →")
     for ax, label in zip(axes[:, 0], _ROWS.values(), strict=True):
         ax.set_ylabel(label)
     places = {place: style for place, style in _PLACES.items() if place in shown}
     handles = [axes[0, 0].plot([], [], color=c, linestyle=s, label=label)[0] for c, s, label in places.values()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=SMALL, frameon=False)
     return figure
 
 

@@ -17,7 +17,19 @@ from torch import Tensor
 
 from optimal import Dataset, OptimalDenoiser, capture, load, log_linear, trajectory
 
-from .common import border_of, cell, generator, plain_ticks, provenance, start_level
+from .common import (
+    SMALL,
+    TITLE_SIZE,
+    WIDTH,
+    border_of,
+    cell,
+    generator,
+    note,
+    plain_ticks,
+    provenance,
+    stacked,
+    start_level,
+)
 from .config import Config
 
 __all__ = ["TITLE", "compute", "draw"]
@@ -116,13 +128,13 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
 
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
-    figure = Figure(figsize=(16, 15.5), layout="constrained")
-    grid = figure.add_gridspec(2, 1, height_ratios=(6, 9.5))
-    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    figure.suptitle("Where the exact flow goes, and when that is decided", fontsize=15)
+    figure = Figure(figsize=(WIDTH, 11.6), layout="constrained")
+    top, bottom = stacked(figure, 4.6, 7.4)
+    figure.suptitle("Where the exact flow goes, and when that is decided", fontsize=TITLE_SIZE)
     line, plane = top.subplots(1, 2, width_ratios=(1.6, 1))
     _draw_line(line, arrays)
     _draw_plane(plane, arrays)
+    top.legend(*line.get_legend_handles_labels(), loc="outside lower left", frameon=False, fontsize=SMALL)
     _draw_strips(bottom, arrays)
     return figure
 
@@ -137,13 +149,14 @@ def _draw_line(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
         axes.plot(sigmas, path, color=color, linewidth=0.9)
     _draw_captures(axes, sigmas, paths.T, arrays["line_captured"])
     axes.axvline(float(arrays["line_border"]), color="k", linestyle="--", linewidth=1)
-    axes.text(float(arrays["line_border"]), 2.92, " border", va="top", fontsize=9)
+    axes.text(float(arrays["line_border"]), 2.92, " border", va="top", fontsize=SMALL)
     points = arrays["line_points"][:, 0]
     axes.plot(np.full_like(points, sigmas[-1]), points, "k*", markersize=11, clip_on=False, zorder=5)
     axes.set(xscale="log", xlim=(sigmas[0], sigmas[-1]), ylim=(-3, 3), ylabel="x / √(1 + σ²)")
-    axes.set_title("Five points on a line; grey: density of the noisy data, at each σ over its maximum", fontsize=11)
+    axes.set_title(
+        "Five points on a line: each trajectory has the colour\nof the point (star) on which it ends", fontsize=11
+    )
     axes.set_xlabel("noise level σ, from noise to data →")
-    axes.legend(loc="lower left", fontsize=9)
     plain_ticks(axes, (10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05))
 
 
@@ -151,8 +164,13 @@ def _draw_captures(axes: Axes, sigmas: np.ndarray, paths: np.ndarray, captured: 
     at = np.array([np.abs(np.log(sigmas / level)).argmin() if level > 0 else -1 for level in captured])
     known = at >= 0
     rows = np.arange(len(paths))[known]
-    style = {"s": 14, "color": _CAPTURED, "edgecolors": "k", "linewidths": 0.5, "zorder": 4}
-    axes.scatter(sigmas[at[known]], paths[rows, at[known]], label="captured: the end is certain from here on", **style)
+    style = {"s": 12, "color": "w", "edgecolors": "k", "linewidths": 0.7, "zorder": 4}
+    axes.scatter(
+        sigmas[at[known]],
+        paths[rows, at[known]],
+        label="captured: the end is certain from here on.  Grey: density of the noisy data, over its maximum at that σ",
+        **style,
+    )
 
 
 def _draw_plane(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
@@ -162,10 +180,12 @@ def _draw_plane(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
         axes.plot(*paths[:, i].T, color=color, linewidth=0.7, alpha=0.8)
         if captured[i] > 0:
             at = np.abs(np.log(sigmas / captured[i])).argmin()
-            axes.scatter(*paths[at, i], s=10, color=_CAPTURED, edgecolors="k", linewidths=0.4, zorder=4)
+            axes.scatter(*paths[at, i], s=7, color="w", edgecolors="k", linewidths=0.6, zorder=4)
     axes.plot(*arrays["plane_points"].T, "k*", markersize=11, zorder=5)
     axes.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", xlabel="x₁ / √(1 + σ²)", ylabel="x₂ / √(1 + σ²)")
-    axes.set_title(f"{len(arrays['plane_points'])} points on a ring, {len(colors)} starts", fontsize=11)
+    axes.set_title(
+        f"The same in the plane: {len(arrays['plane_points'])} points\non a ring, {len(colors)} starts", fontsize=11
+    )
 
 
 def _draw_strips(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
@@ -178,31 +198,35 @@ def _draw_strips(figure: SubFigure, arrays: Mapping[str, np.ndarray]) -> None:
             cell(axes, column, y, arrays["noisy"][row, column])
             cell(axes, column, y - 1, arrays["denoised"][row, column])
         cell(axes, columns + 0.5, y - 0.5, arrays["ends"][row])
-        axes.text(-0.1, y - 0.5, "x", ha="right", va="center", fontsize=9)
-        axes.text(-0.1, y - 1.5, "D(x, σ)", ha="right", va="center", fontsize=9)
+        axes.text(-0.1, y - 0.5, "x", ha="right", va="center", fontsize=SMALL)
+        axes.text(-0.1, y - 1.5, "D(x, σ)", ha="right", va="center", fontsize=SMALL)
         at = _position(sigmas, captured[row])
         if at is not None:
             axes.plot([at, at], [y - 2.02, y + 0.02], color=_CAPTURED, linewidth=3)
-            axes.text(at + 0.06, y - 2.0, f"captured, σ = {captured[row]:.3g}", fontsize=8, color=_CAPTURED, va="top")
+            axes.text(
+                at + 0.06, y - 2.0, f"captured, σ = {captured[row]:.3g}", fontsize=SMALL, color=_CAPTURED, va="top"
+            )
         at = _position(sigmas, arrays["last_change"][row])
         if at is not None:
             axes.plot([at, at], [y - 2.02, y + 0.02], color="tab:brown", linewidth=2, linestyle=":")
     for column in range(columns):
-        axes.text(column + 0.5, 0.1, f"{sigmas[column]:.3g}", ha="center", va="bottom", fontsize=9)
-    axes.text(-0.1, 0.1, "σ =", ha="right", va="bottom", fontsize=9)
-    axes.text(columns + 1, 0.1, "end", ha="center", va="bottom", fontsize=9)
+        axes.text(column + 0.5, 0.1, f"{sigmas[column]:.3g}", ha="center", va="bottom", fontsize=SMALL)
+    axes.text(-0.1, 0.1, "σ =", ha="right", va="bottom", fontsize=SMALL)
+    axes.text(columns + 1, 0.1, "end", ha="center", va="bottom", fontsize=SMALL)
     bottom = -2.2 * count
     at = _position(sigmas, border)
     if at is not None:
         axes.plot([at, at], [bottom + 0.1, 0.06], "k--", linewidth=1.2)
         axes.text(at, 0.45, f"border, σ = {border:.3g}", ha="center", va="bottom", fontsize=10)
-    note = (
+    note(
+        figure,
+        "Below, four trajectories on images: the state x, drawn as x/√(1 + σ²), and what the denoiser D says of it, "
+        "from noise to the image on which it ends. Green bar: from here on the end is certain, by a proof. Brown, "
+        "dotted: the last change of the leader, the image nearest to x. Fine steps of Heun's method. "
         f"{arrays['dataset']}, N = {int(arrays['size']):,}, {arrays['event']}, fingerprint {arrays['fingerprint']}; "
-        f"{arrays['source']}; {arrays['licence']}.\nFine steps of Heun's method; x is drawn as x/√(1 + σ²). Green: "
-        "captured, the end is certified. Brown, dotted: the last change of the leading point."
+        f"{arrays['source']}; {arrays['licence']}.",
     )
-    axes.text(-0.9, bottom - 0.2, note, ha="left", va="top", fontsize=8, color="0.35")
-    axes.set(xlim=(-0.95, columns + 1.6), ylim=(bottom - 0.8, 1.0), aspect="equal")
+    axes.set(xlim=(-1.2, columns + 1.6), ylim=(bottom - 0.1, 1.0), aspect="equal")
     axes.axis("off")
 
 

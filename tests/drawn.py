@@ -45,7 +45,7 @@ class Panel:
         segments: all points of every collection of segments, (n, 2, 2).
         frames: left, bottom and colour of every frame.
         legend: its labels.
-        words: texts that have to be there, or parts of them, anywhere in the axes.
+        words: texts that have to be there, or parts of them, anywhere in the axes or beside them all.
         placed: x and text of what stands at one place.
         groups: which of the first lines have one colour: those with one number, and no others.
         inside: least share of a line's points that lie within the limits.
@@ -77,25 +77,35 @@ def across(y: float) -> Pair:
 
 
 def differences(figure: Figure, panels: Sequence[Panel], legend: Sequence[str] = ()) -> list[str]:
-    """What is on the axes and should not be, or the other way round; `legend` is that of the figure."""
+    """What is on the axes and should not be, or the other way round; `legend` those beside them."""
     if len(figure.axes) != len(panels):
         return [f"{len(figure.axes)} axes, not {len(panels)}"]
-    found = [f"the figure: {words}" for words in _labels(next(iter(figure.legends), None), list(legend))]
+    found = [f"the figure: {words}" for words in _labels(_own(figure), list(legend))]
     for i, (axes, panel) in enumerate(zip(figure.axes, panels, strict=True)):
         found += [f"axes {i}: {words}" for words in _of_axes(axes, panel)]
     return found
 
 
+def _own(figure: Figure) -> list[Legend]:
+    """The legends that belong to no axes."""
+    return [legend for part in (figure, *figure.subfigs) for legend in part.legends]
+
+
 def _of_axes(axes: Axes, panel: Panel) -> Iterator[str]:
     for kind, (drawn, wanted) in _kinds(axes, panel).items():
         yield from _unmatched(kind, drawn, wanted)
-    yield from _labels(axes.get_legend(), panel.legend)
+    own = axes.get_legend()
+    yield from _labels([] if own is None else [own], panel.legend)
     for label, pair in panel.named.items():
         if not any(_same(line.get_xydata(), np.column_stack(pair)) and _alike(line, label) for line in axes.lines):
             yield f"the line of {label!r} has not the style that the legend says"
     texts = [text for text in axes.findobj(Text) if isinstance(text, Text)]
+    page = axes.get_figure(root=True)
+    assert page is not None
+    # A note is wrapped as its line is long.
+    beside = [" ".join(text.get_text().split()) for part in (page, *page.subfigs) for text in part.texts]
     for word in panel.words:
-        if not any(word in text.get_text() for text in texts):
+        if not any(word in text for text in (*(text.get_text() for text in texts), *beside)):
             yield f"no text {word!r}"
     places = [(text.get_position()[0], text.get_text()) for text in texts]
     for x, word in panel.placed:
@@ -135,7 +145,7 @@ def _alike(line: Line2D, label: str) -> bool:
     figure = line.get_figure(root=True)
     assert figure is not None
     assert line.axes is not None
-    legends = [line.axes.get_legend(), *figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    legends = [line.axes.get_legend(), *_own(figure), *(axes.get_legend() for axes in figure.axes)]
     for legend in (each for each in legends if each is not None):
         for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
             if text.get_text() == label and isinstance(handle, Line2D):
@@ -214,8 +224,8 @@ def _frame(patch: Rectangle) -> np.ndarray:
     return np.array([*np.round(patch.get_xy(), 6), *patch.get_edgecolor()])
 
 
-def _labels(legend: Legend | None, wanted: list[str]) -> Iterator[str]:
-    labels = [] if legend is None else [text.get_text() for text in legend.get_texts()]
+def _labels(legends: list[Legend], wanted: list[str]) -> Iterator[str]:
+    labels = [text.get_text() for legend in legends for text in legend.get_texts()]
     if labels != wanted:
         yield f"the legend says {labels}, not {wanted}"
 
@@ -226,7 +236,7 @@ def faults(figure: Figure) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
         texts = _recorded(patch)
         canvas.draw()
-    found = [*_cut(figure, texts), *_overlapping(figure, texts)]
+    found = [*_cut(figure, texts), *_small(figure, texts), *_overlapping(figure, texts)]
     pixels = _pixels(canvas)
     # The same without any line: what a line has changed it has drawn.
     figure.set_layout_engine("none")
@@ -280,6 +290,17 @@ def _cut(figure: Figure, texts: Mapping[Text, list[Bbox]]) -> Iterator[str]:
             yield f"{text.get_text()!r} is cut off"
         elif text.get_clip_on() and text.get_clip_box() is not None and not _holds(text.get_clip_box(), box):
             yield f"{text.get_text()!r} is cut off by its axes"
+
+
+_README, _LEAST = 830, 9
+"""Pixels across a figure in the README, and of its smallest letters there."""
+
+
+def _small(figure: Figure, texts: Mapping[Text, list[Bbox]]) -> Iterator[str]:
+    for text in texts:
+        size = float(text.get_fontsize()) / 72 * _README / figure.get_figwidth()
+        if size < _LEAST:
+            yield f"{text.get_text()!r} has letters of {size:.1f} pixels in the README"
 
 
 def _holds(outer: BboxBase, inner: BboxBase) -> bool:

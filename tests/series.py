@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from drawn import Panel, across, straight
+from scipy.stats import binomtest
 
 __all__ = ["SERIES", "shown"]
 
@@ -73,10 +74,10 @@ def fig1(a: Arrays) -> Shown:
         (a["sigmas"], a["counts"], float(a["border"]), f"{a['dataset']} (N = {int(a['size']):,})"),
     ]
     counted = Panel(
-        named={f"{name}: median": (s, counts[:, 1]) for s, counts, _, name in sets},
+        named={name: (s, counts[:, 1]) for s, counts, _, name in sets},
         lines=[*(([at], [2.0]) for _, _, at, _ in sets), across(2.0)],
         bands=[(s, counts[:, 0], counts[:, 2]) for s, counts, _, _ in sets],
-        legend=[label for *_, name in sets for label in (f"{name}: median", "10% to 90% of draws")],
+        legend=[name for *_, name in sets],
         words=[*(f"σ = {at:.3g}" for _, _, at, _ in sets), "2: the border", "effective count, exp(entropy)"],
     )
     sigmas, border = a["sigmas"], float(a["border"])
@@ -117,8 +118,8 @@ def border(a: Asked) -> Shown:
     columns = [a.column(i) for i in range(len(a["names"]))]
     rows: list[list[Panel]] = [[], [], []]
     curves = {
-        "P(leading point = source)": "found",
-        "MMSE / variance of the data": "mmse",
+        "P(leader = source)": "found",
+        "MMSE / variance": "mmse",
         "its slope, d/d ln σ": "mmse_slope",
     }
     for c in columns:
@@ -131,19 +132,21 @@ def border(a: Asked) -> Shown:
             bands=[(s, counts[:, 0], counts[:, 2])],
             words=[str(c["dataset"]), size, f"border σ = {float(c['border']):.3g} {interval}"],
         )
-        found = Panel(named={label: (s, c[name]) for label, name in curves.items()} | marks)
+        found = _banded([*curves], [s] * 3, [c[name] for name in curves.values()])
+        found.named, found.legend = found.named | marks, []
         changed, captured = np.nan_to_num(c["last_change"], nan=s[0]), c["captured"]
         shares = {
-            "made their last change of leader": _share(changed, len(changed), s),
-            "captured: destination certain": _share(captured, len(captured), s),
+            "last change of leader made": _share(changed, len(changed), s),
+            "captured: end is certain": _share(captured, len(captured), s),
         }
-        words = [f"{int(c['draws']):,} draws", f"{len(captured):,} trajectories"]
-        for row, panel in zip(rows, (counted, found, Panel(named=shares | marks, words=words)), strict=True):
+        words = [f"{int(c['draws']):,} draws, {len(captured):,} trajectories"]
+        bands = [_share_band(levels, len(captured), s) for levels in (changed, captured)]
+        last = Panel(named=shares | marks, bands=bands, words=words)
+        for row, panel in zip(rows, (counted, found, last), strict=True):
             row.append(panel)
-    rows[0][0].legend = ["median over the data", "10% to 90%"]
-    rows[0][0].words.append("effective count, exp(entropy)")
-    rows[1][0].legend, rows[2][0].legend = [*curves], [*shares]
-    return [panel for row in rows for panel in row], [*_MARKS.values()]
+    rows[0][0].words.append("effective count,\nexp(entropy)")
+    legends = ["median over the data", "10% to 90%", *curves, *shares, *_MARKS.values()]
+    return [panel for row in rows for panel in row], legends
 
 
 def _share(levels: np.ndarray, size: int, sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,6 +154,13 @@ def _share(levels: np.ndarray, size: int, sigmas: np.ndarray) -> tuple[np.ndarra
     reached = -np.sort(-levels[~np.isnan(levels)])
     count = len(reached)
     return np.array([sigmas[0], *reached, sigmas[-1]]), np.array([0, *range(1, count + 1), count]) / size
+
+
+def _share_band(levels: np.ndarray, size: int, sigmas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The 95% intervals of Clopper and Pearson around `_share`, as steps."""
+    x, y = _share(levels, size, sigmas)
+    low, high = np.transpose([binomtest(round(share * size), size).proportion_ci(method="exact") for share in y])
+    return np.repeat(x, 2)[1:], np.repeat(low, 2)[:-1], np.repeat(high, 2)[:-1]
 
 
 def trajectories(a: Arrays) -> Shown:
@@ -166,14 +176,13 @@ def trajectories(a: Arrays) -> Shown:
         ],
         meshes=[(s, a["line_y"], a["line_density"].T, False)],
         points=[([s[j] for _, j in known], [paths[i, j] for i, j in known])],
-        legend=["captured: the end is certain from here on"],
         words=["border", "x / √(1 + σ²)", "noise level σ, from noise to data →"],
         groups=a["line_index"].tolist(),
     )
     s, paths = a["plane_sigmas"], a["plane_paths"].transpose(1, 2, 0)
     plane = Panel(
         lines=[*((path[0], path[1]) for path in paths), tuple(a["plane_points"].T)],
-        words=[f"{len(a['plane_points'])} points on a ring, {len(paths)} starts"],
+        words=[f"{len(a['plane_points'])} points\non a ring, {len(paths)} starts"],
         groups=a["plane_index"].tolist(),
         # A start in the plane may be far out.
         inside=0.5,
@@ -200,7 +209,8 @@ def trajectories(a: Arrays) -> Shown:
     strip.lines.append(([place, place], [-2.2 * len(a["ends"]) + 0.1, 0.06]))
     strip.words += [f"border, σ = {float(a['border']):.3g}", f"{a['dataset']}, N = {int(a['size']):,}, {a['event']}"]
     strip.words.append(str(a["source"]))
-    return [line, plane, strip], []
+    label = "captured: the end is certain from here on.  Grey: density of the noisy data, over its maximum at that σ"
+    return [line, plane, strip], [label]
 
 
 def _place(level: Any, sigmas: np.ndarray) -> float:
@@ -256,13 +266,13 @@ def prop4(a: Asked) -> Shown:
     for c in columns:
         s, d, size = c["sigmas"], c["distance"], int(c["size"])
         mark = [straight(float(c["border"]))] if inside(c["border"], s) else []
-        words = [f"{c['dataset']}: N = {size:,}", f"border σ = {float(c['border']):.3g}; {int(c['draws']):,} draws"]
-        named = {label: (s, c[name]) for label, name in labels.items()}
-        shares.append(Panel(named=named, lines=[across(1 / size), *mark], words=words))
+        words = [f"{c['dataset']}\nN = {size:,}", f"border σ = {float(c['border']):.3g}; {int(c['draws']):,} draws"]
+        shares.append(_banded([*labels], [s] * len(labels), [c[name] for name in labels.values()]))
+        shares[-1].lines, shares[-1].words, shares[-1].legend = [across(1 / size), *mark], words, []
         bands = [(s, d[:, 0], d[:, 2])]
         distances.append(Panel(named={"median": (s, d[:, 1])}, lines=mark, bands=bands, words=["noise level σ →"]))
     distances[0].legend = ["median", "10% to 90%"]
-    distances[0].words.append("in units of the\ndistance between two points")
+    distances[0].words.append("distance of the landing from E[x0 | x]\n(1: between two points of the data)")
     s, points = a["basin_sigmas"], a["basin_points"]
     unit = np.sqrt(1 + s**2)
     walls = np.column_stack([np.full(len(s), -1e3), a["basin_borders"], np.full(len(s), 1e3)]) / unit[:, None]
@@ -276,22 +286,32 @@ def prop4(a: Asked) -> Shown:
         bands=[(s, walls[:, i], walls[:, i + 1]) for i in range(len(points))],
         words=["x / √(1 + σ²)", "border"],
     )
-    return [*shares, *distances, basins], [*labels]
+    return [basins, *shares, *distances], [*labels]
 
 
 def grids(a: Arrays) -> Shown:
-    names = [str(name) for name in a["solvers"]]
-    labels = [f"{name}: slope {slope:.2f}" for name, slope in zip(names, a["toy_slopes"], strict=True)]
+    names, n = [str(name) for name in a["solvers"]], a["points"]
+    labels = [f"{name}: as n$^{{-{slope:.2f}}}$" for name, slope in zip(names, a["toy_slopes"], strict=True)]
     order = _labelled(labels, [a["toy_steps"]] * len(names), a["toy_errors"])
     order.words.append("largest |error|")
-    landed = _labelled(names, [a["points"]] * len(names), a["other"])
-    landed.words.append(f"{a['dataset']}, N = {int(a['size']):,}, {int(a['starts'])} starts")
-    stages = [f"stage {i}" + (": the denoiser" if i == 0 else "") for i in range(len(a["jump"]))]
-    jump = _labelled(stages, [a["points"]] * len(stages), a["jump"])
-    jump.words.append(f"one jump from σ = {float(a['high']):.3g}")
-    sampler = _labelled(stages, a["calls"], a["ends"])
-    sampler.words.append("calls of the student")
-    return [order, landed, jump, sampler], []
+    landed = _banded(names, [n] * len(names), a["other"])
+    landed.words += [
+        f"{a['dataset']}, N = {int(a['size']):,}",
+        f"{int(a['starts'])} starts at σ = {float(a['high']):.3g}",
+    ]
+    spans = {"all of the grid": 0, "half of it": 1, "a quarter": 2}
+    curves = [np.array([a["jump"][j - back, j] for j in range(back, len(n))]) for back in spans.values()]
+    jump = _banded([*spans], [n[back:] for back in spans.values()], curves)
+    jump.named["one level: the denoiser"] = (n, a["jump"][0, :, 0])
+    jump.legend = [*spans, "one level: the denoiser"]
+    return [order, landed, jump], []
+
+
+def _banded(labels: list[str], x: Any, y: Any) -> Panel:
+    """A line with its band for each label, and a legend of them; y are values and the ends of their intervals."""
+    panel = _labelled(labels, x, [curve[:, 0] for curve in y])
+    panel.bands = [(at, curve[:, 1], curve[:, 2]) for at, curve in zip(x, y, strict=True)]
+    return panel
 
 
 def _labelled(labels: list[str], x: Any, y: Any) -> Panel:
@@ -300,24 +320,25 @@ def _labelled(labels: list[str], x: Any, y: Any) -> Panel:
 
 
 def steps(a: Arrays) -> Shown:
-    panels, names = [], [str(name) for name in a["solvers"]]
-    for value in ("other", "distance"):
-        for part in ("whole", "above", "below"):
-            panels.append(_labelled(names, a[f"{part}_nfe"], a[f"{part}_{value}"]))
-            panels[-1].legend = []
-    for panel in panels[:3]:
-        panel.lines.append(across(1 - 1 / int(a["size"])))
-    mark, high = float(a["border"]), float(a["high"])
-    for panel, words in zip(
-        panels, (f"{high:.3g} to 0", f"{high:.3g} to {mark:.3g}", f"{mark:.3g} to 0"), strict=False
-    ):
-        panel.words.append(words)
-    panels[4].words += [
-        f"{a['dataset']}, N = {int(a['size']):,}, {a['event']}",
-        f"{int(a['trajectories'])} trajectories",
-    ]
-    panels[4].words.append(f"{int(a['uncaptured'])} more could not be")
-    return panels, names
+    names, mark, high = [str(name) for name in a["solvers"]], float(a["border"]), float(a["high"])
+    drawn = ["Euler (DDIM)", "Heun (EDM)", "DPM-Solver++ 3M, exact", "reverse SDE"]
+    at = [names.index(name) for name in drawn]
+    panels, parts = [], ("whole", "above", "below")
+    for part, words in zip(parts, (f"{high:.3g} to 0", f"{high:.3g} to {mark:.3g}", f"{mark:.3g} to 0"), strict=True):
+        panel = _banded(drawn, a[f"{part}_nfe"][at], a[f"{part}_other"][at])
+        panel.lines, panel.legend, panel.words = [across(0.05)], [], [words]
+        panels.append(panel)
+    beyond = 2 * max(float(a[f"{part}_nfe"].max()) for part in parts)
+    needed = Panel(legend=["on the whole range", "above the border: mode seeking", "below the border: mode refining"])
+    for i, (part, label) in enumerate(zip(parts, needed.legend, strict=True)):
+        value, low, high = np.where(np.isnan(a[f"{part}_needed"]), beyond, a[f"{part}_needed"]).T
+        rows = np.arange(len(names)) + 0.22 * (i - 1)
+        needed.named[label] = (value, rows)
+        needed.segments.append([[(x, y), (z, y)] for x, z, y in zip(low, high, rows, strict=True)])
+    needed.lines = [straight(beyond / 1.4)]
+    needed.words = [*names, "more", "at most 5%", f"{a['dataset']}, N = {int(a['size']):,}, {a['event']}"]
+    needed.words += [f"{int(a['trajectories'])} trajectories", f"{int(a['uncaptured'])} more could not be"]
+    return [*panels, needed], drawn
 
 
 def trained(a: Asked) -> Shown:
@@ -354,47 +375,61 @@ def students(a: Arrays) -> Shown:
     walls = [(s, column) for column in a["borders"].T]
     maps = [Panel(lines=walls, meshes=[(s, x, a[name].T, True)], inside=0.2) for name in ("flow", "student")]
     names = [str(name) for name in a["techniques"]]
-    labels = [f"{n}: {100 * v:.1f}% of noises to the same point" for n, v in zip(names, a["one_same"], strict=True)]
     jumps = [a[f"jump_{name}"] for name in ("flow", *names)]
-    jump = _labelled(["flow map, exact", *labels], [a["jump_x"]] * len(jumps), jumps)
+    jump = _labelled(["exact", *names], [a["jump_x"]] * len(jumps), jumps)
     jump.inside = 0.9
-    jump.words.append("noise x at σ = 80")
-    places, shares, twins = [80 * 1.15**i for i in range(len(names))], [], []
-    for prefix, title in (("", "Five deltas"), ("digits_", "Digits")):
-        for kind, panels in (("same", shares), ("distance", twins)):
-            panel = Panel()
-            for name in ("consistency", "multistep"):
-                panel.lines.append((a[f"{prefix}curve_sigmas"], a[f"{prefix}{kind}_{name}"]))
-            marks = zip(names, places, a[f"{prefix}one_{kind}"], strict=True)
-            panel.named = {name: ([place], [value]) for name, place, value in marks}
-            panels.append(panel)
-        shares[-1].words, shares[-1].legend = [title], names
-    return [*maps, jump, *shares, Panel(words=["output"]), *twins], []
+    jump.words.append("pure noise x, at σ = 80")
+    one, levels = Panel(words=list(names)), []
+    for place, (prefix, label) in enumerate(
+        (("", "five points"), ("digits_", f"digits, N = {int(a['digits_size']):,}"))
+    ):
+        share, low, high = a[f"{prefix}one_same"].T
+        rows = np.arange(len(names)) + 0.3 * (place - 0.5)
+        one.named[label] = (share, rows)
+        one.segments.append([[(p, y), (q, y)] for p, q, y in zip(low, high, rows, strict=True)])
+        both = ["consistency", "multistep"]
+        levels.append(_banded(both, [a[f"{prefix}curve_sigmas"]] * 2, [a[f"{prefix}same_{name}"] for name in both]))
+        levels[-1].words.append(f"{int(a[f'{prefix}draws']):,} ")
+        one.words += [f"{100 * v:.2f}%" if 0.99 < v < 1 else f"{100 * v:.0f}%" for v in share]
+    one.legend = [*one.named]
+    return [*maps, Panel(words=["output: where x ends"]), jump, one, *levels], []
 
 
 def samples(a: Arrays) -> Shown:
-    panel = Panel(words=[str(name) for name in a["methods"]])
+    names = [str(name) for name in a["methods"]]
+    panel = Panel(words=["copies", "same\nimage", "one column a noise"])
+    kinds = [next((kind for kind in ("optimum", "network") if name.startswith(kind)), "student") for name in names]
     for row, (images, copied) in enumerate(zip(a["samples"], a["memorised"], strict=True)):
+        top = -row - 0.35 * sum(kinds[i] != kinds[i + 1] for i in range(row))
         for column, image in enumerate(images):
-            panel.cells.append((column, -row, image))
+            panel.cells.append((column, top, image))
             if copied[column]:
-                panel.frames.append((round(column + 0.03, 6), round(-row - 0.97, 6), "tab:green"))
-        panel.words.append(f"{100 * a['share'][row]:.0f}% memorised\n{100 * a['same'][row]:.0f}% as exact flow")
-    panel.words.append(f"{a['dataset']}, N = {int(a['size']):,}; shares of {int(a['draws'])} noises")
+                panel.frames.append((round(column + 0.03, 6), round(top - 0.97, 6), "tab:green"))
+        panel.placed += [(-0.15, names[row])]
+        panel.placed += [(len(images) + 1, f"{100 * a['share'][row, 0]:.0f}%")]
+        panel.placed += [(len(images) + 3, f"{100 * a['same'][row, 0]:.0f}%")]
+    panel.words += [f"{a['dataset']}, N = {int(a['size']):,}", f"Shares of {int(a['draws'])} noises"]
     return [panel], []
 
 
 def fewstep(a: Asked) -> Shown:
     panels, names = [], [str(name) for name in a["methods"]]
     for i in range(len(a["names"])):
-        c = a.column(i)
+        c, k = a.column(i), range(len(names))
         for kind in ("same", "wasserstein"):
-            k = range(len(names))
-            panels.append(_labelled(names, [c[f"{j}_nfe"] for j in k], [c[f"{j}_{kind}"] for j in k]))
+            x, y = [c[f"{j}_nfe"] for j in k], [c[f"{j}_{kind}"] for j in k]
+            panels.append(_banded(names, x, y) if i else _labelled(names, x, y))
             panels[-1].legend = []
             panels[-1].words.append(f"{int(c['draws']):,} noises")
-        panels[-1].lines.append(across(float(c["floor"])))
-        panels[-1].words.append("exact landings")
+        floor = c["floor"]
+        panels[-1].lines.append(across(floor.flat[0]))
+        panels[-1].bands += [([0, 1], [floor[1]] * 2, [floor[2]] * 2)] if i else []
+        # Far values are said, not shown.
+        panels[-1].inside = 0.2
+        far = {j: c[f"{j}_wasserstein"].reshape(len(c[f"{j}_nfe"]), -1)[:, 0] for j in k}
+        j = max(far, key=lambda j: far[j].max())
+        if far[j].max() > 2 * max(values[0] for values in far.values()):
+            panels[-1].words.append(f"{names[j]}: {far[j].max():,.0f} at {int(c[f'{j}_nfe'][far[j].argmax()])} calls")
     return panels, names
 
 
@@ -414,10 +449,9 @@ SERIES: dict[str, Callable[[Any], Shown]] = {
 
 UNSEEN = {
     "fig1": r"toy_border_(low|high)",
-    "steps": r"steps|(whole|above|below)_needed|border_(low|high)",
+    "steps": r"steps|(whole|above|below)_distance|border_(low|high)",
     "grids": r"distance",
     "trained": r"\d_steps",
-    "students": r"draws",
     "fewstep": r"\d_(methods|\d+_(memorised|distance))",
 }
 """What is saved and not drawn, besides what says which data they are."""

@@ -31,7 +31,7 @@ PRESETS: dict[str, Experiment] = {
         {"without": (10, 11)},
         Network(width=192, depth=3, classes=10),
         Optimisation(
-            steps=16_000,
+            steps=12_000,
             batch=1024,
             optimizer="muon",
             lr=4e-3,

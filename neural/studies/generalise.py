@@ -252,9 +252,9 @@ GENERALISE = Study(
             {"size": 16},
             (10, 30, 100, 300, 810, 1620),
             Experiment(
-                network=Network(kind="unet", channels=(16, 32, 64), layers=1), optimisation=_options(2400, 64, 0.7)
+                network=Network(kind="unet", channels=(16, 32, 64), layers=1), optimisation=_options(2000, 64, 0.7)
             ),
-            240,
+            200,
         ),
     ),
     (("gap", "gap_share"), ("agreement", "ratio"), ("samplers", "memorised"), ("pairs", "cosine")),

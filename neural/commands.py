@@ -39,7 +39,9 @@ __all__ = [
     "command_of",
 ]
 
-Preset = Literal["toy", "digits", "digits-classes", "faces", "emoji-16", "ffhq-64"]
+Preset = Literal[
+    "toy", "digits", "digits-classes", "faces", "emoji-16", "emoji-16-dit", "emoji-32", "cifar-32", "ffhq-64"
+]
 _Models = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")]
 _Start = Annotated[Preset, tyro.conf.Positional]
 _Label = Annotated[
@@ -85,7 +87,7 @@ class Train:
     configuration has an option, which goes by its last part too: --lr for --optimisation.lr."""
 
     preset: _Start = "toy"
-    """What to start from: data, network and optimisation. ffhq-64 needs a GPU, and is untested."""
+    """What to start from: data, network and optimisation. cifar-32 and ffhq-64 need a GPU, and are untested."""
     config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=lambda: PRESETS["toy"])
     dataset: options.Dataset = None
     option: options.DataOption = ()

@@ -53,7 +53,37 @@ PRESETS: dict[str, Experiment] = {
         Network(kind="unet", channels=(32, 64, 96, 96), layers=1),
         Optimisation(steps=24_000, batch=64, lr=1e-3, noise="log_normal", P_mean=0.7, P_std=1.4, target="posterior"),
     ),
-    # Karras et al. 2022's DDPM++ at 64×64 in size; trains on a GPU, and was only constructed here.
+    # The same on patches, without a convolution.
+    "emoji-16-dit": Experiment(
+        "emoji",
+        {"size": 16, "without": (9, 10)},
+        Network(kind="dit", width=128, depth=5, patch=4),
+        Optimisation(
+            steps=16_000,
+            batch=64,
+            optimizer="muon",
+            lr=2e-3,
+            noise="log_normal",
+            P_mean=0.7,
+            P_std=1.4,
+            target="posterior",
+        ),
+    ),
+    "emoji-32": Experiment(
+        "emoji",
+        {"size": 32, "without": (9, 10)},
+        Network(kind="unet", channels=(32, 64, 96, 96), layers=1),
+        Optimisation(steps=24_000, batch=64, lr=1e-3, noise="log_normal", P_mean=1.6, P_std=1.4, target="posterior"),
+    ),
+    # Karras et al. 2022's DDPM++ at 32×32 and 64×64 in size; they train on a GPU, and were only constructed here.
+    "cifar-32": Experiment(
+        "cifar10-32x32.zip",
+        {"xflip": True},
+        network=Network(kind="unet", channels=(256, 256, 256), layers=4, attention=(16,)),
+        optimisation=Optimisation(
+            steps=390_000, batch=512, lr=1e-3, warmup=20_000, ema=0.9999, noise="log_normal", bf16=True
+        ),
+    ),
     "ffhq-64": Experiment(
         "ffhq-64x64.zip",
         {"xflip": True},
@@ -63,7 +93,8 @@ PRESETS: dict[str, Experiment] = {
         ),
     ),
 }
-"""Trainings by name: toy, digits, digits-classes (given labels), faces, emoji-16, and ffhq-64, which needs a GPU."""
+"""Trainings by name: toy, digits, digits-classes (given labels), faces, emoji-16, emoji-16-dit (a transformer),
+emoji-32; cifar-32 and ffhq-64 need a GPU, and files of these names as NVlabs/edm's dataset_tool.py writes them."""
 
 
 _STUDENTS: dict[str, dict[str, tuple[int, int, float, Any, float]]] = {

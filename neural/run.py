@@ -202,10 +202,13 @@ def distil(
 
     Raises:
         ValueError: as for `fit` and `neural.distill.stages`; a folder with anything else than this distillation;
-            several processes, which would all write to it.
+            several processes, which would all write to it; a student with classes.
     """
     if process()[1] > 1:
         raise ValueError("distillation runs in one process; of several, each would write to the same folder")
+    classes = config.experiment.network.classes
+    if classes:
+        raise ValueError(f"students take no labels: network.classes must be 0, got {classes}")
     folder = Path(folder)
     claim(folder, config, resume, extend)
     student, where = None, device_of(device)

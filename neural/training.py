@@ -25,7 +25,7 @@ from optimal.denoiser import Denoiser
 from . import checkpoint
 from .config import Optimisation, longer
 from .loss import Batch, Objective
-from .networks import MLP
+from .networks import MLP, DiT
 from .precondition import Preconditioned
 from .streams import Streams, everyones, process
 from .tables import Means, Report
@@ -284,8 +284,8 @@ def _optimizers(model: Preconditioned, options: Optimisation) -> dict[str, tuple
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {options.optimizer!r}")
     if options.optimizer == "adam":
         return {"adam": (torch.optim.Adam(model.parameters(), lr=options.lr), 1.0)}
-    if not isinstance(model.net, MLP):
-        raise ValueError("muon is for the matrices between the hidden layers of an mlp; use adam")
+    if not isinstance(model.net, MLP | DiT):
+        raise ValueError("muon is for the matrices between the hidden layers of an mlp or a dit; use adam")
     matrices = model.net.matrices()
     chosen = {id(matrix) for matrix in matrices}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from neural import PRESETS, Distillation, Experiment, Network, Optimisation, fit, open_model, student_of
+from neural import PRESETS, Distillation, Experiment, Network, Optimisation, distil, fit, open_model, student_of
 from neural.classes import labels_of, of_label
 from neural.config import from_json, key, to_json
 from neural.loss import Denoising, Regression
@@ -112,9 +112,10 @@ def test_the_target_posterior_is_the_optimum_of_each_rows_label() -> None:
     assert float(wrong[batch[3] == 0].mean()) > 0.1
 
 
-@pytest.mark.parametrize("kind", ["mlp", "unet"])
-def test_both_kinds_take_labels_and_begin_without_a_difference(kind: str) -> None:
-    config = Network(kind=kind, width=16, depth=1, channels=(16,), layers=1, classes=3)  # pyright: ignore
+@pytest.mark.parametrize("kind", ["mlp", "unet", "dit"])
+def test_every_kind_takes_labels(kind: str) -> None:
+    config = Network(kind=kind, width=32, depth=1, channels=(16,), layers=1, classes=3)  # pyright: ignore
+    """Each has an answer of its own, and no label, −1, is what is asked without labels."""
     event = (1, 4, 4)
     F, x = build(config, event, 0.5).eval(), torch.randn(4, *event, generator=torch.Generator().manual_seed(0))
     assert F.classes == 3
@@ -168,9 +169,10 @@ def test_data_whose_labels_are_not_those_of_the_network() -> None:
             Optimisation(label_dropout=share)
 
 
-def test_students_take_no_labels() -> None:
+def test_students_take_no_labels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"students take no labels: network\.classes must be 0, got 2"):
-        Distillation(experiment=Experiment(network=NETWORK))
+        distil(Distillation(experiment=Experiment(network=NETWORK)), TWO, OptimalDenoiser(TWO), tmp_path)
+    assert not any(tmp_path.iterdir())
     student = student_of("digits-classes", "knowledge")
     assert student.experiment.network == dataclasses.replace(PRESETS["digits-classes"].network, classes=0)
 
@@ -181,7 +183,7 @@ def test_configurations_of_before_open_and_have_their_keys() -> None:
     assert {name: key(PRESETS[name]) for name in old} == old
     assert key(student_of("toy", "knowledge")) == "cce3fac91fe434fe"
     values = json.loads(to_json(PRESETS["toy"]))
-    del values["network"]["classes"], values["optimisation"]["label_dropout"]
+    del values["network"]["classes"], values["network"]["patch"], values["optimisation"]["label_dropout"]
     assert from_json(Experiment, json.dumps(values)) == PRESETS["toy"]
     other = dataclasses.replace(PRESETS["toy"], network=dataclasses.replace(PRESETS["toy"].network, classes=2))
     assert key(other) != key(PRESETS["toy"])

@@ -106,7 +106,8 @@ def test_dry_runs_do_nothing(command: list[str], capsys: pytest.CaptureFixture[s
     [
         (
             ["train", "--preset", "cifar"],
-            "preset must be one of toy, digits, faces, emoji-16, ffhq-64, got 'cifar'",
+            "preset must be one of toy, digits, digits-classes, faces, emoji-16, emoji-16-dit, emoji-32, cifar-32, "
+            "ffhq-64, got 'cifar'",
         ),
         (["train", "--preset", "faces", "--dataset", "five-deltas"], "a UNet works on images"),
         (["train", "--batch", "0"], "batch must be at least 1, got 0"),
@@ -239,7 +240,7 @@ def configured(*words: str) -> dict[str, Any]:
 CHANGED: dict[str, Any] = {
     "kind": "unet", "precondition": "none", "optimizer": "muon", "noise": "uniform_t", "weighting": "snr",
     "target": "posterior", "technique": "progressive", "solver": "euler", "channels": (8, 16), "attention": (4,),
-    "ema": 0.5, "teacher": "net",
+    "ema": 0.5, "teacher": "net", "label_dropout": 0.3,
 }  # fmt: skip
 
 
@@ -289,7 +290,8 @@ def test_help_shows_the_defaults_of_what_is_named(capsys: pytest.CaptureFixture[
         with pytest.raises(SystemExit):
             run(*words, "--help")
         text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-        assert f"--network.width INT mlp: width of the hidden layers. (default: {default})" in text
+        about = "--network.width INT mlp: width of the hidden layers; dit: values of a token, a multiple of 32."
+        assert f"{about} (default: {default})" in text
         assert "--optimisation.noise {log_normal,log_uniform,uniform_t}" in text
 
 

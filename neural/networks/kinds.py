@@ -11,6 +11,7 @@ from optimal.randomness import stream
 
 from ..config import Network
 from ..precondition import Preconditioned
+from .dit import DiT
 from .mlp import MLP
 from .unet import UNet
 
@@ -32,8 +33,10 @@ def build(config: Network, event: tuple[int, ...], sigma_data: float, *, seed: i
             net: nn.Module = MLP(event, config.width, config.depth, config.classes)
         elif config.kind == "unet":
             net = UNet(event, tuple(config.channels), config.layers, tuple(config.attention), config.classes)
+        elif config.kind == "dit":
+            net = DiT(event, config.width, config.depth, config.patch, config.classes)
         else:
-            raise ValueError(f"network.kind must be mlp or unet, got {config.kind!r}")
+            raise ValueError(f"network.kind must be mlp, unet or dit, got {config.kind!r}")
     return Preconditioned(net, sigma_data, config.precondition)
 
 

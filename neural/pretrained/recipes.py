@@ -37,7 +37,9 @@ class Recipe:
 
 
 def _recipes() -> dict[str, Recipe]:
-    found = [Recipe(name, PRESETS[name]) for name in ("toy", "digits", "digits-classes", "faces", "emoji-16")]
+    found = [
+        Recipe(name, PRESETS[name]) for name in ("toy", "digits", "digits-classes", "faces", "emoji-16", "emoji-16-dit")
+    ]
     for preset in ("toy", "digits"):
         found += [Recipe(f"{preset}-{technique}", student_of(preset, technique)) for technique in TECHNIQUES]
     return {each.name: each for each in found}

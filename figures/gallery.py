@@ -14,7 +14,21 @@ from tqdm import tqdm
 
 from optimal.cli.run import say
 
-from . import border, distilled, explore, fewstep, fig1, grids, prop4, samples, steps, students, trained, trajectories
+from . import (
+    border,
+    distilled,
+    explore,
+    fewstep,
+    fig1,
+    generalise,
+    grids,
+    prop4,
+    samples,
+    steps,
+    students,
+    trained,
+    trajectories,
+)
 from .config import Config
 from .output import save
 from .workers import begin, finished
@@ -30,6 +44,7 @@ FIGURES: dict[str, ModuleType] = {
     "prop4": prop4,
     "grids": grids,
     "trained": trained,
+    "generalise": generalise,
     "students": students,
     "samples": samples,
     "fewstep": fewstep,

@@ -370,6 +370,34 @@ def trained(a: Asked) -> Shown:
     return [*rows[0], *rows[1]], [label for place, label in labels.items() if place in places]
 
 
+def generalise(a: Asked) -> Shown:
+    titles = {"digits": "digits, an MLP", "emoji-16": "emoji at 16×16, a U-Net"}
+    rows: list[list[Panel]] = [[], [], [], []]
+    legends = [
+        ["copies among samples", "among held-out images", "likeness, two networks", "likeness, two optima"],
+        ["at noisy training images", "at noisy held-out images"],
+        ["between the two networks", "between the two optima"],
+    ]
+    series = [["memorised", "chance", "alike", "optimum_alike"], ["gap_data", "gap_held"], ["apart", "optimum_apart"]]
+    for i, name in enumerate(a["names"].tolist()):
+        c = a.column(i)
+        n = c["sizes"]
+        seen = Panel(words=[titles[name]])
+        seen.placed = [(j + 0.5, f"{size:,}") for j, size in enumerate(n.tolist())]
+        seen.words += [f"{int(c['steps']):,} steps of {int(c['batch'])}", f"{float(c['sigma']):.3g}"]
+        for noise, networks in enumerate(c["pictures"]):
+            for network, images in enumerate(networks):
+                places = [(j, -(2.4 * noise + network), image) for j, image in enumerate(images)]
+                seen.cells += [each for each in places if np.isfinite(each[2]).all()]
+        rows[0].append(seen)
+        for row, names, labels in zip(rows[1:], series, legends, strict=True):
+            row.append(_banded(labels, [n[: len(c[each])] for each in names], [c[each] for each in names]))
+            row[-1].legend = []
+        rows[1][-1].words.append(f"{int(c['samples'])} noises")
+        rows[2][-1].words.append(f"{int(c['draws']):,} draws")
+    return [panel for row in rows for panel in row], [label for labels in legends for label in labels]
+
+
 def students(a: Arrays) -> Shown:
     s, x = a["sigmas"], a["x"]
     walls = [(s, column) for column in a["borders"].T]
@@ -442,6 +470,7 @@ SERIES: dict[str, Callable[[Any], Shown]] = {
     "prop4": prop4,
     "grids": grids,
     "trained": trained,
+    "generalise": generalise,
     "students": students,
     "samples": samples,
     "fewstep": fewstep,

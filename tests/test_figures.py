@@ -13,13 +13,26 @@ import pytest
 from drawn import differences, faults
 from series import shown
 
-from figures import border, distilled, fewstep, grids, prop4, samples, steps, students, trained, trajectories
+from figures import (
+    border,
+    distilled,
+    fewstep,
+    generalise,
+    grids,
+    prop4,
+    samples,
+    steps,
+    students,
+    trained,
+    trajectories,
+)
 from figures.__main__ import FIGURES, main
 from figures.config import Config
 from figures.gallery import make, make_together
 from figures.networks import prepare
 from figures.output import stem
 from neural.config import TECHNIQUES
+from neural.studies import table
 from optimal import OptimalDenoiser, load, speciation_sigma
 from optimal.reference import GaussianMixture
 from optimal.regimes import top_eigenvalue
@@ -55,6 +68,11 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
 @pytest.fixture(scope="module")
 def of_trained(networks: Config) -> dict[str, np.ndarray]:
     return trained.compute(networks)
+
+
+@pytest.fixture(scope="module")
+def of_generalise() -> dict[str, np.ndarray]:
+    return generalise.compute(Config())
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +360,48 @@ def test_few_steps_of_every_method(of_fewstep: dict[str, np.ndarray], i: int) ->
 
 
 @pytest.mark.slow
+def test_generalise_is_the_shipped_table(of_generalise: dict[str, np.ndarray]) -> None:
+    """Row by row, picture by picture; nothing of it is made while it is drawn."""
+    cells = table("generalise")
+    assert of_generalise["names"].tolist()[0] == "digits"
+    for i, name in enumerate(of_generalise["names"].tolist()):
+        column = {key[2:]: value for key, value in of_generalise.items() if key.startswith(f"{i}_")}
+        assert (np.diff(column["sizes"]) > 0).all()
+        for j, size in enumerate(column["sizes"].tolist()):
+            tables = cells[f"{name}-{size}"].tables
+            level = float(column["sigma"])
+            gaps = [row for row in tables["gap"] if row["sigma"] == pytest.approx(level) and row["level"] == "shared"]
+            assert {row["on"]: row["gap_share"] for row in gaps} == {
+                "data": column["gap_data"][j, 0],
+                "held-out": column["gap_held"][j, 0],
+            }
+            assert column["memorised"][j].tolist() == [
+                tables["samplers"][0][f"memorised{end}"] for end in ("", "_low", "_high")
+            ]
+            pictures = {(row["method"], row["noise"]): row["image"] for row in tables["pictures"]}
+            shown = column["pictures"][1, 0, j]
+            assert np.round((shown + 1) * 127.5).astype(int).flatten().tolist() == pictures["first", 1]
+            assert ("pairs" in tables) == (j < len(column["alike"]))
+        assert np.isnan(column["pictures"][:, 1, -1]).all()
+
+
+def test_networks_go_from_copies_to_samples_that_they_agree_on(of_generalise: dict[str, np.ndarray]) -> None:
+    """What the figure is drawn to show, beyond its intervals."""
+    for i in range(len(of_generalise["names"])):
+        column = {key[2:]: value for key, value in of_generalise.items() if key.startswith(f"{i}_")}
+        assert column["memorised"][0, 1] > column["memorised"][-1, 2]
+        assert column["alike"][-1, 1] > column["alike"][0, 2]
+        assert column["apart"][-1, 2] < column["apart"][0, 1]
+        # The networks are nearer to each other than their optima are.
+        assert (column["apart"][:, 2] < column["optimum_apart"][:, 1]).all()
+        assert column["gap_data"][0, 2] < column["gap_held"][0, 1]
+
+
+def test_generalise_takes_no_data() -> None:
+    with pytest.raises(ValueError, match="generalise shows a study of digits and emoji: it takes no --dataset"):
+        generalise.compute(QUICK)
+
+
 def test_networks_are_trained_once(
     networks: Config, of_fewstep: dict, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,7 +509,9 @@ def test_the_gallery_is_drawn_in_its_order_and_waits_for_networks_last(
     order.clear()
     assert main(["all", "--dataset", "digits", "--out", str(tmp_path)]) == 0
     assert order == [
-        name for name in [*FIGURES, "explore"] if name not in ("trained", "students", "samples", "fewstep")
+        name
+        for name in [*FIGURES, "explore"]
+        if name not in ("trained", "generalise", "students", "samples", "fewstep")
     ]
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     gallery = readme[readme.index("## Gallery") :]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from second_device import second_device
 
 from neural import PRESETS, Distillation, Experiment, Network, Optimisation, distil, fit, open_model, student_of
 from neural.classes import labels_of, of_label
@@ -41,6 +43,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
+@pytest.mark.slow
 def test_given_a_label_a_network_learns_the_optimum_of_its_class_and_without_one_that_of_all(trained: Path) -> None:
     x, optima = x_of(500), OptimumByClass(TWO, 2)
     model = open_model(str(trained))
@@ -56,6 +59,7 @@ def test_given_a_label_a_network_learns_the_optimum_of_its_class_and_without_one
         torch.testing.assert_close(found[rows], F(x[rows], 0.7), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_network_with_classes_can_be_guided(trained: Path) -> None:
     """F + w (F_c − F) moves away from the other class, as the optima's own does."""
     x, optima = x_of(500), OptimumByClass(TWO, 2)
@@ -149,6 +153,21 @@ def test_a_training_with_labels_goes_on_bit_for_bit(tmp_path: Path) -> None:
     cut = fit(config, TWO, tmp_path / "cut", resume=True)
     for a, b in zip(whole.parameters(), cut.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mlp", "unet", "dit"])
+@pytest.mark.parametrize("target", ["x0", "posterior"])
+def test_trained_with_labels_on_a_second_device_as_on_the_cpu(kind: Any, target: Any) -> None:
+    """Labels follow the batch, and the optima of the classes are asked there."""
+    images = Dataset("images", np.tile(POINTS[:, :, None, None], (1, 1, 4, 4)), np.array([0, 0, 1, 1]))
+    options = dataclasses.replace(OPTIONS, steps=2, batch=8, target=target)
+    config = Experiment("images", {}, Network(kind, 32, 1, (16,), 1, classes=2), options)
+    x, labels = images.points + 0.3, torch.tensor([0, 1, -1, 1])
+    expected = fit(config, images, device="cpu")(x, 0.7, labels).detach()
+    with second_device() as device:
+        found = fit(config, images, device=device)(x.to(device), 0.7, labels).detach().cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_data_whose_labels_are_not_those_of_the_network() -> None:

@@ -171,6 +171,7 @@ def test_a_dit_takes_any_image(event: tuple[int, ...], patch: int, normal: Norma
     assert sizes == {(32, 32), (128, 32), (32, 128)}
 
 
+@pytest.mark.slow
 def test_a_dit_approaches_the_optimum_by_muon() -> None:
     """150 steps on eight images, whose mean, a share of 1, it has left behind: 0.59 where this was written."""
     data = load("emoji", size=16, n=8)

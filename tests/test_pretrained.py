@@ -173,6 +173,7 @@ def test_points_that_were_left_out_are_measured_too(tmp_path: Path) -> None:
     assert len(what.data()) == 15
 
 
+@pytest.mark.slow
 def test_a_network_with_classes_is_measured_beside_the_optimum_of_each(tmp_path: Path) -> None:
     config = dataclasses.replace(
         SMALL, dataset="digits", options={"n": 100}, network=Network(width=16, depth=1, classes=10)

@@ -37,6 +37,7 @@ class Counted:
         return {"gap": [row, {"sigma": 1.0, "share": float("nan")}]}
 
 
+@pytest.mark.slow
 def test_a_cell_is_done_once_and_knows_what_it_was(tmp_path: Path) -> None:
     it = Counted()
     cell = it.study.cells[0]
@@ -211,6 +212,7 @@ def generalised(tmp_path_factory: pytest.TempPathFactory) -> tuple[Generalise, T
     return config, config.work(Place(folder)), folder
 
 
+@pytest.mark.slow
 def test_generalise_measures_both_networks_and_both_optima(generalised: tuple[Generalise, Tables, Path]) -> None:
     config, tables, _ = generalised
     assert {row["on"] for row in tables["gap"]} == {"data", "held-out"}
@@ -235,6 +237,7 @@ def test_generalise_measures_both_networks_and_both_optima(generalised: tuple[Ge
     assert pair["optimum_apart"] > 0
 
 
+@pytest.mark.slow
 def test_both_networks_of_generalise_begin_with_the_same_weights_and_draw_their_own(
     generalised: tuple[Generalise, Tables, Path], tmp_path: Path
 ) -> None:

@@ -1,8 +1,15 @@
-"""The probability-flow ODE with a step of its own for every row: Dormand–Prince 5(4) in σ.
+"""The probability-flow ODE with a step of its own for every row: Dormand–Prince 5(4) in σ, far away in 1/σ.
 
     dx/dσ = (x − D(x, σ))/σ                                                                    (Eq. 25)
 
 is integrated in σ, where it is exact as soon as D stands still: the slope is then constant along the line through D.
+Far above the data that takes a step for every halving of σ, in which nothing happens: with u = x/σ and τ = 1/σ,
+
+    du/dτ = D(u/τ, 1/τ),    log w_j = τ u·y_j − τ²‖y_j‖²/2 + …,
+
+D changes with τ in units of one over S = √tr Cov[x0], the spread of the data. So τ is the variable for as long as a
+step of 1/2S takes a row to less than half of its σ. Below, where the data part, it errs more at as many calls.
+
 The local error of a step to σ', as the embedded fourth-order formula estimates it, is kept below tolerance·σ' in the
 Euclidean norm of the whole event. σ is the unit that matters: a displacement e moves the log-odds of two points that
 are A noise levels apart by at most A·‖e‖/σ. Every row has its own σ and its own step, so that one row near a decision
@@ -10,9 +17,9 @@ costs the others nothing; a batch shrinks as its rows are done.
 
 No step is held to less than what rounding does to x and D at it,
 
-    ν = u (log₂ D + 8) (‖x‖ + ‖D‖) (1 + tr Cov[x0 | x]/σ²),    u = 2⁻⁵³:
+    ν = ε (log₂ D + 8) (‖x‖ + ‖D‖) (1 + tr Cov[x0 | x]/σ²),    ε = 2⁻⁵³:
 
-a logit's error, u (log₂ D + 8) (‖x‖ + ‖y‖) ‖y − D‖/σ² once it is taken by differences, moves D by ‖y − D‖ times that.
+a logit's error, ε (log₂ D + 8) (‖x‖ + ‖y‖) ‖y − D‖/σ² once it is taken by differences, moves D by ‖y − D‖ times that.
 It is estimated, not proven: where D errs by more, steps shrink to nothing, and `spent` ends them.
 
 Steps follow a proportional-integral controller (Gustafsson 1991). Without the integral part, half of the steps would be
@@ -40,6 +47,9 @@ _GROWTH, _SHRINKAGE = 2.0, 0.2
 _LONGEST, _LONGEST_STILL = 0.5, 0.9
 """Longest step, in units of σ; and where D stands still, as below a decision among all but close points. Longer ones
 elsewhere cost more calls than they save: they see the next decision too late, and are rejected."""
+_STRIDE = 0.5
+"""Longest step in 1/σ, in units of 1/√tr Cov[x0]. Of 3,840 rows that are 5e-5 σ from a border, 12 went to its wrong
+side at 0.7 and a tolerance of 1e-6, and at 0.5 none, as with steps in σ alone."""
 _STILL = 1e-8
 """Share of the error allowed in the last step, below which D stands still."""
 _UNIT = 2.0**-53
@@ -54,7 +64,8 @@ class AdaptiveFlow:
         sigma: (B,) float64, > 0.
         end: (B,) float64, where to stop, 0 <= end <= sigma; 0 is approached, never reached.
         tolerance: local error of a step, in units of σ.
-        most: (B,) denoiser calls of a row after which its steps are taken whatever their error.
+        spread: √tr Cov[x0] of the data.
+        most: denoiser calls of a row after which its steps are taken whatever their error.
 
     Attributes:
         x, sigma: where the rows are, float64.
@@ -72,16 +83,18 @@ class AdaptiveFlow:
         sigma: Tensor,
         end: Tensor,
         tolerance: float,
-        most: Tensor,
+        spread: float,
+        most: int,
     ):
         self._evaluate, self._tolerance, self._most = evaluate, tolerance, most
         self.x, self.sigma, self._end = x.double(), sigma, end
         self.rows = torch.arange(len(x), device=x.device)
         self.nfe = torch.ones_like(self.rows)
         self.accepted = torch.ones_like(sigma, dtype=torch.bool)
-        self._step, self._error = _LONGEST * sigma, torch.ones_like(sigma)
         self.latest = evaluate(self.x, sigma)
-        self._slope = self._slope_at(self.latest, self.x, sigma)
+        self._mean = self.latest.mean.double()
+        self._step, self._error = torch.full_like(sigma, _LONGEST), torch.ones_like(sigma)
+        self._stride = torch.full_like(sigma, _STRIDE / max(spread, 1e-300))
         self._rounding = self._rounding_at(self.x, sigma)
 
     def __len__(self) -> int:
@@ -106,54 +119,61 @@ class AdaptiveFlow:
             "accepted",
             "_step",
             "_error",
-            "_slope",
+            "_mean",
+            "_stride",
             "_rounding",
-            "_most",
         ):
             setattr(self, name, getattr(self, name)[mask])
 
     def advance(self) -> None:
         """Try one step of every row: six denoiser calls, whether it is taken or not."""
-        most = torch.where(self._error <= _STILL, _LONGEST_STILL, _LONGEST)
-        longest = torch.minimum(self._step, most * self.sigma)
-        last = longest >= self.sigma - self._end
-        step = torch.where(last, self.sigma - self._end, longest)
-        slopes = [self._slope]
+        sigma = self.sigma
+        longest = torch.where(self._error <= _STILL, _LONGEST_STILL, _LONGEST)
+        step = torch.minimum(self._step, longest)
+        far = self._stride * sigma > 1
+        reached = torch.where(far, (1 / sigma + self._stride).reciprocal(), sigma - step * sigma)
+        reached = torch.maximum(reached, self._end)
+        length = torch.where(far, 1 / reached - 1 / sigma, reached - sigma)
+        slopes = [self._slope(self._mean, self.x, sigma, far)]
         for a, c in zip(_A[1:], _C[1:].tolist(), strict=True):
-            slopes.append(self._stage(step, slopes, a[: len(slopes)], self.sigma - c * step)[1])
-        sigma = torch.where(last, self._end, self.sigma - step)
-        x, slope = self._stage(step, slopes, _B, sigma)
-        slopes.append(slope)
-        rounding = self._rounding_at(x, sigma)
-        allowed = torch.maximum(self._tolerance * sigma, torch.maximum(rounding, self._rounding))
-        error = self._combined(step, slopes, _E).flatten(1).norm(dim=1) / allowed
+            between = torch.where(far, (1 / sigma + c * length).reciprocal(), sigma + c * length)
+            x = self._moved(slopes, a[: len(slopes)], length, between, far)
+            slopes.append(self._ask(x, between, far))
+        x = self._moved(slopes, _B, length, reached, far)
+        slopes.append(self._ask(x, reached, far))
+        rounding = self._rounding_at(x, reached)
+        allowed = torch.maximum(self._tolerance * reached, torch.maximum(rounding, self._rounding))
+        error = _combined(slopes, _E).flatten(1).norm(dim=1) * length.abs() * torch.where(far, reached, 1.0) / allowed
         self.accepted = (error <= 1) | self.spent
         self.nfe = self.nfe + len(_B)
         error = error.clamp_min(1e-10)
         factor = _SAFETY * error**-_PROPORTIONAL * self._error.clamp_min(1e-4) ** _INTEGRAL
-        factor = factor.clamp(_SHRINKAGE, _GROWTH)
-        # The next step starts at a smaller σ: what is kept is the ratio.
-        self._step = step * torch.where(self.accepted, factor * sigma / self.sigma, factor.clamp_max(1.0))
+        factor = torch.where(self.accepted, factor.clamp(_SHRINKAGE, _GROWTH), factor.clamp(_SHRINKAGE, 1.0))
+        # The next step starts at a smaller σ: what is kept is its share of it.
+        self._step = torch.where(far, self._step, factor * (sigma - reached) / sigma)
+        self._stride = torch.where(far & ~self.accepted, factor * length, self._stride)
         self._error = torch.where(self.accepted, error, self._error)
-        self.sigma = torch.where(self.accepted, sigma, self.sigma)
+        self.sigma = torch.where(self.accepted, reached, sigma)
         self._rounding = torch.where(self.accepted, rounding, self._rounding)
         taken = self._wide(self.accepted)
-        self.x, self._slope = torch.where(taken, x, self.x), torch.where(taken, slope, self._slope)
+        self.x = torch.where(taken, x, self.x)
+        self._mean = torch.where(taken, self.latest.mean.double(), self._mean)
 
-    def _stage(self, step: Tensor, slopes: list[Tensor], weights: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.x - self._combined(step, slopes, weights)
+    def _ask(self, x: Tensor, sigma: Tensor, far: Tensor) -> Tensor:
         self.latest = self._evaluate(x, sigma)
-        return x, self._slope_at(self.latest, x, sigma)
+        return self._slope(self.latest.mean.double(), x, sigma, far)
 
-    def _combined(self, step: Tensor, slopes: list[Tensor], weights: Tensor) -> Tensor:
-        out = torch.zeros_like(self.x)
-        for weight, slope in zip(weights.tolist(), slopes, strict=True):
-            if weight:
-                out.add_(slope, alpha=weight)
-        return out.mul_(self._wide(step))
+    def _slope(self, mean: Tensor, x: Tensor, sigma: Tensor, far: Tensor) -> Tensor:
+        """du/dτ where `far`, dx/dσ elsewhere."""
+        if far.all():
+            return mean
+        slope = (x - mean).div_(self._wide(sigma))
+        return torch.where(self._wide(far), mean, slope) if far.any() else slope
 
-    def _slope_at(self, posterior: Posterior, x: Tensor, sigma: Tensor) -> Tensor:
-        return (x - posterior.mean.double()).div_(self._wide(sigma))
+    def _moved(self, slopes: list[Tensor], weights: Tensor, length: Tensor, sigma: Tensor, far: Tensor) -> Tensor:
+        """x at σ, a combination of slopes away from where the rows are."""
+        moved = _combined(slopes, weights).mul_(self._wide(torch.where(far, length * sigma, length)))
+        return moved.addcmul_(self.x, self._wide(torch.where(far, sigma / self.sigma, 1.0)))
 
     def _size_at(self, x: Tensor) -> Tensor:
         return x.flatten(1).norm(dim=1) + self.latest.mean.double().flatten(1).norm(dim=1)
@@ -165,3 +185,11 @@ class AdaptiveFlow:
 
     def _wide(self, values: Tensor) -> Tensor:
         return values.view(-1, *[1] * (self.x.ndim - 1))
+
+
+def _combined(slopes: list[Tensor], weights: Tensor) -> Tensor:
+    out = torch.zeros_like(slopes[0])
+    for weight, slope in zip(weights.tolist(), slopes, strict=True):
+        if weight:
+            out.add_(slope, alpha=weight)
+    return out

@@ -16,7 +16,7 @@ from optimal.cli import options, parsed, writable
 from optimal.cli.run import run
 
 from .config import Config
-from .gallery import FIGURES, PAGES, make, make_together
+from .gallery import FIGURES, PAGES, foretell, make, make_together
 from .networks import prepare
 
 __all__ = ["FIGURES", "Command", "command_of", "main"]
@@ -73,6 +73,7 @@ def _draw(words: list[str]) -> None:
             make_together(names, command)
         return
     for name in names:
+        foretell([name], command)
         print(make(name, command))
 
 

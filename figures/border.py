@@ -34,6 +34,7 @@ from optimal import (
 from optimal.regimes import top_eigenvalue
 
 from .common import (
+    BORDER_LEVELS,
     SMALL,
     TITLE_SIZE,
     WIDTH,
@@ -50,7 +51,7 @@ from .common import (
 )
 from .config import Config
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["TITLE", "compute", "draw", "rows"]
 
 TITLE = "The border between mode seeking and mode refining, measured"
 
@@ -86,6 +87,15 @@ def compute(config: Config) -> dict[str, np.ndarray]:
             bar.set_postfix_str(data.name)
             arrays |= {f"{i}_{key}": value for key, value in _column(config, data).items()}
     return arrays | (provenance(datasets[1]) if config.dataset else {})
+
+
+def rows(quick: bool, values: int) -> float:
+    """Queries of the optimum of data of so many values, about."""
+    draws, paths, steps = next(cost for most, *cost in _COST if values <= most)
+    levels = 33
+    if quick:
+        draws, paths, levels, steps = min(draws, 64), min(paths, 16), 16, 48
+    return 2 * draws * (levels + BORDER_LEVELS) + 2 * paths * steps
 
 
 def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:

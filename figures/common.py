@@ -24,10 +24,13 @@ from optimal.randomness import stream
 from .config import Config
 
 __all__ = [
+    "BORDER_LEVELS",
+    "FLOW",
     "SMALL",
     "TITLE_SIZE",
     "WIDTH",
     "banded",
+    "border_draws",
     "border_of",
     "cell",
     "ends",
@@ -52,6 +55,10 @@ _DRAWS = {200_000: 4000, 50_000_000: 256}
 """Data of up to so many values have their border from so many draws or more: seconds for digits, and for emoji."""
 
 
+BORDER_LEVELS, FLOW = 22, 50
+"""Levels at which a border asks for the posterior, and calls in which the exact flow lands, about."""
+
+
 def generator(config: Config, part: int = 0) -> torch.Generator:
     """A fresh source of randomness for figures; parts of one seed are independent."""
     return stream(config.seed, "figures", part)
@@ -59,8 +66,7 @@ def generator(config: Config, part: int = 0) -> torch.Generator:
 
 def border_of(config: Config, D: OptimalDenoiser, draws: int) -> Border:
     """The border between mode seeking and mode refining, from so many draws that all figures agree."""
-    if not config.quick:
-        draws = max(draws, next((count for most, count in _DRAWS.items() if D.mean.numel() * len(D) <= most), 0))
+    draws = border_draws(config.quick, draws, D.mean.numel() * len(D))
     return seeking_refining_border(D, draws=draws, generator=generator(config), progress=True)
 
 
@@ -78,6 +84,11 @@ def banded(axes: Axes, x: np.ndarray, curve: np.ndarray, **style: Any) -> None:
     """A curve (n, 3) of values and the ends of their intervals: a line, and the intervals as a band around it."""
     axes.plot(x, curve[:, 0], **style)
     axes.fill_between(x, curve[:, 1], curve[:, 2], color=style["color"], alpha=0.18, linewidth=0)
+
+
+def border_draws(quick: bool, draws: int, values: int) -> int:
+    """Draws that the border of data of so many values is taken from, where a figure has so many."""
+    return draws if quick else max(draws, next((count for most, count in _DRAWS.items() if values <= most), 0))
 
 
 def provenance(data: Dataset) -> dict[str, np.ndarray]:

@@ -16,10 +16,24 @@ from matplotlib.patches import Rectangle
 from optimal import Dataset, FlowMap, OptimalDenoiser, karras, load
 from optimal.reference import GaussianMixture
 
-from .common import SMALL, TITLE_SIZE, WIDTH, border_of, cell, generator, note, plain_ticks, provenance, stacked
+from .common import (
+    BORDER_LEVELS,
+    FLOW,
+    SMALL,
+    TITLE_SIZE,
+    WIDTH,
+    border_draws,
+    border_of,
+    cell,
+    generator,
+    note,
+    plain_ticks,
+    provenance,
+    stacked,
+)
 from .config import Config
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["TITLE", "compute", "draw", "rows"]
 
 TITLE = "The distilled optimum: the posterior mean beside the flow map, on five points and on images"
 
@@ -42,6 +56,12 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     if not data.is_image:
         raise ValueError(f"distilled draws images in its bottom row, {data.name} has points of shape {data.event}")
     return _toy(config) | _images(config, data)
+
+
+def rows(quick: bool, values: int) -> float:
+    """Queries of the optimum of data of so many values, about."""
+    draws = 64 if quick or values > _LARGE else 256
+    return 28 * FLOW + border_draws(quick, draws, values) * BORDER_LEVELS
 
 
 def _toy(config: Config) -> dict[str, np.ndarray]:

@@ -19,10 +19,23 @@ from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser, effective_counts, karras, load
 
-from .common import SMALL, TITLE_SIZE, WIDTH, border_of, cell, generator, note, plain_ticks, provenance, stacked
+from .common import (
+    BORDER_LEVELS,
+    SMALL,
+    TITLE_SIZE,
+    WIDTH,
+    border_draws,
+    border_of,
+    cell,
+    generator,
+    note,
+    plain_ticks,
+    provenance,
+    stacked,
+)
 from .config import Config
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["TITLE", "compute", "draw", "rows"]
 
 TITLE = "Figure 1: the optimal denoiser E[x0 | x] and the border between mode seeking and mode refining"
 
@@ -47,6 +60,12 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     if not data.is_image:
         raise ValueError(f"fig1 draws images in its bottom row, {data.name} has points of shape {data.event}")
     return _toy(config) | _images(config, data)
+
+
+def rows(quick: bool, values: int) -> float:
+    """Queries of the optimum of data of so many values, about."""
+    draws = 64 if quick or values > _LARGE else 256
+    return draws * len(karras(18)) + border_draws(quick, draws, values) * BORDER_LEVELS
 
 
 def _toy(config: Config) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from types import ModuleType
 
 from tqdm import tqdm
 
+from optimal.cli.estimate import announce
 from optimal.cli.run import say
 
 from . import (
@@ -31,9 +32,10 @@ from . import (
 )
 from .config import Config
 from .output import save
+from .waiting import seconds
 from .workers import begin, finished
 
-__all__ = ["FIGURES", "PAGES", "make", "make_together"]
+__all__ = ["FIGURES", "PAGES", "foretell", "make", "make_together"]
 
 FIGURES: dict[str, ModuleType] = {
     "fig1": fig1,
@@ -70,14 +72,21 @@ def make(name: str, config: Config) -> str:
     return "\n".join([*lines, f"{name}: {path} ({time.perf_counter() - start:.0f} s)"])
 
 
+def foretell(names: list[str], config: Config, together: int = 1) -> None:
+    """Say how long figures will take, if that is long, drawn so many at a time."""
+    announce(sum(seconds(name, (FIGURES | PAGES)[name], config) for name in names) / together, say)
+
+
 def make_together(names: list[str], config: Config) -> None:
     """In this order, as many at a time as there are cores, on one thread each: most of it is too small for two."""
     # The command line's own class is known to no other process.
     plain = Config(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Config)})
     jobs = [(name, plain) for name in names]
-    left = [name for name, _ in jobs]
+    left, workers = [name for name, _ in jobs], min(len(jobs), os.cpu_count() or 1)
+    # Each has one core: what is known of two takes about one and a half times as long.
+    foretell(names, config, together=max(1, round(workers / 1.5)))
     with tqdm(total=len(jobs), desc="figures", unit="figure") as bar:
-        for done in finished(_made, jobs, min(len(jobs), os.cpu_count() or 1), _begin):
+        for done in finished(_made, jobs, workers, _begin):
             for name, text in done:
                 left.remove(name)
                 bar.write(text)

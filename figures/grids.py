@@ -26,6 +26,7 @@ from optimal.reference import GaussianMixture
 from optimal.span import few_points
 
 from .common import (
+    FLOW,
     SMALL,
     TITLE_SIZE,
     WIDTH,
@@ -41,7 +42,7 @@ from .common import (
 )
 from .config import Config
 
-__all__ = ["SOLVERS", "TITLE", "compute", "draw"]
+__all__ = ["SOLVERS", "TITLE", "compute", "draw", "rows"]
 
 TITLE = "The distilled optimum on a grid: error against the number of noise levels, per solver and stage"
 
@@ -113,6 +114,13 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         }
         | provenance(data)
     )
+
+
+def rows(quick: bool, values: int) -> float:
+    """Queries of the optimum of data of so many values, about."""
+    starts, most = next(cost for largest, *cost in _COST if values <= largest)
+    starts, most = (min(starts, 32), min(most, 16)) if quick else (starts, most)
+    return starts * (FLOW + 20 * most)
 
 
 def _toy(steps: tuple[int, ...]) -> dict[str, np.ndarray]:

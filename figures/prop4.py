@@ -21,10 +21,13 @@ from optimal import Dataset, OptimalDenoiser, landing_statistics, load
 from optimal.reference import GaussianMixture
 
 from .common import (
+    BORDER_LEVELS,
+    FLOW,
     SMALL,
     TITLE_SIZE,
     WIDTH,
     banded,
+    border_draws,
     border_of,
     generator,
     log_ticks,
@@ -38,7 +41,7 @@ from .common import (
 )
 from .config import Config
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["TITLE", "compute", "draw", "rows"]
 
 TITLE = "Proposition 4, measured: where the flow map lands, against the source, the nearest point and E[x0 | x]"
 
@@ -74,6 +77,13 @@ def compute(config: Config) -> dict[str, np.ndarray]:
             bar.set_postfix_str(data.name)
             arrays |= {f"{i}_{key}": value for key, value in _column(config, data).items()}
     return arrays | (provenance(datasets[1]) if config.dataset else {})
+
+
+def rows(quick: bool, values: int) -> float:
+    """Queries of the optimum of data of so many values, about."""
+    draws, levels = next(cost for most, *cost in _COST if values <= most)
+    draws, levels = (min(draws, 32), 9) if quick else (draws, levels)
+    return draws * levels * FLOW + border_draws(quick, max(draws, 64), values) * BORDER_LEVELS
 
 
 def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:

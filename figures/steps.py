@@ -23,10 +23,13 @@ from optimal import FlowMap, OptimalDenoiser, karras, sample, trajectory
 from optimal.span import few_points
 
 from .common import (
+    BORDER_LEVELS,
+    FLOW,
     SMALL,
     TITLE_SIZE,
     WIDTH,
     banded,
+    border_draws,
     border_of,
     generator,
     note,
@@ -38,7 +41,7 @@ from .common import (
 )
 from .config import Config
 
-__all__ = ["PARTS", "SOLVERS", "TITLE", "calls_needed", "compute", "draw"]
+__all__ = ["PARTS", "SOLVERS", "TITLE", "calls_needed", "compute", "draw", "rows"]
 
 TITLE = "Steps and where they are needed: the end-point error of every solver, above and below the border"
 
@@ -56,7 +59,7 @@ SOLVERS: dict[str, dict[str, Any]] = {
     "reverse SDE": {"solver": "reverse_sde"},
 }
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-_COST = ((5 * 10**5, 128, 64), (10**7, 64, 64), (5 * 10**7, 32, 32), (10**12, 16, 8))
+_COST = ((5 * 10**5, 256, 64), (10**7, 64, 64), (5 * 10**7, 32, 32), (10**12, 16, 8))
 """Up to so many values in the data: trajectories, and most steps."""
 _LARGE, _LOOK, _LOOK_STEPS = 10**6, 16, (1, 2, 4, 8, 16)
 """A quick look at data of more values: trajectories, and steps, of the solvers that are shown."""
@@ -88,10 +91,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     """
     data = config.load("digits")
     D = OptimalDenoiser(data)
-    paths, most = next((paths, most) for values, paths, most in _COST if data.array.size <= values)
-    look = config.quick and data.array.size > _LARGE
-    if config.quick:
-        paths, most = min(paths, _LOOK if look else 32), min(most, 16)
+    paths, steps, fine, solvers = _size(config.quick, data.array.size)
     border = border_of(config, D, 64 if paths < 64 else 256)
     high = start_level(D)
     if not high / _RANGE < border.sigma < high:
@@ -100,15 +100,13 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     few = few_points(D)
     if few is not None:
         D, start = few.denoiser, few.reduced(start)
-    runs = _Runs(D, high, border.sigma, generator(config, 2), fine=50 if look else 100 if config.quick else 200)
+    runs = _Runs(D, high, border.sigma, generator(config, 2), fine=fine)
     crossing = runs.above({"solver": "heun"}, start, runs.fine)[0]
     end = runs.destination(crossing)
     known = end >= 0
     if not known.any():
         raise ValueError(f"the destination of none of {paths} trajectories could be certified on {data.name}")
     runs.start, runs.crossing, runs.end = start[known], crossing[known], end[known]
-    steps = [n for n in (_LOOK_STEPS if look else _STEPS) if n <= most]
-    solvers = {name: SOLVERS[name] for name in (_SHOWN if look else SOLVERS)}
     arrays = {
         "steps": np.array(steps),
         "solvers": np.array(list(solvers)),
@@ -125,17 +123,36 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     return arrays | provenance(data)
 
 
+def _size(quick: bool, values: int) -> tuple[int, list[int], int, dict[str, dict[str, Any]]]:
+    """Trajectories, numbers of steps, steps down to the border of what counts as exact, and solvers."""
+    paths, most = next((paths, most) for largest, paths, most in _COST if values <= largest)
+    if quick and values > _LARGE:
+        return min(paths, _LOOK), list(_LOOK_STEPS), 50, {name: SOLVERS[name] for name in _SHOWN}
+    if quick:
+        paths, most = min(paths, 32), min(most, 16)
+    return paths, [n for n in _STEPS if n <= most], 100 if quick else 200, SOLVERS
+
+
+def rows(quick: bool, values: int) -> float:
+    """Queries of the optimum of data of so many values, about."""
+    paths, steps, fine, solvers = _size(quick, values)
+    each = 2 * fine + FLOW + len(solvers) * (2 * len(PARTS) * sum(steps) + len(steps) * FLOW / 2)
+    return paths * each + border_draws(quick, 64 if paths < 64 else 256, values) * BORDER_LEVELS
+
+
 def _part(
     runs: _Runs, part: str, solvers: Mapping[str, dict[str, Any]], steps: list[int], bar: tqdm
 ) -> dict[str, np.ndarray]:
     """nfe, other, distance and needed of one part."""
     shape = (len(solvers), len(steps))
-    nfe, other, distance = np.empty(shape), np.empty((*shape, 3)), np.empty(shape)
+    nfe, states = np.empty(shape), []
     for i, options in enumerate(solvers.values()):
         for j, n in enumerate(steps):
-            nfe[i, j], elsewhere, distance[i, j] = runs.errors(part, options, n)
-            other[i, j] = shares(elsewhere)
+            x, nfe[i, j] = runs.reach(part, options, n)
+            states.append(x)
             bar.update(n)
+    elsewhere, squares = runs.judge(part, torch.stack(states))
+    other, distance = shares(elsewhere).reshape(*shape, 3), squares.mean(1).sqrt().numpy().reshape(shape) / runs.unit
     needed = np.stack([calls_needed(nfe, other[:, :, k]) for k in range(3)], 1)
     return {"nfe": nfe, "other": other, "distance": distance, "needed": needed}
 
@@ -159,23 +176,30 @@ class _Runs:
         self.exact = FlowMap(D)
         self.unit = (2 * D.standard_deviation**2 * np.prod(D.event)) ** 0.5
 
-    def errors(self, part: str, options: dict[str, Any], n: int) -> tuple[float, Tensor, float]:
-        """Denoiser calls, which trajectories end on another point, distance."""
+    def reach(self, part: str, options: dict[str, Any], n: int) -> tuple[Tensor, int]:
+        """Where n steps lead: to the border, of the part above, else to the end; and the denoiser calls."""
         if part == "above":
-            x, nfe = self.above(options, self.start, n)
+            return self.above(options, self.start, n)
+        x, high = (self.start, self.high) if part == "whole" else (self.crossing, self.border)
+        counts: list[int] = []
+        grid = karras(n, sigma_min=self.low, sigma_max=high)
+        end = sample(self.D, x, grid, callback=lambda state: counts.append(state.nfe), **self.given(options, n))
+        return end, counts[-1]
+
+    def judge(self, part: str, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Of states (R, paths, *event) of R runs: which end on another point, and ‖end − right one‖², (R, paths)."""
+        x = states.flatten(0, 1)
+        if part == "above":
+            # All at once: what takes long in the exact flow are the few rows that are near a border.
             landed = self.destination(x)
-            # Where the certificate says nothing, the trajectory counts as lost: it is not known to be right.
-            reached = self.D.take(landed.clamp_min(0)).double()
+            x = self.D.take(landed.clamp_min(0)).double()
         else:
-            x, high = (self.start, self.high) if part == "whole" else (self.crossing, self.border)
-            counts: list[int] = []
-            grid = karras(n, sigma_min=self.low, sigma_max=high)
-            reached = sample(self.D, x, grid, callback=lambda state: counts.append(state.nfe), **self.given(options, n))
-            landed, nfe = self.D.posterior(reached, self.low).top_index, counts[-1]
-        right = self.D.take(self.end).double()
-        other = (self.D.take(landed.clamp_min(0)) != self.D.take(self.end)).flatten(1).any(1) | (landed < 0)
-        distance = (reached - right).flatten(1).square().sum(1).mean().sqrt() / self.unit
-        return nfe, other, float(distance)
+            landed = self.D.posterior(x, self.low).top_index
+        right = self.D.take(self.end).repeat(len(states), *[1] * (x.ndim - 1))
+        # Where the certificate says nothing, the trajectory counts as lost: it is not known to be right.
+        other = (self.D.take(landed.clamp_min(0)) != right).flatten(1).any(1) | (landed < 0)
+        squares = (x - right.double()).flatten(1).square().sum(1)
+        return other.view(len(states), -1), squares.view(len(states), -1)
 
     def above(self, options: dict[str, Any], x: Tensor, n: int) -> tuple[Tensor, int]:
         """The state at the border after n steps, and the calls that led there."""

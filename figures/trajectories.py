@@ -18,9 +18,11 @@ from torch import Tensor
 from optimal import Dataset, OptimalDenoiser, capture, load, log_linear, trajectory
 
 from .common import (
+    BORDER_LEVELS,
     SMALL,
     TITLE_SIZE,
     WIDTH,
+    border_draws,
     border_of,
     cell,
     generator,
@@ -32,7 +34,7 @@ from .common import (
 )
 from .config import Config
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["TITLE", "compute", "draw", "rows"]
 
 TITLE = "Trajectories of the probability-flow ODE, coloured by destination, with their capture"
 
@@ -60,6 +62,11 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     arrays |= _density(line, arrays["line_sigmas"])
     arrays["line_border"] = np.array(border_of(config, OptimalDenoiser(line), 256).sigma)
     return arrays | _images(config, data)
+
+
+def rows(quick: bool, values: int) -> float:
+    """Queries of the optimum of data of so many values, about."""
+    return 8 * (32 if quick else 128) + border_draws(quick, 64, values) * BORDER_LEVELS
 
 
 def _toy(config: Config, data: Dataset, paths: int) -> dict[str, np.ndarray]:

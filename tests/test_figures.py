@@ -31,6 +31,7 @@ from figures.config import Config
 from figures.gallery import make, make_together
 from figures.networks import prepare
 from figures.output import stem
+from figures.waiting import seconds
 from neural.config import TECHNIQUES
 from neural.studies import table
 from optimal import OptimalDenoiser, load, speciation_sigma
@@ -476,6 +477,24 @@ def test_names_are_short_and_apart() -> None:
 
 
 @pytest.mark.slow
+def test_how_long_it_takes_is_said_first(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is drawn, for data of one's own by their size; what is short is not announced."""
+    order: list[str] = []
+    monkeypatch.setattr("figures.__main__.make", lambda name, _: order.append(capfd.readouterr().err) or name)
+    np.save(tmp_path / "images.npy", np.zeros((2000, 3, 64, 64), np.uint8))
+    command = ["--dataset", str(tmp_path / "images.npy"), "--out", str(tmp_path)]
+    assert main(["steps", *command]) == main(["steps", "--dataset", "digits", "--quick", "--out", str(tmp_path)]) == 0
+    assert re.search(r"this will take about \d+ (s|min)", order[0])
+    assert order[1] == ""
+    for name, module in FIGURES.items():
+        assert seconds(name, module, Config(quick=True)) < seconds(name, module, Config())
+        if hasattr(module, "rows"):
+            assert module.rows(True, 10**5) < module.rows(False, 10**5)
+            assert seconds(name, module, Config(dataset=str(tmp_path / "images.npy"))) > 10
+
+
 def test_figures_drawn_together_are_those_drawn_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     together, alone = (dataclasses.replace(QUICK, out=tmp_path / name) for name in ("together", "alone"))
     make_together(["fig1", "trajectories", "explore"], together)

@@ -10,9 +10,10 @@ TOOLS  := $(VENV)/.installed-tools
 figures: $(STAMP)
 	$(PY) -m figures all
 
-# The README's copies of the figures.
+# The README's copies of the figures, and the numbers in it and in docs/findings.rst.
 gallery: figures
 	$(PY) docs/reduce.py
+	$(PY) docs/results.py
 
 # The networks that come with the toolkit, trained again into runs/pretrained, beside those that are shipped: one of them
 # by `make train NAME=toy`, all without NAME. Stopped and called again it goes on.

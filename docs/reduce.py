@@ -43,4 +43,6 @@ def draw(name: str, source: Path, target: Path) -> None:
 
 if __name__ == "__main__":
     for name in FIGURES:
-        draw(name, Path("figures/out") / f"{name}.npz", Path("docs") / f"{name}.png")
+        source = Path("figures/out") / f"{name}.npz"
+        if source.exists():
+            draw(name, source, Path("docs") / f"{name}.png")

@@ -21,6 +21,7 @@ _OWN = {
     "prop4": 80.0,
     "grids": 35.0,
     "trained": 60.0,
+    "generalise": 3.0,
     "students": 40.0,
     "samples": 20.0,
     "fewstep": 60.0,

@@ -1,0 +1,56 @@
+"""The numbers of the README and of docs/findings.rst are those of the figures that were drawn last."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def results() -> ModuleType:
+    """docs/results.py, which is in no package."""
+    spec = importlib.util.spec_from_file_location("docs_results", DOCS / "results.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_words_are_those_of_the_arrays(results: ModuleType) -> None:
+    arrays = results.kept()
+    for path in results.FILES:
+        text = path.read_text()
+        assert results.filled(text, arrays) == text, f"{path.name}: call docs/results.py"
+
+
+def test_every_block_has_one_place(results: ModuleType) -> None:
+    text = "".join(path.read_text() for path in results.FILES)
+    places = re.findall(r"^(?:<!--|\.\.) (\w+):begin", text, re.MULTILINE)
+    assert sorted(places) == sorted([*results.BLOCKS, "bench"])
+
+
+def test_other_arrays_say_something_else(results: ModuleType) -> None:
+    """No block is a text of its own: each says something else of other arrays of its figure."""
+    arrays = results.kept()
+    known = {name.partition("/")[0] for name in arrays} | {"gallery"}
+    other = {
+        name: 0.7 * value + 0.01 if value.dtype.kind == "f" and "sigmas" not in name and "slopes" not in name else value
+        for name, value in arrays.items()
+    }
+    # Hits are yes and no.
+    other |= {
+        name: np.zeros_like(value) + (np.arange(value.shape[-1]) > 9) for name, value in arrays.items() if "hit" in name
+    }
+    for name, block in results.BLOCKS.items():
+        if results.OF.get(name, name) in known and name != "gallery":
+            assert block(arrays) != block(other), name

@@ -85,7 +85,7 @@ def test_images_become_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
         assert image.mode == "L"
 
 
-@pytest.mark.parametrize("preset", ["toy", "digits", "faces", "emoji-16"])
+@pytest.mark.parametrize("preset", ["toy", "digits", "digits-classes", "faces", "emoji-16", "emoji-16-dit", "emoji-32"])
 def test_every_preset_takes_steps(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "--preset", preset, "--steps", "2", "--batch", "4", "--out", "net") == 0
     assert "trained" in capsys.readouterr().out

@@ -14,6 +14,8 @@ figures: $(STAMP)
 gallery: figures
 	$(PY) docs/reduce.py
 	$(PY) docs/results.py
+	$(PY) -m neural report pretrained:digits --held-out digits --held-out-option only=10,11 -n 64 --out figures/out/report
+	cp figures/out/report/gap.png docs/report.png
 
 # The networks that come with the toolkit, trained again into runs/pretrained, beside those that are shipped: one of them
 # by `make train NAME=toy`, all without NAME. Stopped and called again it goes on.

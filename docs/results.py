@@ -233,7 +233,7 @@ def trained(a: Arrays) -> str:
 
 def generalise(a: Arrays) -> str:
     sizes = a["generalise/0_sizes"].tolist()
-    copies = [f"on {sizes[i]:,} {_share(a['generalise/0_memorised'][i])}" for i in (0, 2, 3)]
+    copies = [f"on {sizes[i]:,} images {_share(a['generalise/0_memorised'][i])}" for i in (0, 2, 3)]
     last = len(a["generalise/0_alike"]) - 1
     alike, ends = (
         _interval(a[f"generalise/0_{key}alike"][last], lambda part: f"{part:.2f}") for key in ("", "optimum_")
@@ -241,7 +241,7 @@ def generalise(a: Arrays) -> str:
     ratio = a["generalise/0_apart"][last, 0] / a["generalise/0_optimum_apart"][last, 0]
     first, largest = (_share(a["generalise/0_gap_data"][i]) for i in (0, -1))
     return (
-        f"Of samples of digits, copies are: {_spaced(copies)} training images. From there on two networks agree more "
+        f"Copies among samples of digits are: {_spaced(copies)}. From there on two networks agree more "
         f"than the optima of their images do: the cosine of samples from one noise is {alike} at N = {sizes[last]:,}, "
         f"of the exact flows' ends {ends}; answers to one noisy held-out image are {ratio:.2g} as far apart. A "
         f"network that repeats its images is at the optimum (gap {first} at N = {sizes[0]:,}), one that does not has "
@@ -265,12 +265,14 @@ def samples(a: Arrays) -> str:
     optimum = [i for i, name in enumerate(methods) if name.startswith("optimum")]
     copies, same = a["samples/share"], a["samples/same"]
     best = max(pupils, key=lambda i: same[i, 0])
+    least, most = copies[optimum, 0].min(), copies[pupils, 0].max()
+    all_of = "all" if least == 1 else f"{_percent(least)} or more"
+    none_of = "none" if most == 0 else f"at most {_percent(most)}"
     return (
-        f"From {int(a['samples/draws'])} noises {_percent(copies[optimum, 0].min())} or more of the samples of every "
-        f"sampler of the optimum are copies of an image; {_share(copies[network])} of the network's are "
-        f"(Heun, 35 calls), and at most {_percent(copies[pupils, 0].max())} of a student's. The image on which the "
-        f"exact flow ends is the nearest to {_share(same[network])} of the network's samples, and to "
-        f"{_share(same[best])} of the best student's ({methods[best]})."
+        f"From {int(a['samples/draws'])} noises {all_of} of the samples of every sampler of the optimum are copies of "
+        f"an image; {_share(copies[network])} of the network's are (Heun, 35 calls), and {none_of} of a student's. "
+        f"The image on which the exact flow ends is the nearest to {_share(same[network])} of the network's samples, "
+        f"and to {_share(same[best])} of the best student's ({methods[best]})."
     )
 
 

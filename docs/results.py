@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -232,21 +232,34 @@ def trained(a: Arrays) -> str:
 
 
 def generalise(a: Arrays) -> str:
-    sizes = a["generalise/0_sizes"].tolist()
-    copies = [f"on {sizes[i]:,} images {_share(a['generalise/0_memorised'][i])}" for i in (0, 2, 3)]
-    last = len(a["generalise/0_alike"]) - 1
-    alike, ends = (
-        _interval(a[f"generalise/0_{key}alike"][last], lambda part: f"{part:.2f}") for key in ("", "optimum_")
-    )
-    ratio = a["generalise/0_apart"][last, 0] / a["generalise/0_optimum_apart"][last, 0]
-    first, largest = (_share(a["generalise/0_gap_data"][i]) for i in (0, -1))
-    return (
-        f"Copies among samples of digits are: {_spaced(copies)}. From there on two networks agree more "
-        f"than the optima of their images do: the cosine of samples from one noise is {alike} at N = {sizes[last]:,}, "
-        f"of the exact flows' ends {ends}; answers to one noisy held-out image are {ratio:.2g} as far apart. A "
+    sizes, pairs = a["generalise/0_sizes"].tolist(), len(a["generalise/0_alike"])
+    copies, alike, ends, ratio, first, largest = _generalised(a, 0, (0, 2, 3))
+    words = (
+        f"Copies among samples of digits are: {copies}. From there on two networks agree more "
+        f"than the optima of their images do: the cosine of samples from one noise is {alike} at "
+        f"N = {sizes[pairs - 1]:,}, "
+        f"of the exact flows' ends {ends}; answers to one noisy held-out image are {ratio} as far apart. A "
         f"network that repeats its images is at the optimum (gap {first} at N = {sizes[0]:,}), one that does not has "
         f"left it, at training and held-out images alike: {largest} at N = {sizes[-1]:,}."
     )
+    if "generalise/1_sizes" not in a:
+        return words
+    sizes, pairs = a["generalise/1_sizes"].tolist(), len(a["generalise/1_alike"])
+    copies, alike, ends, ratio, first, largest = _generalised(a, 1, range(len(sizes)))
+    return (
+        f"{words}\n\nEmoji at 16×16, by a U-Net: copies are {copies}; the cosine is {alike} at "
+        f"N = {sizes[pairs - 1]:,}, of the exact flows' ends {ends}; answers are {ratio} as far apart; the gap is "
+        f"{first} at N = {sizes[0]:,} and {largest} at N = {sizes[-1]:,}."
+    )
+
+
+def _generalised(a: Arrays, i: int, chosen: Iterable[int]) -> tuple[str, ...]:
+    """Copies at some sizes; likeness and distance of the largest two networks; the gap of the first and the last."""
+    sizes, part = a[f"generalise/{i}_sizes"].tolist(), f"generalise/{i}_"
+    copies = _spaced([f"on {sizes[j]:,} images {_share(a[f'{part}memorised'][j])}" for j in chosen])
+    alike, ends = (_interval(a[f"{part}{key}alike"][-1], lambda value: f"{value:.2f}") for key in ("", "optimum_"))
+    ratio = a[f"{part}apart"][-1, 0] / a[f"{part}optimum_apart"][-1, 0]
+    return copies, alike, ends, f"{ratio:.2g}", *(_share(a[f"{part}gap_data"][j]) for j in (0, -1))
 
 
 def students(a: Arrays) -> str:

@@ -196,7 +196,7 @@ def _draw_counts(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
             style = {"textcoords": "offset points", "color": color, "fontsize": 9}
             axes.annotate(f"σ = {border:.3g}", (border, 2), offset, **style)
     axes.axhline(2, color="k", linestyle="--", linewidth=1)
-    axes.text(0.02, 2.1, "2: the border", transform=axes.get_yaxis_transform(), ha="left", va="bottom")
+    axes.text(0.02, 2.1, "2: border", transform=axes.get_yaxis_transform(), fontsize=SMALL, va="bottom")
     axes.set(
         xscale="log",
         yscale="log",

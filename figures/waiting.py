@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 
-from optimal.cli.estimate import seconds_of_a_call
+from optimal import OptimalDenoiser
+from optimal.cli.estimate import seconds_of_a_call, seconds_of_the_axes
+from optimal.span import are_few
 
 from .config import Config
 
 __all__ = ["seconds"]
 
-_START = 4.0
+_START = 6.0
 """Of drawing, and of what does not depend on the data."""
 _OWN = {
     "fig1": 25.0,
@@ -29,7 +32,7 @@ _OWN = {
 """Of a full run on the figures' own data, with networks that are there."""
 _LOOK = 0.3
 """Of that, about, for a quick look."""
-_SPAN = {"steps", "grids", "prop4"}
+_SPAN = {"steps", "grids", "prop4", "distilled"}
 """Few points of many values are taken by these in coordinates of their span, in float64: as half as many values."""
 
 
@@ -38,9 +41,8 @@ def seconds(name: str, module: ModuleType, config: Config) -> float:
     if config.dataset is None or not hasattr(module, "rows"):
         return _OWN.get(name, 0.0) * (_LOOK if config.quick else 1.0)
     data = config.load("digits")
-    size, values = len(data), data.array.size
-    dim = values // size
-    rows = module.rows(config.quick, values)
-    if name in _SPAN and 2 * size <= dim:
-        dim = 2 * size
-    return _START + seconds_of_a_call(size, dim, round(rows))
+    D, size, dim = OptimalDenoiser(data), len(data), math.prod(data.event)
+    rows, axes = round(module.rows(config.quick, size * dim)), 0.0
+    if name in _SPAN and are_few(D):
+        dim, axes = 2 * size, seconds_of_the_axes(D)
+    return _START + axes + seconds_of_a_call(size, dim, rows)

@@ -78,7 +78,7 @@ def fig1(a: Arrays) -> Shown:
         lines=[*(([at], [2.0]) for _, _, at, _ in sets), across(2.0)],
         bands=[(s, counts[:, 0], counts[:, 2]) for s, counts, _, _ in sets],
         legend=[name for *_, name in sets],
-        words=[*(f"σ = {at:.3g}" for _, _, at, _ in sets), "2: the border", "effective count, exp(entropy)"],
+        words=[*(f"σ = {at:.3g}" for _, _, at, _ in sets), "2: border", "effective count, exp(entropy)"],
     )
     sigmas, border = a["sigmas"], float(a["border"])
     before = int((sigmas >= border).sum())

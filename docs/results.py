@@ -136,6 +136,10 @@ _SOLVERS = {
 }
 
 
+def _calls(needed: np.ndarray) -> str:
+    return f"{np.nanmin(needed):.0f} to {np.nanmax(needed):.0f}"
+
+
 def steps(a: Arrays) -> str:
     at = [a["steps/solvers"].tolist().index(name) for name in _SOLVERS.values()]
     needed = {part: a[f"steps/{part}_needed"][at] for part in ("whole", "above", "below")}
@@ -148,16 +152,16 @@ def steps(a: Arrays) -> str:
     rows = [[label, *map(calls, part)] for label, part in zip(labels, needed.values(), strict=True)]
     one = [a[f"steps/{part}_other"][at[0], 0] for part in ("below", "above")]
     below, above = (_share(1 - share[[0, 2, 1]]) for share in one)
-    least, most = (
-        f"{np.nanmin(needed[part][:, 0]):.0f} to {np.nanmax(needed[part][:, 0]):.0f}" for part in ("below", "above")
-    )
+    least, most = (_calls(needed[part][:, 0]) for part in ("below", "above"))
+    slow = [name for name, value in zip(_SOLVERS, needed["above"][:, 0], strict=True) if np.isnan(value)]
+    more = f" ({_spaced(slow)}: more than {int(a['steps/steps'][-1])})" if slow else ""
     return (
         f"For at most 5% to end on another image it takes, on digits ({int(a['steps/trajectories'])} trajectories; in "
         f"brackets by the ends of the 95% interval of the share, – more than {int(a['steps/steps'][-1])} steps):\n\n"
         + _table(["calls", *_SOLVERS], rows)
-        + f"\n\nThe claim holds in direction: mode seeking takes {most} calls, mode refining {least}. One call from "
-        f"the border to 0 ends right for {below} of the trajectories, one call from the top to the border for "
-        f"{above}."
+        + f"\n\nThe claim holds in direction: mode seeking takes {most} calls{more}, mode refining {least}. One "
+        f"call from the border to 0 ends right for {below} of the trajectories, one call from the top to the border "
+        f"for {above}."
     )
 
 

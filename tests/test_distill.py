@@ -26,10 +26,12 @@ from neural import (
 from neural.distill import (
     Consistency,
     FixedPairs,
+    FreshPairs,
     Knowledge,
     MultistepKnowledge,
     Progressive,
     make_pairs,
+    pairs_seen,
     stages,
 )
 from neural.distill.consistency import ode_step
@@ -393,3 +395,18 @@ def test_the_loss_of_multistep_students_is_not_all_at_low_noise(tmp_path: Path) 
         share[weighting] = float(losses[sigma < 1].sum() / losses.sum())
     assert share["edm"] > 0.9
     assert share["none"] < 0.6
+
+
+def test_pairs_that_a_student_has_seen_are_the_first_that_it_draws_from(tmp_path: Path) -> None:
+    D = OptimalDenoiser(load("five-deltas"))
+    config = student_of("toy", "knowledge")
+    options = config.experiment.optimisation
+    fresh = FreshPairs(FlowMap(D), D.event, options.sigma_max, seed=options.seed, at_once=64, folder=tmp_path)
+    fresh.make(0)
+    made = np.load(tmp_path / "000000.npy")
+    seen = pairs_seen(config, D, 32)
+    assert seen is not None
+    np.testing.assert_array_equal(torch.stack(seen).numpy(), made[:, :32])
+    # None for those that learn from noisy data, or from a file of pairs.
+    assert pairs_seen(student_of("toy", "consistency"), D, 32) is None
+    assert pairs_seen(dataclasses.replace(config, pairs=100), D, 32) is None

@@ -8,7 +8,7 @@ from .consistency import Consistency
 from .knowledge import Knowledge
 from .multistep import MultistepKnowledge
 from .pairs import FixedPairs, FreshPairs, make_pairs
-from .plan import stages
+from .plan import pairs_seen, stages
 from .progressive import Progressive
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "MultistepKnowledge",
     "Progressive",
     "make_pairs",
+    "pairs_seen",
     "stages",
 ]

@@ -24,7 +24,7 @@ from optimal.storage import ArrayWriter, describe, made_once, open_entry, replac
 
 from ..streams import Streams
 
-__all__ = ["FixedPairs", "FreshPairs", "Jump", "Pairs", "make_pairs", "open_pairs"]
+__all__ = ["FixedPairs", "FreshPairs", "Jump", "Pairs", "first_pairs", "make_pairs", "open_pairs"]
 
 Jump = Callable[[Tensor, float], Tensor]
 """(x, sigma_max) -> end point: a `FlowMap` or a knowledge optimum."""
@@ -219,6 +219,24 @@ def open_pairs(folder: str | Path) -> tuple[np.ndarray, np.ndarray] | None:
     if noises.shape != ends.shape or any(array.dtype != np.float32 for array in (noises, ends)):
         return None
     return noises, ends
+
+
+def first_pairs(
+    jump: Jump,
+    event: tuple[int, ...],
+    sigma_max: float,
+    count: int,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """The first of the pairs that `FreshPairs` of this seed draw from, noises and ends, (count, *event) each.
+
+    Args:
+        jump, event, sigma_max, seed, device: as theirs.
+        count: at most their `at_once`.
+    """
+    return _made(jump, count, event, sigma_max, stream(seed, "pairs", 0), device)
 
 
 def _made(

@@ -21,10 +21,10 @@ from ..training import Training
 from .consistency import Consistency
 from .knowledge import Knowledge
 from .multistep import MultistepKnowledge
-from .pairs import FixedPairs, FreshPairs, Pairs, make_pairs
+from .pairs import FixedPairs, FreshPairs, Pairs, first_pairs, make_pairs
 from .progressive import Progressive
 
-__all__ = ["stages"]
+__all__ = ["pairs_seen", "stages"]
 
 _SMALL = 2048
 _MANY, _SOME, _FEW = 2048, 512, 32
@@ -120,6 +120,20 @@ def _pairs(
         )
     made = make_pairs(jump, data.event, options.sigma_max, config.pairs, folder, progress=progress, **where)
     return FixedPairs(*made)
+
+
+def pairs_seen(config: Distillation, D: OptimalDenoiser, count: int) -> tuple[Tensor, Tensor] | None:
+    """The first pairs that a student of D has learnt from, made again; None where it learns from none, or from files.
+
+    Args:
+        config: of the student.
+        D: its teacher, the optimum.
+        count: how many, at most as many as are made at once.
+    """
+    if config.technique not in ("knowledge", "multistep") or config.pairs or config.teacher != "optimum":
+        return None
+    options = config.experiment.optimisation
+    return first_pairs(FlowMap(D), D.event, options.sigma_max, count, seed=options.seed)
 
 
 def _asked(teacher: Denoiser, device: torch.device) -> Denoiser:

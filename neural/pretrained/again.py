@@ -21,7 +21,8 @@ from optimal import OptimalDenoiser
 
 from .. import checkpoint
 from ..classes import labels_of
-from ..config import Experiment, experiment_of
+from ..config import Distillation, Experiment, experiment_of
+from ..distill import pairs_seen
 from ..measuring import measure
 from ..model import Model, open_model
 from ..named import as_meant, takes
@@ -132,7 +133,8 @@ def _finite(row: dict[str, Any]) -> dict[str, Any]:
 def _sampled(what: Recipe, model: Model, D: OptimalDenoiser, seed: int) -> list[dict[str, Any]]:
     steps = _STEPS if isinstance(what.config, Experiment) else [n for n in _STUDENTS_STEPS if takes(model, n)]
     methods = {f"{what.name}, {n} step{'s' if n > 1 else ''}": as_meant(model, n, seed) for n in steps}
-    return samplers(methods, D, n=what.samples, seed=seed)
+    seen = pairs_seen(what.config, D, what.samples) if isinstance(what.config, Distillation) else None
+    return samplers(methods, D, n=what.samples, seed=seed, pairs={next(iter(methods)): seen} if seen else None)
 
 
 def ship(

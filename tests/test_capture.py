@@ -305,6 +305,18 @@ def test_nor_for_any_numbers(chosen: st.DataObject) -> None:
     check_bounds(data, x, sigma, torch.tensor([0, size - 1]))
 
 
+@pytest.mark.parametrize("x", [1e30, 1e60, 1e68, 1e75])
+def test_nor_from_as_far_as_can_be_asked_for(x: float) -> None:
+    """−1 and 1 from where they are 20 nats and next to no σ apart: z is 3e15 to 1e38, and S = e⁻²⁰/z."""
+    sigma = math.sqrt(x / 10)
+    with mpmath.workdps(60):
+        lead = mpmath.mpf(x) * 2 / mpmath.mpf(sigma) ** 2
+        exact = mpmath.exp(-lead) * sigma / x
+        sums = drift_bounds(OptimalDenoiser(column(-1.0, 1.0)), column(x), sigma, torch.tensor([1]))[0]
+        assert all(float(found / exact) > 1 - 1e-12 for found in sums.tolist())
+    assert sums.max() < 1e-20
+
+
 def test_points_whose_squares_leave_the_range_are_two_points() -> None:
     """0 and 1e-200 beside 1: no copies, so that neither is certain, at any σ that can be asked for."""
     D = OptimalDenoiser(column(0.0, 1e-200, 1.0))

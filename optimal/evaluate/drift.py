@@ -38,7 +38,8 @@ What is returned is proven to be at least S(δ), for the x and the points as the
                                                                   ────────────────────────────────
                                                                   z (z⁸ + 36z⁶ + 378z⁴ + 1260z² + 945)
 
-   Its terms are positive, so that convergents of odd order are above it. It takes a tenth of the time.
+   Its terms are positive, so that convergents of odd order are above it. It takes a tenth of the time. As erfcx falls
+   with z, a z beyond 1e30 counts as 1e30: powers of more would leave the range of the numbers.
 6. exp and erfcx are those of torch. Nothing is proven about them: both are taken to be right to 2⁻³², and the tests
    compare them with 50 digits over their range (found: 1 u and, where erfcx is about to overflow, 510 u). With N
    positive terms in a sum of any order the result is raised by 2⁻³⁰ + γ_{N+64} of itself, and by 2⁻⁹⁰⁰ for what is too
@@ -71,9 +72,11 @@ _LARGE = 3.0
 """z from which on a convergent stands for erfcx, 3.5e-6 of it above at most."""
 _ABOVE, _BELOW = (35.0, 345.0, 975.0, 384.0), (36.0, 378.0, 1260.0, 945.0)
 """The convergent, in z²: z⁸ + 35 z⁶ + … over z (z⁸ + 36 z⁶ + …)."""
+_HIGHEST = 1e30
+"""z above this count as it: z⁹ is a number."""
 _NOTHING = 600.0
 _IN_CACHE = 2**15
-"""Pairs that are looked at together."""
+"""Pairs that a processor looks at together; devices without such a cache take a block at once."""
 _ROUNDED = 2.0**-40
 _PAIR_BYTES = 8 * 2**20
 """Pairs are compared value by value in pieces of this size."""
@@ -98,7 +101,7 @@ def drift_bounds(
     if len(z) == 0:
         return sums
     for start, *parts in _by_products(points, z, index, memory):
-        some = max(1, _IN_CACHE // parts[0].shape[1])
+        some = max(1, _IN_CACHE // parts[0].shape[1]) if z.device.type == "cpu" else len(z)
         found: list[list[Tensor]] = []
         for first, lead, lead_error, half, half_error in zip(
             range(0, len(z), some), *(part.split(some) for part in parts), strict=True
@@ -194,7 +197,8 @@ def _coarse(lead_error: Tensor, half: Tensor, half_error: Tensor) -> Tensor:
 
 def _along(g: Tensor, A: Tensor) -> Tensor:
     """At most z + δ = g/A + A/2, for leads that are at least g and distances A to 2⁻²⁶."""
-    return (g / A).add_(A, alpha=0.5).sub_(g.abs().div_(A).add_(A, alpha=0.5), alpha=4 * _CLOSE).sub_(_ROUNDED)
+    along = (g / A).add_(A, alpha=0.5).sub_(g.abs().div_(A).add_(A, alpha=0.5), alpha=4 * _CLOSE)
+    return along.sub_(_ROUNDED).clamp_max_(_HIGHEST)
 
 
 def _terms(g: Tensor, A: Tensor, trials: tuple[float, ...]) -> Iterator[Tensor]:

@@ -589,6 +589,23 @@ def test_rows_that_take_too_many_calls_are_said_to_have(monkeypatch: pytest.Monk
         FlowMap(D).flow(x, 80.0, 0.01)
 
 
+@pytest.mark.parametrize("error", [1e-3, 1.0, 1e30])
+def test_rows_arrive_however_much_the_mean_errs(error: float, normal: Normal) -> None:
+    """Steps shrink for as long as rows are held to a tolerance, and no longer."""
+    nothing = torch.zeros(4, dtype=torch.float64)
+
+    def noisy(x: Tensor, sigma: Tensor) -> Posterior:
+        return Posterior(error * normal(*x.shape), *[nothing] * 2, nothing.long(), *[nothing] * 4, "noisy")
+
+    flow = AdaptiveFlow(noisy, normal(4, 2), nothing + 1, nothing + 1e-6, 1e-4, spread=1.0, most=100)
+    while not flow.spent.all():
+        flow.advance()
+        assert (flow.sigma > 1e-6).all()
+    for _ in range(math.ceil(math.log2(1e6))):
+        flow.advance()
+    assert (flow.sigma == 1e-6).all()
+
+
 @pytest.mark.parametrize("sigma", [1e9, 1e30, 1e70])
 def test_far_above_the_data_the_way_is_no_longer(sigma: float, normal: Normal) -> None:
     """One step takes a row down to the data, however high it begins: D is their mean all the way."""

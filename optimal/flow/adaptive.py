@@ -20,7 +20,8 @@ No step is held to less than what rounding does to x and D at it,
     ν = ε (log₂ D + 8) (‖x‖ + ‖D‖) (1 + tr Cov[x0 | x]/σ²),    ε = 2⁻⁵³:
 
 a logit's error, ε (log₂ D + 8) (‖x‖ + ‖y‖) ‖y − D‖/σ² once it is taken by differences, moves D by ‖y − D‖ times that.
-It is estimated, not proven: where D errs by more, steps shrink to nothing, and `spent` ends them.
+It is estimated, not proven: where D errs by more, steps shrink to nothing, until a row is `spent`. Then they are the
+longest there are, so that every row arrives.
 
 Steps follow a proportional-integral controller (Gustafsson 1991). Without the integral part, half of the steps would be
 rejected here: the error of steps of equal ratio grows all the way down to the decision.
@@ -129,7 +130,7 @@ class AdaptiveFlow:
         """Try one step of every row: six denoiser calls, whether it is taken or not."""
         sigma = self.sigma
         longest = torch.where(self._error <= _STILL, _LONGEST_STILL, _LONGEST)
-        step = torch.minimum(self._step, longest)
+        step = torch.where(self.spent, longest, torch.minimum(self._step, longest))
         far = self._stride * sigma > 1
         reached = torch.where(far, (1 / sigma + self._stride).reciprocal(), sigma - step * sigma)
         reached = torch.maximum(reached, self._end)
@@ -149,8 +150,8 @@ class AdaptiveFlow:
         error = error.clamp_min(1e-10)
         factor = _SAFETY * error**-_PROPORTIONAL * self._error.clamp_min(1e-4) ** _INTEGRAL
         factor = torch.where(self.accepted, factor.clamp(_SHRINKAGE, _GROWTH), factor.clamp(_SHRINKAGE, 1.0))
-        # The next step starts at a smaller σ: what is kept is its share of it.
-        self._step = torch.where(far, self._step, factor * (sigma - reached) / sigma)
+        # The next step starts at a smaller σ: what is kept is its share of it, were it too small to change σ.
+        self._step = torch.where(far, self._step, factor * torch.minimum(step, (sigma - self._end) / sigma))
         self._stride = torch.where(far & ~self.accepted, factor * length, self._stride)
         self._error = torch.where(self.accepted, error, self._error)
         self.sigma = torch.where(self.accepted, reached, sigma)

@@ -606,6 +606,16 @@ def test_rows_arrive_however_much_the_mean_errs(error: float, normal: Normal) ->
     assert (flow.sigma == 1e-6).all()
 
 
+def test_single_precision_far_above_and_far_from_zero() -> None:
+    """A mean in float32 at σ = 1e9, beside which its rounding is nothing, is a slope down to where it is all."""
+    points = 1e7 + column(-0.75, -0.25, 0.125, 0.5, 1.0)
+    sigma = torch.full((8,), 2.0**30, dtype=torch.float64)
+    borders = GaussianMixture(points - 1e7, 0.0).separatrices(sigma[:1])
+    x = (1e7 + borders + sigma[0] * column(-3e-3, 3e-3)).flatten()[:, None].float()
+    index = FlowMap(OptimalDenoiser(points)).index(x, sigma)
+    assert torch.equal(points[index] - 1e7, GaussianMixture(points - 1e7, 0.0).flow(x.double() - 1e7, sigma, 0.0))
+
+
 @pytest.mark.parametrize("sigma", [1e9, 1e30, 1e70])
 def test_far_above_the_data_the_way_is_no_longer(sigma: float, normal: Normal) -> None:
     """One step takes a row down to the data, however high it begins: D is their mean all the way."""

@@ -100,6 +100,7 @@ class ExactFlow:
         if not 1e-10 <= tolerance <= 0.1:
             raise ValueError(f"tolerance must lie between 1e-10 and 0.1, got {tolerance:g}")
         self.D, self.tolerance = D, tolerance
+        self._spread = math.sqrt(D.points.dim) * D.standard_deviation
         self._most = math.ceil(_MOST * max(1.0, (TOLERANCE / tolerance) ** 0.2))
 
     def levels(self, x: Tensor, sigma: Levels) -> Tensor:
@@ -196,12 +197,17 @@ class ExactFlow:
     def _adaptive(
         self, posterior: Callable[[Tensor, Tensor], Posterior], x: Tensor, levels: Tensor, ends: Tensor
     ) -> AdaptiveFlow:
-        spread = math.sqrt(self.D.points.dim) * self.D.standard_deviation
-        return AdaptiveFlow(posterior, x, levels, ends, self.tolerance, spread, self._most)
+        return AdaptiveFlow(posterior, x, levels, ends, self.tolerance, self._spread, self._most)
 
     def _posterior(self, D: OptimalDenoiser, single: bool, called: Called) -> Callable[[Tensor, Tensor], Posterior]:
-        """D's posterior, in float32 where `single` allows it and it is far below the tolerance, else in float64."""
+        """D's posterior, in float32 where `single` allows it and it is far below the tolerance, else in float64.
+
+        A mean far above the data is a slope all the way down to them: off by e there, x is by as much at σ = S. So
+        float32 must do for S too, or it is not used.
+        """
         precise = _SINGLE * D.points.largest_norm / self.tolerance if single else math.inf
+        if precise > self._spread:
+            precise = math.inf
 
         def posterior(x: Tensor, sigma: Tensor) -> Posterior:
             called()

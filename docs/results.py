@@ -275,6 +275,60 @@ def students(a: Arrays) -> str:
     return _table(["", *(str(name) for name in a["students/techniques"])], rows)
 
 
+def difficulty(a: Arrays) -> str:
+    pupils = [str(name) for name in a["difficulty/learners"][1:]]
+    sizes = a["difficulty/denoiser_sizes"].tolist()
+
+    def at(name: str, key: str, size: int) -> str:
+        known = a[f"difficulty/{name}_sizes"].tolist()
+        return _share(a[f"difficulty/{name}_{key}"][known.index(size)]) if size in known else ""
+
+    ways = (("same", "1 call"), ("same_4", "7 calls"), ("same_18", "35 calls"))
+    rows = [
+        [f"N = {size:,}", *(at("denoiser", key, size) for key, _ in ways), *(at(name, "same", size) for name in pupils)]
+        for size in sizes
+    ]
+    words = {"multistep": "multi-step"}
+    table = _table(["", *(f"denoiser, {word}" for _, word in ways), *(words.get(name, name) for name in pupils)], rows)
+    last, best = sizes[-1], str(a["difficulty/best"][-1])
+    steps, batch = int(a["difficulty/steps"]), int(a["difficulty/batch"])
+    return (
+        f"{table}\n\nAt one budget, {steps} steps of {batch}, a denoiser finds the flow's point from "
+        f"{at('denoiser', 'same_18', last)} of fresh noises in 35 calls on N = {last:,} digits, and the best student, "
+        f"{best}, from {at(best, 'same', last)} in one. The odds of a denoiser fall as N to the power "
+        f"{_law(a['difficulty/denoiser_law'])}; those of the best student to the power {_law(a['difficulty/law'])}."
+    )
+
+
+def easier(a: Arrays) -> str:
+    def of(name: str) -> np.ndarray:
+        return a[f"difficulty/{name}"]
+
+    def series(name: str, shares: np.ndarray) -> str:
+        return _spaced([f"{_percent(float(v))} at {int(n):,}" for n, v in zip(of(name), shares[:, 0], strict=True)])
+
+    learners = [str(name) for name in of("learners")]
+    seconds = [f"{name} {value:.0f}" for name, value in zip(learners, of("seconds").tolist(), strict=True)]
+    rows = [
+        f"- Seconds of training, pairs included, on a thread of a shared machine, mean over N: {_spaced(seconds)}.",
+        f"- The denoiser's gap at the border of its N images: {series('gap_sizes', of('gap'))}.",
+    ]
+    for name in learners:
+        if f"difficulty/{name}_pairs" in a:
+            rows.append(f"- {name} on pairs that it has seen: {series(f'{name}_sizes', of(f'{name}_pairs'))}.")
+    sizes, shares = of("longer_sizes"), of("longer_same")
+    found = [f"{_share(share)} at {int(n):,}" for n, share in zip(sizes, shares, strict=True)]
+    if found:
+        steps = int(of("longer_steps"))
+        rows.append(f"- After {steps:,} steps on the same pairs knowledge is right for {_spaced(found)}.")
+    return "\n".join(map(_bullet, rows))
+
+
+def _law(found: np.ndarray) -> str:
+    _, slope, size, low, high = found.tolist()
+    return f"−{slope:.2f}, with 90% at N = {size:.2g} [{low:.2g}, {high:.2g}]"
+
+
 def samples(a: Arrays) -> str:
     methods = a["samples/methods"].tolist()
     network = methods.index("network: Heun, 35 calls")
@@ -430,8 +484,9 @@ def _bullet(text: str) -> str:
 BLOCKS: dict[str, Callable[[Arrays], str]] = {
     block.__name__: block
     for block in (
-        *(fig1, border, trajectories, steps, distilled, prop4, grids, trained, generalise, students, samples, fewstep),
-        *(gallery, borders, marks, apart, shares, levels, once),
+        *(fig1, border, trajectories, steps, distilled, prop4, grids, trained, generalise, students, difficulty),
+        *(samples, fewstep),
+        *(gallery, borders, marks, apart, shares, levels, easier, once),
     )
 }
 
@@ -450,6 +505,7 @@ OF = {
     "apart": "prop4",
     "shares": "trained",
     "levels": "students",
+    "easier": "difficulty",
     "once": "fewstep",
 }
 """The figure of a block that has not its name."""

@@ -17,6 +17,7 @@ from optimal.cli.run import say
 
 from . import (
     border,
+    difficulty,
     distilled,
     explore,
     fewstep,
@@ -48,6 +49,7 @@ FIGURES: dict[str, ModuleType] = {
     "trained": trained,
     "generalise": generalise,
     "students": students,
+    "difficulty": difficulty,
     "samples": samples,
     "fewstep": fewstep,
 }

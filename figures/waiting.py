@@ -26,6 +26,7 @@ _OWN = {
     "trained": 60.0,
     "generalise": 3.0,
     "students": 40.0,
+    "difficulty": 3.0,
     "samples": 20.0,
     "fewstep": 60.0,
 }

@@ -17,6 +17,7 @@ from scipy.stats import binomtest
 __all__ = ["SERIES", "shown"]
 
 Arrays = Mapping[str, np.ndarray]
+Pair = tuple[np.ndarray, np.ndarray]
 Shown = tuple[list[Panel], list[str]]
 _ABOUT = ("dataset", "size", "event", "fingerprint", "source", "licence")
 
@@ -461,6 +462,49 @@ def fewstep(a: Asked) -> Shown:
     return panels, names
 
 
+def difficulty(a: Asked) -> Shown:
+    students = [str(name) for name in a["learners"][1:]]
+    words = {"multistep": "multi-step"}
+    sizes, n = a["denoiser_sizes"], {name: a[f"{name}_sizes"] for name in students}
+    chance = {"by chance": (sizes, 1 / sizes)}
+    steps = {"1 call": "", "3 calls": "_2", "7 calls": "_4", "15 calls": "_8", "35 calls": "_18"}
+    sampled = _banded([*steps], [sizes] * 5, [a[f"denoiser_same{each}"] for each in steps.values()])
+    curves: dict[str, Pair] = {"denoiser, 35 calls": (sizes, a["denoiser_same_18"])}
+    curves |= {words.get(name, name): (n[name], a[f"{name}_same"]) for name in students}
+    jumps = _banded([*curves], [x for x, _ in curves.values()], [y for _, y in curves.values()])
+    at, low, high = a["law"][2:].tolist()
+    fit: dict[str, Pair] = {}
+    if np.isfinite(at):
+        x = np.geomspace(sizes[0], sizes[-1], 50)
+        y = 1 / (1 + np.exp(float(a["law"][1]) * np.log(x) - float(a["law"][0])))
+        fit = {f"best: 90% at N = {at:.2g} [{low:.2g}, {high:.2g}]": (x, y)}
+    longer: dict[str, Pair] = {}
+    after, same = int(a["longer_steps"]), a["longer_same"]
+    if len(a["longer_sizes"]):
+        longer = {f"knowledge, {after:,} steps": (a["longer_sizes"], same[:, 0])}
+        ends = zip(a["longer_sizes"], same, strict=True)
+        jumps.segments = [[[(x, low), (x, high)] for x, (_, low, high) in ends]]
+    for panel, more in ((sampled, {}), (jumps, longer | fit)):
+        panel.named |= more | chance
+        panel.legend = [*panel.named]
+    gap = Panel(lines=[(a["gap_sizes"], a["gap"][:, 0])], bands=[(a["gap_sizes"], a["gap"][:, 1], a["gap"][:, 2])])
+    own: dict[str, Pair] = {}
+    for name in students:
+        if f"{name}_pairs" in a:
+            own[f"{words.get(name, name)}, pairs seen"] = n[name], a[f"{name}_pairs"]
+            own[f"{words.get(name, name)}, fresh noises"] = n[name], a[f"{name}_same"]
+    heart = _banded([*own], [x for x, _ in own.values()], [y for _, y in own.values()])
+    seconds = zip(map(str, a["learners"]), a["seconds"].tolist(), strict=True)
+    said = [f"{words.get(name, name)} {value:.0f}" for name, value in seconds]
+    said += [
+        f"{int(a['steps']):,} steps of {int(a['batch'])}",
+        f"{int(a['samples']):,} fresh",
+        f"{int(a['draws']):,} draws",
+    ]
+    gap.words = ["The denoiser's gap at its border", *said]
+    return [sampled, jumps, gap, heart], []
+
+
 SERIES: dict[str, Callable[[Any], Shown]] = {
     "fig1": fig1,
     "border": border,
@@ -472,11 +516,13 @@ SERIES: dict[str, Callable[[Any], Shown]] = {
     "trained": trained,
     "generalise": generalise,
     "students": students,
+    "difficulty": difficulty,
     "samples": samples,
     "fewstep": fewstep,
 }
 
 UNSEEN = {
+    "difficulty": r"best|denoiser_law",
     "fig1": r"toy_border_(low|high)",
     "steps": r"steps|(whole|above|below)_distance|border_(low|high)",
     "grids": r"distance",

@@ -15,6 +15,7 @@ from series import shown
 
 from figures import (
     border,
+    difficulty,
     distilled,
     fewstep,
     generalise,
@@ -74,6 +75,11 @@ def of_trained(networks: Config) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def of_generalise() -> dict[str, np.ndarray]:
     return generalise.compute(Config())
+
+
+@pytest.fixture(scope="module")
+def of_difficulty() -> dict[str, np.ndarray]:
+    return difficulty.compute(Config())
 
 
 @pytest.fixture(scope="module")
@@ -398,6 +404,39 @@ def test_networks_go_from_copies_to_samples_that_they_agree_on(of_generalise: di
         assert column["gap_data"][0, 2] < column["gap_held"][0, 1]
 
 
+def test_difficulty_is_the_shipped_table(of_difficulty: dict[str, np.ndarray]) -> None:
+    """Number by number; nothing of it is made while it is drawn."""
+    arrays, cells = of_difficulty, table("difficulty").values()
+    assert arrays["learners"].tolist()[:3] == ["denoiser", "consistency", "knowledge"]
+    for name in arrays["learners"].tolist():
+        mine = {cell.data["data"]["points"]: cell.tables for cell in cells if cell.name.endswith(f"-{name}")}
+        assert arrays[f"{name}_sizes"].tolist() == sorted(mine)
+        for i, size in enumerate(sorted(mine)):
+            rows = {row["steps"]: row for row in mine[size]["samplers"]}
+            for key, taken in (("same", 1), ("same_2", 2), ("same_18", 18)):
+                if f"{name}_{key}" in arrays:
+                    found = arrays[f"{name}_{key}"][i].tolist()
+                    assert found == [rows[taken][f"same{end}"] for end in ("", "_low", "_high")]
+            if f"{name}_pairs" in arrays:
+                assert arrays[f"{name}_pairs"][i, 0] == rows[1]["same_pairs"]
+    with pytest.raises(ValueError, match="difficulty shows a study of digits: it takes no --dataset"):
+        difficulty.compute(QUICK)
+
+
+def test_the_law_of_difficulty_is_found_where_it_holds() -> None:
+    """Shares on the line give it back, with an interval of no width; noise widens it around the truth."""
+    sizes = np.array([10.0, 30, 100, 300, 1000])
+    shares = 1 / (1 + np.exp(1.5 * np.log(sizes) - 6))
+    a, b, at, low, high = difficulty.law(sizes, shares)
+    truth = np.exp((6 - np.log(9)) / 1.5)
+    np.testing.assert_allclose([a, b, at, low, high], [6, 1.5, truth, truth, truth], rtol=1e-6)
+    noisy = shares * (1 + 0.1 * np.array([0, -1, 1, -1, 1]) * (1 - shares))
+    _, _, at, low, high = difficulty.law(sizes, noisy)
+    assert low < at < high
+    assert low < truth < high
+    assert np.isnan(difficulty.law(sizes[:2], shares[:2])).all()
+
+
 def test_generalise_takes_no_data() -> None:
     with pytest.raises(ValueError, match="generalise shows a study of digits and emoji: it takes no --dataset"):
         generalise.compute(QUICK)
@@ -530,7 +569,7 @@ def test_the_gallery_is_drawn_in_its_order_and_waits_for_networks_last(
     assert order == [
         name
         for name in [*FIGURES, "explore"]
-        if name not in ("trained", "generalise", "students", "samples", "fewstep")
+        if name not in ("trained", "generalise", "students", "difficulty", "samples", "fewstep")
     ]
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     gallery = readme[readme.index("## Gallery") :]

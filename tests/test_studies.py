@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from neural import Experiment, Network, Optimisation, fit, load_model
+from neural import Distillation, Experiment, Network, Optimisation, fit, load_model, open_model
 from neural.__main__ import main
-from neural.config import key
+from neural.config import experiment_of, key
+from neural.sampled import UnitNoises
 from neural.studies import STUDIES, Cell, Done, Place, Study, Tables, catalogue, names, shelf, study, table
 from neural.studies.again import chosen, done, finished, is_current, ship, verdict
 from neural.studies.generalise import Generalise
@@ -253,3 +254,51 @@ def test_both_networks_of_generalise_begin_with_the_same_weights_and_draw_their_
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
     first, second = (load_model(folder / name)[0] for name in ("first", "second"))
     assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("learner", ["denoiser", "knowledge", "consistency", "progressive"])
+def test_difficulty_holds_every_learner_to_the_exact_landings(learner: str, tmp_path: Path) -> None:
+    """On three digits, a few steps long; what is shipped is the same with other numbers."""
+    cell = next(each for each in STUDIES["difficulty"].cells if each.name == f"digits-5-{learner}")
+    config = cell.config
+    experiment = experiment_of(config.training)
+    options = dataclasses.replace(experiment.optimisation, steps=40, batch=64, warmup=5)
+    data = experiment.options | {"n": 3}
+    experiment = dataclasses.replace(experiment, options=data, network=Network(width=32, depth=1), optimisation=options)
+    if isinstance(config.training, Distillation):
+        training = dataclasses.replace(config.training, levels=4, experiment=experiment)
+    else:
+        training = experiment
+    tables = dataclasses.replace(config, training=training, draws=32, samples=48).work(Place(tmp_path))
+    rows = tables["samplers"]
+    assert {row["learner"] for row in rows} == {learner}
+    assert {row["n"] for row in rows} == {3}
+    assert [row["steps"] for row in rows] == ([1, 2, 4, 8, 18] if learner == "denoiser" else [1, 2, 4][: len(rows)])
+    assert ("same_pairs" in rows[0]) == (learner == "knowledge")
+    assert ("gap" in tables) == (learner == "denoiser")
+    # By hand: one step is the network itself at σ = 80.
+    model, D = open_model(tmp_path / learner), OptimalDenoiser(experiment.load())
+    start, _, home = UnitNoises(D, 48, 0).at(80.0)
+    assert rows[0]["same"] == pytest.approx(float((D.nearest(model(start, 80.0)) == home).double().mean()))
+    for row in rows:
+        assert row["same_low"] <= row["same"] <= row["same_high"]
+
+
+def test_learners_of_difficulty_differ_in_what_they_are_asked_alone() -> None:
+    cells = STUDIES["difficulty"].cells
+    sizes = {cell.name.split("-")[1] for cell in cells}
+    assert sizes == {"2", "5", "10", "30", "100", "300", "1000", "all"}
+    shared = {"steps", "batch", "optimizer", "lr", "warmup", "clip", "seed"}
+    for cell in cells:
+        experiment = experiment_of(cell.config.training)
+        assert experiment.network == Network(width=256, depth=3)
+        options = dataclasses.asdict(experiment.optimisation)
+        if cell.name.endswith("longer"):
+            options["steps"] //= 8
+        if cell.name.endswith("progressive"):
+            options["steps"] *= 4
+        assert {name: options[name] for name in shared} == {
+            "steps": 400, "batch": 512, "optimizer": "muon", "lr": 4e-3, "warmup": 50, "clip": 1.0, "seed": 0,
+        }  # fmt: skip
+        size = cell.name.split("-")[1]
+        assert experiment.options == {"without": (10, 11)} | ({} if size == "all" else {"n": int(size)})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 
+from .difficulty import DIFFICULTY
 from .generalise import GENERALISE
 from .plan import Study
 
 __all__ = ["STUDIES", "study"]
 
-STUDIES: dict[str, Study] = {each.name: each for each in (GENERALISE,)}
+STUDIES: dict[str, Study] = {each.name: each for each in (GENERALISE, DIFFICULTY)}
 """By name."""
 
 

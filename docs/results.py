@@ -316,11 +316,12 @@ def easier(a: Arrays) -> str:
     for name in learners:
         if f"difficulty/{name}_pairs" in a:
             rows.append(f"- {name} on pairs that it has seen: {series(f'{name}_sizes', of(f'{name}_pairs'))}.")
-    sizes, shares = of("longer_sizes"), of("longer_same")
-    found = [f"{_share(share)} at {int(n):,}" for n, share in zip(sizes, shares, strict=True)]
-    if found:
-        steps = int(of("longer_steps"))
-        rows.append(f"- After {steps:,} steps on the same pairs knowledge is right for {_spaced(found)}.")
+    for kind, words in (("more", "as many times the pairs"), ("longer", "the same pairs")):
+        for size, fresh, seen in zip(of(f"{kind}_sizes"), of(f"{kind}_same"), of(f"{kind}_pairs"), strict=True):
+            rows.append(
+                f"- After {int(of('more_steps')):,} steps on {words} knowledge is right for {_share(fresh)} of fresh "
+                f"noises at N = {int(size)}, and for {_share(seen)} of pairs that it has seen."
+            )
     return "\n".join(map(_bullet, rows))
 
 

@@ -6,7 +6,7 @@ left, the denoiser's gap E‖F − D‖² over E‖D − mean‖² at the border
 from pairs, on pairs that they have seen and on fresh ones.
 
 The law is ln p/(1 − p) = a − b ln N, for the share p of the best student of each N and for that of the denoiser in 35
-calls, by least squares over the N at which p lies between 2 and 99.5%; N at 90% has a 95% interval from the residuals'
+calls, by least squares over the N at which p lies between 2 and 99%; N at 90% has a 95% interval from the residuals'
 t distribution.
 
 The numbers are those of the study `difficulty`, which `python -m neural study difficulty` measures again.
@@ -42,7 +42,8 @@ _COLORS = {
     "multistep": "tab:purple",
 }
 _WORDS = {"multistep": "multi-step"}
-_LEAST, _MOST = 0.02, 0.995
+_MORE = {"more": ("*", "more pairs"), "longer": ("x", "the same pairs")}
+_LEAST, _MOST = 0.02, 0.99
 _ASKED = 0.9
 
 
@@ -52,9 +53,10 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Returns:
         learners (K,), denoiser first; for each, as knowledge_sizes and so on: sizes (M,); same (M, 3), share of fresh
         noises and its interval, in one step; denoiser_same_2 and so on in more steps; knowledge_pairs (M, 3) on pairs
-        that were seen; longer_sizes (L,), longer_same (L, 3) and longer_steps of a longer training; gap_sizes (G,), gap
-        (G, 3); best (M,), the student of the highest share at each N of the denoiser; law and denoiser_law (5,): a, b,
-        N at 90% and its interval; samples, draws, steps, batch; seconds (K,), of training, the mean over N.
+        that were seen; more_sizes (L,), more_same and more_pairs (L, 3) of more_steps on more pairs, and longer_sizes
+        and so on of as many on the same pairs; gap_sizes (G,), gap (G, 3); best (M,), the student of the highest share
+        at each N of the denoiser; law and denoiser_law (5,): a, b, N at 90% and its interval; samples, draws, steps,
+        batch; seconds (K,), of training, the mean over N.
 
     Raises:
         ValueError: --dataset was given.
@@ -74,12 +76,16 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         if name == "denoiser":
             gaps = [row for cell in mine for row in cell.tables["gap"] if row["level"] == "at the border"]
             arrays |= {"gap_sizes": np.array([row["n"] for row in gaps]), "gap": _ends(gaps, "gap_share")}
-    longer = sorted((cell for cell in cells if _learner(cell) == "longer"), key=_size)
-    arrays |= {
-        "longer_sizes": np.array([_size(cell) for cell in longer]),
-        "longer_same": _ends([_row(cell, 1) for cell in longer], "same").reshape(-1, 3),
-        "longer_steps": np.array(longer[0].config["training"]["experiment"]["optimisation"]["steps"] if longer else 0),
-    }
+    for kind in _MORE:
+        some = sorted((cell for cell in cells if _learner(cell) == kind), key=_size)
+        rows = [_row(cell, 1) for cell in some]
+        arrays |= {
+            f"{kind}_sizes": np.array([_size(cell) for cell in some]),
+            f"{kind}_same": _ends(rows, "same").reshape(-1, 3),
+            f"{kind}_pairs": _ends(rows, "same_pairs").reshape(-1, 3),
+        }
+        if some:
+            arrays["more_steps"] = np.array(some[0].config["training"]["experiment"]["optimisation"]["steps"])
     sizes = arrays["denoiser_sizes"]
     best = [max(learners[1:], key=lambda name, size=size: _at(arrays, name, size)) for size in sizes.tolist()]
     highest = np.array([_at(arrays, name, size) for name, size in zip(best, sizes.tolist(), strict=True)])
@@ -147,20 +153,21 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         calls = 2 * steps - 1
         label = f"{calls} call{'s' if calls > 1 else ''}"
         banded(first, sizes, curve, color=grey, marker="o", markersize=3, label=label)
+    first.plot(sizes, 1 / sizes, color="0.5", linestyle=":", linewidth=1, label="by chance")
     first.set_title("A denoiser, sampled by Heun's solver", fontsize=11)
     banded(second, sizes, arrays["denoiser_same_18"], color="k", marker="o", markersize=3, label="denoiser, 35 calls")
     for name in students:
         style = {"color": _COLORS[name], "marker": "o", "markersize": 3, "label": _WORDS.get(name, name)}
         banded(second, arrays[f"{name}_sizes"], arrays[f"{name}_same"], **style)
-    if len(arrays["longer_sizes"]):
-        value, low, high = arrays["longer_same"].T
-        label = f"knowledge, {int(arrays['longer_steps']):,} steps"
-        second.plot(arrays["longer_sizes"], value, "*", color=_COLORS["knowledge"], markersize=9, label=label)
-        second.vlines(arrays["longer_sizes"], low, high, color=_COLORS["knowledge"], linewidth=1)
+    for kind, (marker, words) in _MORE.items():
+        if len(arrays[f"{kind}_sizes"]):
+            value, low, high = arrays[f"{kind}_same"].T
+            label = f"{int(arrays['more_steps']):,} steps, {words}"
+            second.plot(arrays[f"{kind}_sizes"], value, marker, color=_COLORS["knowledge"], markersize=8, label=label)
+            second.vlines(arrays[f"{kind}_sizes"], low, high, color=_COLORS["knowledge"], linewidth=1)
     _draw_law(second, arrays)
     second.set_title("Students of the exact flow, in one call", fontsize=11)
     for ax in (first, second):
-        ax.plot(sizes, 1 / sizes, color="0.5", linestyle=":", linewidth=1, label="by chance")
         ax.set_ylabel("share of noises on the flow's point")
     banded(third, arrays["gap_sizes"], arrays["gap"], color="k", marker="o", markersize=3)
     third.set_title("The denoiser's gap at its border", fontsize=11)
@@ -178,9 +185,9 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         ax.set(xscale="log", xlim=(sizes[0] / 1.15, sizes[-1] * 1.15), xlabel="N, number of training images")
         plain_ticks(ax, tuple(n for n in sizes.tolist() if n == sizes[-1] or 2 * n < sizes[-1]))
         ax.grid(alpha=0.3)
-    for ax in (first, second, fourth):
+    for ax, place in ((first, "upper right"), (second, "lower left"), (fourth, "lower left")):
         ax.set_ylim(-0.03, 1.03)
-        ax.legend(fontsize=SMALL, frameon=False, loc="upper right")
+        ax.legend(fontsize=SMALL, frameon=False, loc=place)
     seconds = ", ".join(
         f"{_WORDS.get(name, name)} {value:.0f}"
         for name, value in zip(arrays["learners"], arrays["seconds"], strict=True)

@@ -479,13 +479,13 @@ def difficulty(a: Asked) -> Shown:
         y = 1 / (1 + np.exp(float(a["law"][1]) * np.log(x) - float(a["law"][0])))
         fit = {f"best: 90% at N = {at:.2g} [{low:.2g}, {high:.2g}]": (x, y)}
     longer: dict[str, Pair] = {}
-    after, same = int(a["longer_steps"]), a["longer_same"]
-    if len(a["longer_sizes"]):
-        longer = {f"knowledge, {after:,} steps": (a["longer_sizes"], same[:, 0])}
-        ends = zip(a["longer_sizes"], same, strict=True)
-        jumps.segments = [[[(x, low), (x, high)] for x, (_, low, high) in ends]]
-    for panel, more in ((sampled, {}), (jumps, longer | fit)):
-        panel.named |= more | chance
+    for kind, pairs in (("more", "more pairs"), ("longer", "the same pairs")):
+        at, same = a[f"{kind}_sizes"], a[f"{kind}_same"]
+        if len(at):
+            longer[f"{int(a['more_steps']):,} steps, {pairs}"] = at, same[:, 0]
+            jumps.segments.append([[(x, low), (x, high)] for x, (_, low, high) in zip(at, same, strict=True)])
+    for panel, more in ((sampled, chance), (jumps, longer | fit)):
+        panel.named |= more
         panel.legend = [*panel.named]
     gap = Panel(lines=[(a["gap_sizes"], a["gap"][:, 0])], bands=[(a["gap_sizes"], a["gap"][:, 1], a["gap"][:, 2])])
     own: dict[str, Pair] = {}
@@ -522,7 +522,7 @@ SERIES: dict[str, Callable[[Any], Shown]] = {
 }
 
 UNSEEN = {
-    "difficulty": r"best|denoiser_law",
+    "difficulty": r"best|denoiser_law|(more|longer)_pairs",
     "fig1": r"toy_border_(low|high)",
     "steps": r"steps|(whole|above|below)_distance|border_(low|high)",
     "grids": r"distance",

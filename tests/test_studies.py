@@ -293,7 +293,7 @@ def test_learners_of_difficulty_differ_in_what_they_are_asked_alone() -> None:
         experiment = experiment_of(cell.config.training)
         assert experiment.network == Network(width=256, depth=3)
         options = dataclasses.asdict(experiment.optimisation)
-        if cell.name.endswith("longer"):
+        if cell.name.endswith(("more", "longer")):
             options["steps"] //= 8
         if cell.name.endswith("progressive"):
             options["steps"] *= 4

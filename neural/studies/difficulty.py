@@ -110,14 +110,15 @@ _SIZES = (10, 100, None, 30, 1000, 300, 2, 5)
 _STEPS_OF_ALL = 400
 """Optimiser steps, of 512 samples each; of progressive distillation all stages together."""
 _LONGER, _LONGER_SIZES = 8, (10, 100)
-"""What a knowledge student makes of so many times as many steps, on the same pairs."""
+"""A knowledge student is trained for so many times as many steps, too: on so many times the pairs (more), or on the
+same (longer)."""
 
 
 def _options(**values: Any) -> Optimisation:
     return Optimisation(steps=_STEPS_OF_ALL, batch=512, optimizer="muon", lr=4e-3, warmup=50, **values)
 
 
-def _training(learner: str, options: dict[str, Any], times: int = 1) -> Experiment | Distillation:
+def _training(learner: str, options: dict[str, Any], times: int = 1, uses: int = 4) -> Experiment | Distillation:
     """What one learner is trained with."""
     if learner == "denoiser":
         noise: dict[str, Any] = {"noise": "log_normal", "P_mean": 0.1, "P_std": 1.4, "target": "posterior"}
@@ -133,7 +134,7 @@ def _training(learner: str, options: dict[str, Any], times: int = 1) -> Experime
         experiment = dataclasses.replace(experiment, optimisation=short)
     longer = dataclasses.replace(experiment.optimisation, steps=times * experiment.optimisation.steps)
     experiment = dataclasses.replace(experiment, optimisation=longer)
-    return Distillation(technique, levels=levels, solver=solver, uses=4 * times, experiment=experiment)
+    return Distillation(technique, levels=levels, solver=solver, uses=uses, experiment=experiment)
 
 
 def _cells() -> list[Cell]:
@@ -146,8 +147,10 @@ def _cells() -> list[Cell]:
                 name = f"digits-{size or 'all'}-{learner}"
                 cells.append(Cell(name, config, config.data, config.work, 60))
     for size in _LONGER_SIZES:
-        config = Difficulty(_training("knowledge", {"without": (10, 11), "n": size}, _LONGER))
-        cells.append(Cell(f"digits-{size}-longer", config, config.data, config.work, 60 * _LONGER / 2))
+        for name, uses in (("more", 4), ("longer", 4 * _LONGER)):
+            training = _training("knowledge", {"without": (10, 11), "n": size}, _LONGER, uses)
+            config = Difficulty(training)
+            cells.append(Cell(f"digits-{size}-{name}", config, config.data, config.work, 60 * _LONGER / 2))
     return cells
 
 

@@ -167,11 +167,12 @@ def _draw_one(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
             text = f"{100 * share:.2f}%" if 0.99 < share < 1 else f"{100 * share:.0f}%"
             style = {"va": "center", "ha": "right" if above else "left", "fontsize": SMALL}
             axes.text(left - 0.02 if above else right + 0.02, row, text, **style)
-    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6), xlim=(-0.04, 1.04))
+    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) + 0.2, -0.6), xlim=(-0.04, 1.04))
     axes.set(xlabel="share of noises on the exact flow's point")
     axes.set_title("One jump from noise: how many end right", fontsize=11)
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=SMALL, loc="lower center")
+    # Below the rows, wherever their marks are.
+    axes.legend(fontsize=SMALL, loc="lower center", ncols=2)
 
 
 def _draw_levels(axes: Axes, arrays: Mapping[str, np.ndarray], prefix: str, title: str) -> None:

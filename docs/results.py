@@ -315,7 +315,8 @@ def easier(a: Arrays) -> str:
     ]
     for name in learners:
         if f"difficulty/{name}_pairs" in a:
-            rows.append(f"- {name.capitalize()} on pairs that it has seen: {series(f'{name}_sizes', of(f'{name}_pairs'))}.")
+            seen = series(f"{name}_sizes", of(f"{name}_pairs"))
+            rows.append(f"- {name.capitalize()} on pairs that it has seen: {seen}.")
     for kind, words in (("more", "as many times the pairs"), ("longer", "the same pairs")):
         for size, fresh, seen in zip(of(f"{kind}_sizes"), of(f"{kind}_same"), of(f"{kind}_pairs"), strict=True):
             rows.append(

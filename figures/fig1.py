@@ -158,7 +158,7 @@ def _draw_curves(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
         axes.plot(arrays["toy_x"], curve, color=mpl.colormaps["plasma"](0.85 * norm(sigma)), label=f"σ = {sigma:g}")
     axes.plot(positions, positions, "k*", markersize=9, label="data point")
     axes.set(xlabel="noisy point x", ylabel="E[x0 | x]", xlim=(-4, 4), title="Five points:\nfrom steps to a blend")
-    axes.legend(fontsize=SMALL, loc="upper left")
+    axes.legend(fontsize=SMALL, loc="upper left", handlelength=1, labelspacing=0.15, borderpad=0.25)
 
 
 def _draw_heat(figure: SubFigure, axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:

@@ -163,7 +163,7 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     landed.set(ylabel="share that lands on another\npoint than the exact flow", ylim=(-0.03, 1.03))
     landed.set_title(f"{about}:\nwrong landings", fontsize=11)
     _draw_jumps(jump, arrays)
-    jump.set_title(f"{about}: one step of a student\nof progressive distillation", fontsize=11)
+    jump.set_title(f"{about}:\none step of a progressive student", fontsize=11)
     for ax in (landed, jump):
         power_ticks(ax)
     for ax in (order, landed, jump):

@@ -42,8 +42,9 @@ from .slim import slim
 __all__ = ["Clock", "again", "measured", "ship", "verdict"]
 
 _SECONDS = "seconds.csv"
-_SAME = 0.01
-"""Relative: how much half precision may move a share of the gap, and be the same number."""
+_SAME, _WITHIN = 0.01, 0.1
+"""How much half precision may move a share, and be the same number: relative, or of half its interval, whichever is
+more. Few samples lie so near to a border of basins that rounding decides, and of 512 one is 0.4% of a share of half."""
 _GAP_EVERY = 500
 _OF_A_LABEL = 4
 """Draws of all data for one of a class."""
@@ -143,7 +144,7 @@ def ship(
     """Put a finished run in the place of the shipped network, with what it measures; what is known of it, and bytes.
 
     Weights are kept in half precision where that moves no share of the gap, and no share of samples, by more than a
-    hundredth of itself.
+    hundredth of itself, or a twentieth of its interval.
     """
     run, place = Path(run), Path(shelf_folder or Path(__file__).parent) / what.name
     whole, data = measured(what, run, seed=seed, progress=progress), what.data()
@@ -195,9 +196,11 @@ def verdict(then: About, now: dict[str, list[dict[str, Any]]], say: Callable[[st
 
 
 def _same(a: dict[str, list[dict[str, Any]]], b: dict[str, list[dict[str, Any]]]) -> bool:
-    columns = {"gap": "gap_share", "labels": "gap_share", "samplers": "same"}
-    pairs = [(x[name], y[name]) for part, name in columns.items() for x, y in zip(a[part], b[part], strict=True)]
-    return all(abs(x - y) <= _SAME * abs(x) for x, y in pairs)
+    return all(
+        abs(x[name] - y[name]) <= max(_SAME * abs(x[name]), _WITHIN * (x[f"{name}_high"] - x[f"{name}_low"]) / 2)
+        for part, name in (("gap", "gap_share"), ("labels", "gap_share"), ("samplers", "same"))
+        for x, y in zip(a[part], b[part], strict=True)
+    )
 
 
 def _steps(run: Path) -> int:

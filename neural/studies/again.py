@@ -85,7 +85,7 @@ def done(study: Study, cell: Cell, out: str | Path, *, progress: bool = False) -
             name: {"dataset": data.name, "fingerprint": data.fingerprint, "points": len(data)}
             for name, data in cell.data().items()
         },
-        seconds=round(after, 1),
+        seconds=round(after, 3),
         measuring=round(max(0.0, took - (after - before)), 1),
         machine=machine(),
         torch=torch.__version__,

@@ -206,6 +206,10 @@ def _pictures(drawn: list[Sampled]) -> list[dict[str, Any]]:
     return rows
 
 
+_SECOND = 1
+"""Seed of the second network of a pair, as a user would give it to a run: what it draws is its own."""
+
+
 def _cells(
     name: str, dataset: str, options: dict[str, Any], sizes: tuple[int, ...], training: Experiment, seconds: float
 ) -> list[Cell]:
@@ -220,7 +224,7 @@ def _cells(
                 training,
                 dataset=dataset,
                 options=options | {"only": (1, 3), "n": size},
-                optimisation=dataclasses.replace(training.optimisation, seed=1),
+                optimisation=dataclasses.replace(training.optimisation, seed=_SECOND),
             )
             if pair
             else None,

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BENCH = Path(__file__).parents[1] / "bench"
 sys.path.insert(0, str(BENCH))
 
@@ -31,7 +33,6 @@ def results(compiled: None, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return json.loads((out / "results.json").read_text())
 
 
-@pytest.mark.slow
 def test_every_cell_is_there_or_has_a_reason(results: dict[str, Any]) -> None:
     found = results["methods"]
     missing = {(row["method"], row["dim"]) for row in found["missing"]}
@@ -52,7 +53,6 @@ def test_every_cell_is_there_or_has_a_reason(results: dict[str, Any]) -> None:
     assert {"processor", "cores", "threads", "torch", "python", "date"} <= found["machine"].keys()
 
 
-@pytest.mark.slow
 def test_errors_are_below_what_is_stated(results: dict[str, Any]) -> None:
     for row in results["methods"]["cells"]:
         if row["bound"] is not None:

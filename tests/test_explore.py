@@ -19,6 +19,8 @@ from figures.__main__ import main
 from figures.config import Config
 from optimal import FlowMap, OptimalDenoiser, load, seeking_refining_border
 
+pytestmark = pytest.mark.slow
+
 QUICK = Config(dataset="digits", quick=True)
 _REASON = missing()
 
@@ -43,7 +45,6 @@ def window(page: Path) -> Iterator[Browser]:
         yield opened
 
 
-@pytest.mark.slow
 def test_arrays_are_the_optimum(arrays: dict[str, np.ndarray]) -> None:
     data = load("digits")
     D = OptimalDenoiser(data)
@@ -78,7 +79,6 @@ def test_the_page_is_one_small_file(page: Path) -> None:
     assert numbers["toy"]["points"] == load("five-deltas").points.double().tolist()
 
 
-@pytest.mark.slow
 def test_large_images_are_reduced_for_show(tmp_path: Path) -> None:
     """Incompressible colour images of 100×80, drawn at 64×51."""
     from PIL import Image

@@ -39,6 +39,8 @@ from optimal import OptimalDenoiser, load, speciation_sigma
 from optimal.reference import GaussianMixture
 from optimal.regimes import top_eigenvalue
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("Agg")
 
 QUICK = Config(dataset="digits", quick=True, option=("n=400",))
@@ -181,7 +183,6 @@ def test_strips_end_on_data(of_trajectories: dict[str, np.ndarray]) -> None:
     assert of_trajectories["noisy"].shape == of_trajectories["denoised"].shape == (4, 15, 1, 8, 8)
 
 
-@pytest.mark.slow
 def test_calls_are_counted_in_their_part(of_steps: dict[str, np.ndarray]) -> None:
     n, solvers = of_steps["steps"], of_steps["solvers"].tolist()
     for name, whole, above in (
@@ -282,7 +283,6 @@ def test_shares_of_landings(of_prop4: dict[str, np.ndarray], i: int) -> None:
     assert of_prop4["basin_borders"].shape == (len(of_prop4["basin_sigmas"]), 4)
 
 
-@pytest.mark.slow
 def test_grids_fall_at_their_order(of_grids: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(of_grids["toy_slopes"], [1, 2, 2, 3], atol=0.15)
     assert of_grids["points"].tolist() == [1, 2, 4, 8, 16]
@@ -322,7 +322,6 @@ def test_a_trained_network_is_measured_on_the_data_and_where_it_goes(of_trained:
     assert of_trained["0_gap_share_data"][0, 0] < 0.05
 
 
-@pytest.mark.slow
 def test_students_beside_the_flow_map(of_students: dict[str, np.ndarray]) -> None:
     points = load("five-deltas").points.flatten().numpy()
     assert set(of_students["flow"].flatten()) == set(points)
@@ -337,7 +336,6 @@ def test_students_beside_the_flow_map(of_students: dict[str, np.ndarray]) -> Non
     assert of_students["same_consistency"][-1, 0] > 0.8
 
 
-@pytest.mark.slow
 def test_samples_are_marked_as_memorised(of_samples: dict[str, np.ndarray]) -> None:
     methods = of_samples["methods"].tolist()
     assert {f"{name} student: {n}" for name in TECHNIQUES for n in ("1 call", "4 calls")} < set(methods)
@@ -347,7 +345,6 @@ def test_samples_are_marked_as_memorised(of_samples: dict[str, np.ndarray]) -> N
     assert of_samples["share"][methods.index("optimum: its exact flow"), 0] == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("i", [0, 1])
 def test_few_steps_of_every_method(of_fewstep: dict[str, np.ndarray], i: int) -> None:
     methods = of_fewstep["methods"].tolist()
@@ -366,7 +363,6 @@ def test_few_steps_of_every_method(of_fewstep: dict[str, np.ndarray], i: int) ->
         assert (of_fewstep[f"{i}_{k}_wasserstein"] > 0).all()
 
 
-@pytest.mark.slow
 def test_generalise_is_the_shipped_table(of_generalise: dict[str, np.ndarray]) -> None:
     """Row by row, picture by picture; nothing of it is made while it is drawn."""
     cells = table("generalise")
@@ -463,7 +459,6 @@ def test_figures_of_presets_take_no_data(name: str) -> None:
         FIGURES[name].compute(QUICK)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in FIGURES if name != "fig1"])
 def test_every_figure_shows_what_is_saved_beside_it(name: str, request: pytest.FixtureRequest) -> None:
     """Every array as the curve, band, image or word that it is, once, in the style of its legend; no text cut off."""
@@ -475,7 +470,6 @@ def test_every_figure_shows_what_is_saved_beside_it(name: str, request: pytest.F
     assert faults(figure) == []
 
 
-@pytest.mark.slow
 def test_points_of_the_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Points in the plane, in units of their own, through the command line."""
     path = tmp_path / "points.npy"
@@ -515,7 +509,6 @@ def test_names_are_short_and_apart() -> None:
     assert all(len(name) <= 80 for name in long)
 
 
-@pytest.mark.slow
 def test_how_long_it_takes_is_said_first(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,8 @@ from neural.report.tables import pairs
 from optimal import Dataset, OptimalDenoiser, karras, load
 from optimal.cli import in_words
 
+pytestmark = pytest.mark.slow
+
 DATA = load("two-points")
 D = OptimalDenoiser(DATA)
 DIGITS = load("digits")
@@ -119,7 +121,6 @@ def test_a_network_whose_flow_cannot_be_followed(tmp_path: Path) -> None:
     assert "no likelihood: the density cannot be followed" in write(found, tmp_path)[0].read_text()
 
 
-@pytest.mark.slow
 def test_a_students_own_pairs_are_beside_fresh_noises(runs: Path, tmp_path: Path) -> None:
     for path in ("k", "k/student"):
         model = open_model(runs / path, name="k")
@@ -141,7 +142,6 @@ def test_a_students_own_pairs_are_beside_fresh_noises(runs: Path, tmp_path: Path
     assert net.pairs is None
 
 
-@pytest.mark.slow
 def test_a_student_above_one_is_explained_as_a_student(tmp_path: Path) -> None:
     def opposite(x: Tensor, sigma: Tensor) -> Tensor:
         return 3 * torch.ones_like(x)
@@ -179,7 +179,6 @@ def test_remarks_are_on_the_page(tmp_path: Path) -> None:
     assert "<li>On data, trajectory: 20 draws are fewer than 64: " in page
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40, 1, 1, 1), (40, 3, 1, 1), (20, 3, 5, 4), (30, 2), (30, 5), (1, 2), (1, 1, 3, 3)])
 def test_points_of_every_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
     """Also one alone, of three samples, with networks whose names give the same file names."""
@@ -233,7 +232,6 @@ def test_a_students_distance_is_that_of_the_words_on_the_page() -> None:
 # The command line.
 
 
-@pytest.mark.slow
 def test_data_that_a_network_was_not_trained_on(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,7 +276,6 @@ def test_a_refused_report_leaves_no_folder(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_a_report_that_cannot_be_written_leaves_the_one_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,7 +294,6 @@ def test_a_report_that_cannot_be_written_leaves_the_one_that_is_there(
     assert (tmp_path / "gap.csv").read_text() == "what was there"
 
 
-@pytest.mark.slow
 def test_an_interrupt_while_writing_leaves_no_half_page(tmp_path: Path) -> None:
     """^C once the first table is there: all of the page or nothing."""
     code = (
@@ -330,7 +326,6 @@ def test_an_interrupt_while_writing_leaves_no_half_page(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_tables_of_an_earlier_report_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "report",
@@ -385,7 +380,6 @@ def test_audit_in_json_and_dry(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert all(Path(name).exists() for name in said["files"])
 
 
-@pytest.mark.slow
 def test_what_draws_is_not_loaded_with_the_library() -> None:
     """Nor by commands that draw nothing."""
     code = "import sys, neural, neural.__main__; print('matplotlib' in sys.modules)"

@@ -21,6 +21,8 @@ from torch import Tensor, distributed
 from optimal import OptimalDenoiser, ShardedDenoiser, karras, load, sample
 from optimal.evaluate.sharded import bound_of_merged
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SIGMAS = (0.05, 0.5, 2.0, 5.0, 20.0)
 QUANTITIES = ("mean", "log_density", "entropy", "top_weight", "variance")
@@ -207,7 +209,6 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
 
 
-@pytest.mark.slow
 def test_any_number_of_ranks_agree(shared: list[dict[str, Any]], alone: dict[str, Tensor]) -> None:
     ours = shared[0]["answers"]
     assert ours.keys() == alone.keys()
@@ -227,7 +228,6 @@ def test_any_number_of_ranks_agree(shared: list[dict[str, Any]], alone: dict[str
             assert (absolute_error(value, expected) <= 1e-6 * expected.abs().clamp_min(1)).all(), name
 
 
-@pytest.mark.slow
 def test_all_ranks_return_the_same_bits(shared: list[dict[str, Any]]) -> None:
     for other in shared[1:]:
         for name, value in shared[0]["answers"].items():
@@ -289,7 +289,6 @@ def test_a_merged_mean_is_within_its_bound(normal: Callable[..., Tensor]) -> Non
     assert bound_of_merged(torch.tensor([[1.0], [0.0]]), unknown, torch.zeros(1), torch.ones(1)).isnan().all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("how", "words"), [("kill", "rank 1 (process"), ("sleep", "did not answer in time")])
 def test_a_rank_that_does_not_come_back_ends_the_others(how: str, words: str, tmp_path: Path) -> None:
     processes = start("end", 3, tmp_path, how)
@@ -317,7 +316,6 @@ if D.rank == 0:
 """
 
 
-@pytest.mark.slow
 def test_torchrun(tmp_path: Path) -> None:
     """What a user types."""
     (tmp_path / "script.py").write_text(SCRIPT)

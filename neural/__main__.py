@@ -18,7 +18,7 @@ from torch import distributed
 from optimal.cli.run import run
 
 from . import cli
-from .commands import Audit, Compare, Distill, Likelihood, Pretrain, Report, Sample, Study, Train, command_of
+from .commands import Audit, Compare, Distill, Likelihood, Pretrain, Report, Sample, Study, Train
 
 __all__ = ["main"]
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _do(words: list[str]) -> None:
-    command = command_of(words, __doc__)
+    command = cli.command_of(words, __doc__)
     with _processes():
         _DOES[type(command)](command)
 

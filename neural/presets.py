@@ -9,37 +9,26 @@ from .config import TECHNIQUES, Distillation, Experiment, Network, Optimisation,
 
 __all__ = ["PRESETS", "student_of"]
 
+_OF_DIGITS = Optimisation(
+    steps=20_000,
+    batch=1024,
+    optimizer="muon",
+    lr=4e-3,
+    noise="log_normal",
+    P_mean=0.1,
+    P_std=1.4,
+    target="posterior",
+)
+_OF_EMOJI = Optimisation(steps=24_000, batch=64, lr=1e-3, noise="log_normal", P_mean=0.7, P_std=1.4, target="posterior")
+
 PRESETS: dict[str, Experiment] = {
     "toy": Experiment("five-deltas", network=Network(depth=2), optimisation=Optimisation(steps=5000)),
-    "digits": Experiment(
-        "digits",
-        {"without": (10, 11)},
-        Network(width=384, depth=3),
-        Optimisation(
-            steps=20_000,
-            batch=1024,
-            optimizer="muon",
-            lr=4e-3,
-            noise="log_normal",
-            P_mean=0.1,
-            P_std=1.4,
-            target="posterior",
-        ),
-    ),
+    "digits": Experiment("digits", {"without": (10, 11)}, Network(width=384, depth=3), _OF_DIGITS),
     "digits-classes": Experiment(
         "digits",
         {"without": (10, 11)},
         Network(width=192, depth=3, classes=10),
-        Optimisation(
-            steps=12_000,
-            batch=1024,
-            optimizer="muon",
-            lr=4e-3,
-            noise="log_normal",
-            P_mean=0.1,
-            P_std=1.4,
-            target="posterior",
-        ),
+        dataclasses.replace(_OF_DIGITS, steps=12_000),
     ),
     "faces": Experiment(
         "faces",
@@ -51,29 +40,20 @@ PRESETS: dict[str, Experiment] = {
         "emoji",
         {"size": 16, "without": (9, 10)},
         Network(kind="unet", channels=(32, 64, 96, 96), layers=1),
-        Optimisation(steps=24_000, batch=64, lr=1e-3, noise="log_normal", P_mean=0.7, P_std=1.4, target="posterior"),
+        _OF_EMOJI,
     ),
     # The same on patches, without a convolution.
     "emoji-16-dit": Experiment(
         "emoji",
         {"size": 16, "without": (9, 10)},
         Network(kind="dit", width=128, depth=5, patch=4),
-        Optimisation(
-            steps=16_000,
-            batch=64,
-            optimizer="muon",
-            lr=2e-3,
-            noise="log_normal",
-            P_mean=0.7,
-            P_std=1.4,
-            target="posterior",
-        ),
+        dataclasses.replace(_OF_EMOJI, steps=16_000, optimizer="muon", lr=2e-3),
     ),
     "emoji-32": Experiment(
         "emoji",
         {"size": 32, "without": (9, 10)},
         Network(kind="unet", channels=(32, 64, 96, 96), layers=1),
-        Optimisation(steps=24_000, batch=64, lr=1e-3, noise="log_normal", P_mean=1.6, P_std=1.4, target="posterior"),
+        dataclasses.replace(_OF_EMOJI, P_mean=1.6),
     ),
     # Karras et al. 2022's DDPM++ at 32×32 and 64×64 in size; they train on a GPU, and were only constructed here.
     "cifar-32": Experiment(
@@ -97,8 +77,8 @@ PRESETS: dict[str, Experiment] = {
 emoji-32; cifar-32 and ffhq-64 need a GPU, and files of these names as NVlabs/edm's dataset_tool.py writes them."""
 
 
-_OF_TOY: dict[str, Any] = {"batch": 1024, "optimizer": "adam", "sigma_min": 0.02, "uses": 16}
-_OF_DIGITS: dict[str, Any] = {
+_TOY_STUDENTS: dict[str, Any] = {"batch": 1024, "optimizer": "adam", "sigma_min": 0.02, "uses": 16}
+_DIGITS_STUDENTS: dict[str, Any] = {
     "batch": 512,
     "optimizer": "muon",
     "lr": 4e-3,
@@ -110,16 +90,16 @@ _OF_DIGITS: dict[str, Any] = {
 }
 _STUDENTS: dict[str, dict[str, dict[str, Any]]] = {
     "toy": {
-        "consistency": _OF_TOY | {"steps": 4000, "levels": 40, "ema": 0.95, "weighting": "none", "lr": 2e-3},
-        "progressive": _OF_TOY | {"steps": 600, "levels": 256, "ema": 0.98, "weighting": "edm", "lr": 1e-3},
-        "knowledge": _OF_TOY | {"steps": 2000, "levels": 32, "ema": 0.995, "weighting": "edm", "lr": 1e-3},
-        "multistep": _OF_TOY | {"steps": 3000, "levels": 32, "ema": 0.995, "weighting": "none", "lr": 1e-3},
+        "consistency": _TOY_STUDENTS | {"steps": 4000, "levels": 40, "ema": 0.95, "weighting": "none", "lr": 2e-3},
+        "progressive": _TOY_STUDENTS | {"steps": 600, "levels": 256, "ema": 0.98, "weighting": "edm", "lr": 1e-3},
+        "knowledge": _TOY_STUDENTS | {"steps": 2000, "levels": 32, "ema": 0.995, "weighting": "edm", "lr": 1e-3},
+        "multistep": _TOY_STUDENTS | {"steps": 3000, "levels": 32, "ema": 0.995, "weighting": "none", "lr": 1e-3},
     },
     "digits": {
-        "consistency": _OF_DIGITS | {"steps": 4000, "levels": 12, "ema": 0.95},
-        "progressive": _OF_DIGITS | {"steps": 800, "levels": 16, "ema": 0.98, "width": 160},
-        "knowledge": _OF_DIGITS | {"steps": 3200, "levels": 16, "ema": 0.99, "uses": 8},
-        "multistep": _OF_DIGITS | {"steps": 3200, "levels": 16, "ema": 0.99, "uses": 8},
+        "consistency": _DIGITS_STUDENTS | {"steps": 4000, "levels": 12, "ema": 0.95},
+        "progressive": _DIGITS_STUDENTS | {"steps": 800, "levels": 16, "ema": 0.98, "width": 160},
+        "knowledge": _DIGITS_STUDENTS | {"steps": 3200, "levels": 16, "ema": 0.99, "uses": 8},
+        "multistep": _DIGITS_STUDENTS | {"steps": 3200, "levels": 16, "ema": 0.99, "uses": 8},
     },
 }
 """Levels of the teacher; uses, how often a pair is drawn; width of the network; and what differs in its optimisation,

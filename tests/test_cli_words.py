@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from neural.commands import command_of
+from neural.cli.parsing import command_of
 from neural.config import Distillation, Experiment, experiment_of, from_json, key, to_json
 
 DOORS = {

@@ -21,7 +21,8 @@ from problems import small_unet
 
 from neural.__main__ import main
 from neural.answers import Place, Plan, compared
-from neural.commands import QUICK_DRAWS, QUICK_SAMPLES, Distill, Preset, Train, command_of
+from neural.cli.parsing import command_of
+from neural.commands import QUICK_DRAWS, QUICK_SAMPLES, Distill, Preset, Train
 from neural.config import Network, to_json
 from neural.model import open_model
 from neural.presets import PRESETS, student_of

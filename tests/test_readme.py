@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import figures.__main__ as figures
-import neural.commands as neural
+import neural.cli as neural
 import optimal.__main__ as optimal
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

@@ -2,6 +2,7 @@
 
 from .comparing import compare as compare
 from .density import likelihood as likelihood
+from .parsing import command_of as command_of
 from .pretraining import pretrain as pretrain
 from .sampling import draw as draw
 from .showing import audit as audit

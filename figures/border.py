@@ -104,8 +104,8 @@ def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     Returns:
         Along the forward process: sigmas (S,), counts (S, 3) quantiles 0.1, 0.5, 0.9; with their 95% intervals, (S, 3)
         each, found, mmse and mmse_slope, dMMSE/dlnσ, both over the data's total variance. Of T trajectories: captured
-        and last_change (T,), nan where there is none. The marks of `_MARKS`; border_low, border_high, draws; what the
-        data are.
+        and last_change (T,), nan where there is none. The marks of `_MARKS`; border_low, border_high,
+        border_draws, draws; what the data are.
     """
     D = OptimalDenoiser(data)
     draws, paths, steps = next(cost for values, *cost in _COST if data.array.size <= values)
@@ -135,6 +135,7 @@ def _column(config: Config, data: Dataset) -> dict[str, np.ndarray]:
         "border": np.array(border.sigma),
         "border_low": np.array(border.low),
         "border_high": np.array(border.high),
+        "border_draws": np.array(border.draws),
         "collapse": np.array(collapse.sigma),
         "collapse_formula": np.array(collapse_sigma(len(data), math.prod(data.event), D.standard_deviation)),
         "speciation": np.array(speciation_sigma(top_eigenvalue(D))),

@@ -94,6 +94,7 @@ def _toy(config: Config) -> dict[str, np.ndarray]:
         "toy_border": np.array(border.sigma),
         "toy_border_low": np.array(border.low),
         "toy_border_high": np.array(border.high),
+        "toy_border_draws": np.array(border.draws),
     }
 
 
@@ -123,6 +124,7 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
         "noisy": noisy.numpy(),
         "means": means.numpy(),
         "counts": _quantiles(counts),
+        "border_draws": np.array(border.draws),
         "draws": np.array(draws),
         "border": np.array(border.sigma),
         "border_low": np.array(border.low),

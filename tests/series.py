@@ -19,7 +19,7 @@ __all__ = ["SERIES", "shown"]
 Arrays = Mapping[str, np.ndarray]
 Pair = tuple[np.ndarray, np.ndarray]
 Shown = tuple[list[Panel], list[str]]
-_ABOUT = ("dataset", "size", "event", "fingerprint", "source", "licence")
+_ABOUT = ("(toy_)?border_draws", "dataset", "size", "event", "fingerprint", "source", "licence")
 
 
 class Asked(dict[str, np.ndarray]):

@@ -16,7 +16,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 @pytest.fixture(scope="module")
 def results() -> ModuleType:
-    """docs/results.py, which is in no package."""
+    """docs/results.py, which is in no package, beside the files with its words."""
+    sys.path.insert(0, str(DOCS))
     spec = importlib.util.spec_from_file_location("docs_results", DOCS / "results.py")
     assert spec is not None
     assert spec.loader is not None
@@ -54,3 +55,19 @@ def test_other_arrays_say_something_else(results: ModuleType) -> None:
     for name, block in results.BLOCKS.items():
         if results.OF.get(name, name) in known and name != "gallery":
             assert block(arrays) != block(other), name
+
+
+@pytest.mark.parametrize(
+    ("block", "array"),
+    [
+        ("generalise", "generalise/0_alike"),
+        ("steps", "steps/above_needed"),
+        ("trained", "trained/1_gap_share_held-out"),
+        ("difficulty", "difficulty/denoiser_same_18"),
+    ],
+)
+def test_a_sentence_that_the_numbers_do_not_bear_is_not_written(results: ModuleType, block: str, array: str) -> None:
+    arrays = results.kept()
+    wrong = 2.0 + 0 * arrays[array] if block == "difficulty" else 0 * arrays[array]
+    with pytest.raises(ValueError, match="write another sentence"):
+        results.BLOCKS[block](arrays | {array: wrong})

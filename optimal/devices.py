@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["device_of"]
+__all__ = ["block_bytes", "device_of"]
+
+_ON_A_GPU = 2**28
 
 
 def device_of(device: str | torch.device = "auto") -> torch.device:
@@ -27,3 +29,12 @@ def device_of(device: str | torch.device = "auto") -> torch.device:
         known += ["mps"] if torch.backends.mps.is_available() else []
         raise ValueError(f"device must be auto or one that is there ({', '.join(known)}), got {str(device)!r}")
     return chosen
+
+
+def block_bytes(in_cache: int, device: torch.device) -> int:
+    """Bytes of a block of points that is worked on at once: `in_cache` of them on a CPU, whose cache it is to fit.
+
+    A GPU launches a hundred kernels for a block, whatever its size: of 12 MB each, as on a CPU, 70,000 x 12,288 points
+    kept an H200 at 1% of what its products can do (bench/results/gpu-nvidia-h200.json). There it is 256 MiB.
+    """
+    return in_cache if device.type == "cpu" else max(in_cache, _ON_A_GPU)

@@ -209,7 +209,7 @@ class _Guess:
         factor = (1 - slope * (1 - 1 / r)).expand_as(constant)
         parts = [
             factor.square() @ rotated.square().T - 2 * (constant * factor) @ rotated.T
-            for _, block in points.blocks(points.block_rows(len(x)), x.device)
+            for _, block in points.blocks(points.block_rows(len(x), device=x.device), x.device)
             for rotated in (self._rotated(block),)
         ]
         return torch.cat(parts, 1).masked_fill_(self._later.to(x.device), torch.inf)

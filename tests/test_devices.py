@@ -11,6 +11,7 @@ import pytest
 import torch
 from second_device import DEVICE, second_device
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from optimal import (
     FlowMap,
@@ -26,6 +27,7 @@ from optimal import (
     seeking_refining_border,
     trajectory,
 )
+from optimal.devices import block_bytes
 from optimal.draws import draw_pairs
 from optimal.points import leads
 
@@ -223,3 +225,29 @@ def test_the_default_device_changes_nothing(name: str, asked: str) -> None:
     problem, expected = PROBLEMS[name], on_the_cpu(name, asked)
     with torch.device("meta"):
         assert_same(ASKED[asked](problem.denoiser(), problem.x), expected)
+
+
+class Launches(TorchDispatchMode):
+    """How many operations were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_gpu_is_given_large_blocks() -> None:
+    data = torch.randint(256, (60_000, 192), generator=seeded(3), dtype=torch.uint8)
+    x, counts = 20 * normal(64, 192), []
+    with second_device():
+        for device in (torch.device("cpu"), DEVICE):
+            D = OptimalDenoiser(data.to(device), method="dense")
+            D(x.to(device), 30.0)  # What is made once, made.
+            with Launches() as launches:
+                D(x.to(device), 30.0)
+            counts.append(launches.count)
+    assert counts[1] < 0.5 * counts[0]
+    assert block_bytes(1000, torch.device("cpu")) == 1000

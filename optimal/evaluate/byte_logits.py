@@ -86,7 +86,7 @@ class ByteLogits:
         # The data are the left matrix: the product packs the right one, which is small and the same for all blocks.
         stacked = torch.cat([digit for digit, _ in pairs]).T.contiguous()
         units = torch.cat([step for _, step in pairs]) / 127.5
-        for part, block in self.points.signed(_BLOCK_BYTES, self.z.device, self.index):
+        for part, block in self.points.signed(_BLOCK_BYTES, self.z.device, self.index, columns=stacked.shape[1]):
             sums = product(block, stacked).double().mul_(units).view(-1, count, len(self.z)).sum(1)
             self.products[:, part] += sums.add_(constant).T
 

@@ -71,7 +71,7 @@ def _among(points: Points, z: Tensor, count: int) -> tuple[Tensor, Tensor]:
     copies = None
     if count > 1:
         copies = (points.first_copies != torch.arange(points.size, dtype=torch.int64, device="cpu")).to(z.device)
-    for part, block in points.signed(_BLOCK_BYTES, z.device):
+    for part, block in points.signed(_BLOCK_BYTES, z.device, columns=queries.shape[1]):
         half = half_norms[part, None]
         sums = product(block, queries).view(len(block), len(units), len(z))
         scores = half.expand(-1, len(z)).clone()

@@ -148,7 +148,7 @@ def _by_products(
     own_half, own_norm, own_product = half_norms[index], norms[index], (offset * own).sum(1)
     slack = _SECOND_ORDER * gamma(points.dim + 16)
     slope = slack * offset.norm(dim=1) + _SECOND_ORDER * UNIT * (z.norm(dim=1) + own_norm)
-    for start, block in points.blocks(points.block_rows(len(queries), memory), z.device):
+    for start, block in points.blocks(points.block_rows(len(queries), memory, device=z.device), z.device):
         part = slice(start, start + len(block))
         by_offset, by_own = (queries @ block.T).split(len(z))
         halves = own_half[:, None] + half_norms[part]

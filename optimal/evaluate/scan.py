@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..devices import block_bytes
 from ..points import Points, evenly
 from ..points.differences import leads
 from ..points.ranges import in_range
@@ -145,8 +146,9 @@ class Scan:
         """All points, block by block; then, once more and exactly, those that were set aside."""
         points, batch = self.points, len(self.z)
         itemsize = 4 if self.single else 8
-        in_cache = evenly(points.size, max(1, _BLOCK_BYTES // (itemsize * points.dim + 8 * batch)))
-        count = min(points.block_rows(batch, self._memory, itemsize), in_cache)
+        size = block_bytes(_BLOCK_BYTES, self.z.device)
+        in_cache = evenly(points.size, max(1, size // (itemsize * points.dim + 8 * batch)))
+        count = min(points.block_rows(batch, self._memory, itemsize, self.z.device), in_cache)
         buffer = torch.empty(count, points.dim, dtype=self._dtype, device=self.z.device)
         scratch = None if self.single else torch.empty(count, points.dim, dtype=torch.float32, device=self.z.device)
         logits = torch.empty(count, batch, dtype=torch.float64, device=self.z.device)

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..devices import block_bytes
 from ..points import Points
 from ..points.differences import leads
 from ..points.rounding import UNIT, gamma
@@ -135,7 +136,7 @@ def _by_differences(
 def _products(points: Points, z: Tensor, index: Tensor | None, half_norms: Tensor) -> Tensor:
     """z·(y_j − c) − ½‖y_j − c‖², (b, n)."""
     out = torch.empty(len(z), len(half_norms), dtype=torch.float64, device=z.device)
-    for start, block in points.blocks(max(1, _BLOCK_BYTES // (8 * points.dim)), z.device, index):
+    for start, block in points.blocks(_rows(points, z.device), z.device, index):
         out[:, start : start + len(block)] = z @ block.T
     return out.sub_(half_norms)
 
@@ -147,9 +148,14 @@ def _mean(points: Points, weights: Tensor, index: Tensor | None) -> Tensor:
     everything = len(used) == weights.shape[1]
     chosen = index if everything else _global(index, used)
     kept = weights if everything else weights[:, used]
-    for start, block in points.blocks(max(1, _BLOCK_BYTES // (8 * points.dim)), weights.device, chosen):
+    for start, block in points.blocks(_rows(points, weights.device), weights.device, chosen):
         out += kept[:, start : start + len(block)] @ block
     return out
+
+
+def _rows(points: Points, device: torch.device) -> int:
+    """Of a block in float64."""
+    return max(1, block_bytes(_BLOCK_BYTES, device) // (8 * points.dim))
 
 
 def _rounding(points: Points, count: int, largest: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..arithmetic import ours
+from ..devices import block_bytes
 from ..query import require_finite, require_levels
 from .copies import first_copies
 from .nearest import Screen, nearest, neighbours
@@ -175,10 +176,14 @@ class Points:
             row = int((~near).nonzero()[0])
             raise ValueError(f"x must lie within {self.unit * _RANGE:.3g} of these data, row {row} does not")
 
-    def block_rows(self, batch: int = 1, memory: int | None = None, itemsize: int = 8) -> int:
+    def block_rows(
+        self, batch: int = 1, memory: int | None = None, itemsize: int = 8, device: torch.device | None = None
+    ) -> int:
         """Rows of a block: it and its (batch, rows) logits stay in cache, and within half of `memory` bytes."""
         memory = self.memory if memory is None else memory
-        in_cache = min(_BLOCK_BYTES // (itemsize * self.dim), _LOGITS // max(batch, 1))
+        where = device or self.device
+        logits = block_bytes(8 * _LOGITS, where) // (8 * max(batch, 1))
+        in_cache = min(block_bytes(_BLOCK_BYTES, where) // (itemsize * self.dim), logits)
         in_budget = min(memory // (4 * itemsize * self.dim), memory // (4 * 8 * 6 * max(batch, 1)))
         return evenly(self.size, max(1, min(in_cache, in_budget)))
 
@@ -219,13 +224,18 @@ class Points:
             part = slice(start, start + rows)
             yield start, self.read(part if index is None else index[part], buffer, scratch)
 
-    def signed(self, size: int, device: torch.device, index: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+    def signed(
+        self, size: int, device: torch.device, index: Tensor | None = None, *, columns: int = 0
+    ) -> Iterator[tuple[slice, Tensor]]:
         """Yield (places, u8 − 128 as int8, (n, D)) over all points or those of `index`, about `size` bytes at a time.
+
+        On a GPU in larger blocks, which with `columns` sums of a point, 12 bytes each, have the size of `block_bytes`.
 
         y = (u8 − 128 + ½)/127.5, but for the rounding of `to_float`. One buffer serves all.
         """
         count = self.size if index is None else len(index)
-        rows = evenly(count, max(1, size // self.dim))
+        whole = block_bytes(size, device)
+        rows = evenly(count, max(1, size // self.dim, whole // (self.dim + 12 * columns) if whole > size else 1))
         buffer = torch.empty(rows, self.dim, dtype=torch.uint8, device=device)
         for start in range(0, count, rows):
             part = slice(start, min(start + rows, count))

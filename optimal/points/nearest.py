@@ -28,6 +28,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from ..devices import block_bytes
 from .differences import leads
 from .ranges import in_range
 from .rounding import gamma, lost
@@ -177,8 +178,8 @@ def _by_products(
     queries = z.to(dtype)
     best = torch.full((len(z), count), torch.inf, dtype=torch.float64, device=z.device)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-    most = max(1, _BLOCK_BYTES // (z.element_size() * points.dim))
-    size = min(points.block_rows(len(z)), evenly(len(half_norms), most))
+    most = max(1, block_bytes(_BLOCK_BYTES, z.device) // (z.element_size() * points.dim))
+    size = min(points.block_rows(len(z), device=z.device), evenly(len(half_norms), most))
     for start, block in points.blocks(size, z.device, index, dtype):
         part = slice(start, start + len(block))
         scores = half_norms[part] - (queries @ block.T).double()

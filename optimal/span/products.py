@@ -30,7 +30,7 @@ def products(points: Points, z: Tensor, digits: int, index: Tensor | None = None
     if points.bytes:
         return byte_logits.products(points, z, digits, index)
     out = torch.empty(len(z), points.size if index is None else len(index), dtype=torch.float64, device=z.device)
-    for start, block in points.blocks(points.block_rows(len(z)), z.device, index):
+    for start, block in points.blocks(points.block_rows(len(z), device=z.device), z.device, index):
         out[:, start : start + len(block)] = z @ block.T
     return out
 
@@ -40,6 +40,6 @@ def combination(points: Points, weights: Tensor, index: Tensor | None, accuracy:
     if points.bytes and weights.shape[1] > 0:
         return byte_logits.combination(points, weights, index, accuracy)
     out = torch.zeros(len(weights), points.dim, dtype=torch.float64, device=weights.device)
-    for start, block in points.blocks(points.block_rows(len(weights)), weights.device, index):
+    for start, block in points.blocks(points.block_rows(len(weights), device=weights.device), weights.device, index):
         out += weights[:, start : start + len(block)] @ block
     return out

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from optimal import Dataset
 from optimal.denoiser import Denoiser
@@ -265,8 +265,9 @@ def _averaging(decay: float) -> Any:
     @torch.no_grad()
     def update(averages: list[Tensor], weights: list[Tensor], count: Tensor | int) -> None:
         now = min(decay, (1 + int(count)) / (10 + int(count)))
-        for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight.to(average), 1 - now)
+        # All at once: on a GPU a few kernels, not one a tensor.
+        alike = [weight.to(average) for average, weight in zip(averages, weights, strict=True)]
+        get_ema_multi_avg_fn(now)(averages, alike, count)
 
     return update
 

@@ -175,8 +175,9 @@ def ship(
 
 
 def machine() -> str:
-    """The processor and how many threads were used."""
-    return f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    """The GPU, if there is one, the processor, and how many threads were used."""
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{gpu}{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 
 def verdict(then: About, now: dict[str, list[dict[str, Any]]], say: Callable[[str], object]) -> None:

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from optimal import Dataset, OptimalDenoiser, load, seeking_refining_border
 from optimal.datasets import to_uint8
+from optimal.devices import device_of
 from optimal.draws import draw_pairs
 from optimal.randomness import stream
 
@@ -162,7 +163,7 @@ class Generalise:
 def _trained(config: Experiment, data: Dataset, weights: int, sigma_data: float, place: Place, name: str) -> Path:
     """The folder of a training that begins with the weights of a seed, and draws from its own."""
     folder, clock = place.part(name)
-    model = build(config.network, data.event, sigma_data, seed=weights)
+    model = build(config.network, data.event, sigma_data, seed=weights).to(device_of("auto"))
     training = Training(model, config.optimisation, config, data)
     if folder.is_dir() and checkpoint.checkpoints(folder):
         training.resume(folder)

@@ -1,0 +1,5 @@
+"""Other weights on the same points: mirrors and shifts, and guidance between two optima."""
+
+from .base import Orbit as Orbit
+from .orbits import Group as Group
+from .orbits import orbit as orbit

@@ -16,7 +16,9 @@ from .border import collapse_border as collapse_border
 from .border import effective_counts as effective_counts
 from .border import forward_statistics as forward_statistics
 from .border import seeking_refining_border as seeking_refining_border
+from .conditional import Guided as Guided
 from .conditional import Orbit as Orbit
+from .conditional import guided as guided
 from .conditional import orbit as orbit
 from .datasets import Dataset as Dataset
 from .datasets import load as load

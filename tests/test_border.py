@@ -114,6 +114,7 @@ def test_reproducible_and_leaves_the_global_generator_alone() -> None:
     assert a != seeking_refining_border(D, generator=generator(6))
 
 
+@pytest.mark.slow
 def test_the_interval_is_one() -> None:
     """95% intervals of independent draws hold the exact border about 19 times of 20: here at least 33 of 40."""
     data = load("five-deltas")

@@ -108,6 +108,7 @@ def follow(D: OptimalDenoiser, data: Tensor, states: list[State], destination: T
 # Never wrong.
 
 
+@pytest.mark.slow
 def test_five_deltas_against_the_conserved_mass(normal: Normal) -> None:
     """In one dimension the flow keeps the mass on each side of x: where it ends is known without integration."""
     data = load("five-deltas").points

@@ -108,6 +108,7 @@ def started(command: list[str], **given: Any) -> Iterator[subprocess.Popen[str]]
         process.communicate()
 
 
+@pytest.mark.slow
 def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     """^C while a border is measured, long after the start."""
     command = [sys.executable, "-m", "optimal", "border", "emoji", "--draws", "100000"]

@@ -105,6 +105,7 @@ def test_interrupted_at_the_rename(cache: Path, monkeypatch: pytest.MonkeyPatch)
     assert_whole(build())
 
 
+@pytest.mark.slow
 def test_killed_build_is_rebuilt_and_cleaned_up(cache: Path, tmp_path: Path) -> None:
     source = tmp_path / "images"
     source.mkdir()

@@ -22,6 +22,7 @@ DIGITS = load("digits")
 D = OptimalDenoiser(DIGITS.points[:500])
 
 
+@pytest.mark.slow
 def test_a_batch_changes_a_row_by_no_more_than_the_tolerance() -> None:
     x = D.take(torch.arange(4)) + 0.5 * torch.randn(4, *D.event, generator=torch.Generator().manual_seed(0))
     whole = log_density(open_model(D), x, D, sigma_min=0.5, probes=2)

@@ -239,6 +239,7 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 def test_a_gpu_is_given_large_blocks() -> None:
     data = torch.randint(256, (60_000, 192), generator=seeded(3), dtype=torch.uint8)
     x, counts = 20 * normal(64, 192), []

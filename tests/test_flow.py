@@ -357,6 +357,7 @@ def test_nothing_else_is_touched(normal: Normal) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_batch_is_loop(normal: Normal) -> None:
     D = OptimalDenoiser(load("digits", n=200))
     x, sigma = 5 * normal(12, 1, 8, 8), torch.linspace(0.1, 80, 12)

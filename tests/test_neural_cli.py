@@ -38,6 +38,7 @@ def run(*arguments: str) -> int:
     return main(list(arguments))
 
 
+@pytest.mark.slow
 def test_train_distil_sample_compare(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--steps", "120", "--batch", "64"]
     assert run("train", "--preset", "toy", *small, "--out", "net") == 0
@@ -214,6 +215,7 @@ def test_a_dry_run_refuses_what_the_run_would(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_diffusers_pipeline_is_compared_on_its_own_range(capsys: pytest.CaptureFixture[str]) -> None:
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
@@ -245,6 +247,7 @@ CHANGED: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["train", "distill"])
 def test_every_field_of_a_configuration_is_reachable(kind: str) -> None:
     """In full and, but for what commands name themselves, by its last part."""
@@ -296,6 +299,7 @@ def test_help_shows_the_defaults_of_what_is_named(capsys: pytest.CaptureFixture[
         assert "--optimisation.noise {log_normal,log_uniform,uniform_t}" in text
 
 
+@pytest.mark.slow
 def test_a_run_is_made_longer_and_measured_on_the_way(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["train", "toy", "--dataset", "two-points", "--batch", "16", "--out", "net", "--device", "cpu"]
     assert run(*small, "--steps", "4", "--gap-every", "2", "--every", "1", "--keep", "3") == 0

@@ -264,6 +264,7 @@ def test_linear_sde_takes_the_functions_of_a_process() -> None:
     assert "LinearSDE(f=<bound method" in repr(numeric)
 
 
+@pytest.mark.slow
 @given(a=st.floats(-3, 3), b=st.floats(-3, 3), c=st.floats(0.1, 3), d=st.floats(-1, 3), sigma=st.floats(1e-6, 1))
 def test_linear_sde_by_quadrature(a: float, b: float, c: float, d: float, sigma: float) -> None:
     """f = a + b cos 5t, g = c e^{dt} + 1."""

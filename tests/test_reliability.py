@@ -141,6 +141,7 @@ def test_figures_interrupted_at_every_rename_end_in_the_same_files(
         assert contents(place / "out") == whole
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_leaves_is_removed(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from optimal.storage import replacing\n"

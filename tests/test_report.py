@@ -60,6 +60,7 @@ def page(found: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Numbers.
 
 
+@pytest.mark.slow
 def test_networks_of_a_known_gap(found: Study) -> None:
     optimum, always, shifted = found.networks
     assert [measured.on for measured in optimum.measured] == ["data", "held-out", "trajectory"]
@@ -90,6 +91,7 @@ def test_the_same_as_measured_alone(found: Study) -> None:
     assert again.rows() == found.networks[2].found.rows()
 
 
+@pytest.mark.slow
 def test_all_networks_start_from_the_same_noises() -> None:
     """The same network under two names draws the same samples, also beside others."""
     one, two = (open_model(OptimalDenoiser(HALF), name=name) for name in ("one", "two"))

@@ -105,6 +105,7 @@ def test_the_published_third_order_multistep_is_of_order_two(problem: str) -> No
     assert abs(order - 2) <= 0.15
 
 
+@pytest.mark.slow
 def test_a_mutant_has_another_order() -> None:
     """Heun with the slope of its first stage only, and DPM-Solver-2 whose midpoint is off, would be found out."""
     assert measured_order("mixture", "heun") - measured_order("mixture", "euler") > 0.8

@@ -41,6 +41,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         list(pool.map(enter, range(8)))
 
 
+@pytest.mark.slow
 def test_who_waits_for_long_says_so_and_a_dead_owner_blocks_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -214,6 +214,8 @@ def students(a: Arrays) -> str:
         + [pct(row) for row in a[f"students/{prefix}one_same"]]
         for prefix, name in (("", "five points"), ("digits_", f"digits, N = {int(a['students/digits_size']):,}"))
     ]
+    seen = a["students/digits_one_seen"]
+    rows.append(["digits, pairs seen in training", *("–" if np.isnan(row[0]) else pct(row) for row in seen)])
     return table(["", *(str(name) for name in a["students/techniques"])], rows)
 
 

@@ -30,6 +30,7 @@ from readme_words import (
     trained,
     trajectories,
 )
+from shelf_words import shelf
 from wording import Arrays
 
 from figures.gallery import FIGURES
@@ -57,7 +58,7 @@ BLOCKS: dict[str, Callable[[Arrays], str]] = {
     block.__name__: block
     for block in (
         *(fig1, border, trajectories, steps, distilled, prop4, grids, trained, generalise, students, difficulty),
-        *(samples, fewstep),
+        *(samples, fewstep, shelf),
         *(gallery, borders, marks, apart, shares, levels, easier, once),
     )
 }
@@ -79,6 +80,7 @@ OF = {
     "levels": "students",
     "easier": "difficulty",
     "once": "fewstep",
+    "shelf": "gallery",
 }
 """The figure of a block that has not its name."""
 

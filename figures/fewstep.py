@@ -23,7 +23,7 @@ from optimal import FlowMap, OptimalDenoiser, karras
 
 from .common import SMALL, TITLE_SIZE, WIDTH, banded, ends, generator, note, power_ticks, stacked
 from .config import Config
-from .networks import COLORS, SIGMA_MIN, dataset, network, prepare, sampled
+from .networks import COLORS, SIGMA_MIN, dataset, network, prepare, sampled, stages
 
 __all__ = ["TITLE", "compute", "draw"]
 
@@ -68,7 +68,7 @@ def _column(config: Config, preset: str) -> dict[str, np.ndarray]:
                 str(n): (model, {"solver": solver, "sigmas": karras(n, sigma_min=SIGMA_MIN)}) for n in counts
             }
     for technique in TECHNIQUES:
-        few = (1, 2, 4, 8) if technique == "progressive" else [n for n in counts if n <= 6]
+        few = stages(config, preset) if technique == "progressive" else [n for n in counts if n <= 6]
         runs[f"{technique} student"] = {str(n): sampled(config, preset, technique, n) for n in few}
     arrays: dict[str, np.ndarray] = {"methods": np.array([*runs]), "draws": np.array(len(x))}
     home = D.nearest(exact)

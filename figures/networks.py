@@ -29,13 +29,14 @@ from neural import (
 )
 from neural.config import TECHNIQUES, experiment_of
 from neural.pretrained import folder_of, names
+from neural.saved import student_steps
 from optimal import Dataset
 
 from .common import generator
 from .config import Config
 from .workers import CONTEXT, begin, finished
 
-__all__ = ["COLORS", "SIGMA_MIN", "dataset", "network", "prepare", "sampled", "student"]
+__all__ = ["COLORS", "SIGMA_MIN", "dataset", "distillation", "network", "prepare", "sampled", "stages", "student"]
 
 SIGMA_MIN = student_of("toy", "consistency").experiment.optimisation.sigma_min
 """Lowest level of the students' grids."""
@@ -56,14 +57,20 @@ def network(config: Config, preset: str) -> Preconditioned:
 
 def student(config: Config, preset: str, technique: str, stage: str = "student") -> Preconditioned:
     """A student of the optimum of a preset's data; of progressive distillation that of `stage`, "steps-4" say."""
-    folder = _folder(f"{preset}-{technique}", _distillation(config, preset, technique))
+    folder = _folder(f"{preset}-{technique}", distillation(config, preset, technique))
     return load_model(folder / stage if stage != "student" else folder)[0]
 
 
 def sampled(config: Config, preset: str, technique: str, steps: int) -> tuple[Preconditioned, dict[str, Any]]:
     """A student and the arguments of `optimal.sample` with which it takes so many steps, as `student_at` says."""
-    folder = _folder(f"{preset}-{technique}", _distillation(config, preset, technique))
+    folder = _folder(f"{preset}-{technique}", distillation(config, preset, technique))
     return student_at(folder, steps, generator=generator(config, 6))
+
+
+def stages(config: Config, preset: str) -> list[int]:
+    """The steps of the progressive students of a preset's data that are there, up to 8."""
+    folder = _folder(f"{preset}-progressive", distillation(config, preset, "progressive"))
+    return sorted(steps for steps in student_steps(folder) or () if steps <= 8)
 
 
 def prepare(config: Config, networks: Iterable[str], students: Iterable[str] = ()) -> None:
@@ -76,7 +83,7 @@ def prepare(config: Config, networks: Iterable[str], students: Iterable[str] = (
         _experiment(config, preset) for preset in networks if preset not in there
     ]
     wanted += [
-        _distillation(config, preset, technique)
+        distillation(config, preset, technique)
         for preset in students
         for technique in TECHNIQUES
         if f"{preset}-{technique}" not in there
@@ -138,7 +145,8 @@ def _cost(job: Experiment | Distillation) -> int:
     return _steps(job) * experiment.optimisation.batch * experiment.network.width**2
 
 
-def _distillation(config: Config, preset: str, technique: str) -> Distillation:
+def distillation(config: Config, preset: str, technique: str) -> Distillation:
+    """What the student of a technique is trained with."""
     student = student_of(preset, technique)
     return dataclasses.replace(
         student,

@@ -16,13 +16,14 @@ from matplotlib.figure import Figure, SubFigure
 
 from neural import Preconditioned
 from neural.config import TECHNIQUES
+from neural.distill import pairs_seen
 from neural.measures import evaluate
 from optimal import FlowMap, OptimalDenoiser, load
 from optimal.reference import GaussianMixture
 
 from .common import SMALL, TITLE_SIZE, WIDTH, banded, generator, log_ticks, note, plain_ticks, shares, stacked
 from .config import Config
-from .networks import COLORS, dataset, prepare, student
+from .networks import COLORS, dataset, distillation, prepare, student
 
 __all__ = ["TITLE", "compute", "draw"]
 
@@ -39,7 +40,8 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         sigmas (S,), x (X,), flow and student (S, X), borders (S, N − 1); jump_x (J,), jump_flow (J,) and jump_NAME (J,)
         at σ = 80 for every technique; techniques (4,), one_same (4, 3), the share of noises at σ = 80 whose output is
         nearest to the exact landing, with its 95% interval; curve_sigmas (C,), for techniques trained at every level
-        same_NAME (C, 3), that share at x0 + σ ε; draws, size; the last four with digits_ before.
+        same_NAME (C, 3), that share at x0 + σ ε; draws, size; the last four with digits_ before. digits_one_seen
+        (4, 3): as one_same, at the first noises of the pairs it was trained on; nan where it learns from none.
 
     Raises:
         ValueError: --dataset was given.
@@ -69,8 +71,19 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         arrays[f"jump_{name}"] = evaluate(model, jump_x[:, None], 80.0).flatten().numpy()
     arrays |= _curves(config, students, D, draws)
     digits = {name: student(config, "digits", name) for name in TECHNIQUES}
-    curves = _curves(config, digits, OptimalDenoiser(dataset("digits")), 64 if config.quick else 512)
+    D = OptimalDenoiser(dataset("digits"))
+    curves = _curves(config, digits, D, 64 if config.quick else 512)
+    curves["one_seen"] = np.stack([_seen(config, name, digits[name], D) for name in TECHNIQUES])
     return arrays | {f"digits_{name}": value for name, value in curves.items()}
+
+
+def _seen(config: Config, technique: str, model: Preconditioned, D: OptimalDenoiser) -> np.ndarray:
+    """The share of pairs from the student's training that it takes to their own end, with its interval."""
+    pairs = pairs_seen(distillation(config, "digits", technique), D, 64 if config.quick else 512)
+    if pairs is None:
+        return np.full(3, np.nan)
+    noises, ends = pairs
+    return shares(D.nearest(evaluate(model, noises, 80.0)) == D.nearest(ends))
 
 
 def _curves(
@@ -120,8 +133,10 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         "A student is a network that answers in one call where the exact flow from x ends: the flow map f(x, σ), whose "
         "output is a data point. It is right where its output is nearest to that point. Consistency and multi-step "
         "students are trained at every level of their grid, the other two for pure noise only, multi-step ones on "
-        f"points of the flow rather than noisy data. {int(arrays['draws']):,} draws of five points, "
-        f"{int(arrays['digits_draws']):,} of digits; bands and bars: 95% intervals.",
+        "points of the flow rather than noisy data. Open marks: the first pairs of noise and end that a student was "
+        "trained on, which it does better than fresh noises where it learns by heart. "
+        f"{int(arrays['draws']):,} draws of five points, {int(arrays['digits_draws']):,} of digits; bands and bars: "
+        "95% intervals.",
     )
     return figure
 
@@ -155,24 +170,29 @@ def _draw_staircase(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
 def _draw_one(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     """A row a student, a mark a data set."""
     names = arrays["techniques"].tolist()
-    kinds = (("", "five points", "o"), ("digits_", f"digits, N = {int(arrays['digits_size']):,}", "s"))
-    for place, (prefix, label, marker) in enumerate(kinds):
-        same, low, high = arrays[f"{prefix}one_same"].T
-        rows = np.arange(len(names)) + 0.3 * (place - 0.5)
+    kinds = (
+        ("one_same", "five points", "o", "k", "k"),
+        ("digits_one_same", f"digits, N = {int(arrays['digits_size']):,}", "s", "tab:red", "tab:red"),
+        ("digits_one_seen", "digits, pairs seen in training", "D", "tab:red", "w"),
+    )
+    for place, (column, label, marker, color, face) in enumerate(kinds):
+        there = ~np.isnan(arrays[column][:, 0])
+        same, low, high = arrays[column][there].T
+        rows = (np.arange(len(names)) + 0.28 * (place - 1))[there]
         axes.hlines(rows, low, high, color="0.5", linewidth=2)
-        axes.plot(same, rows, marker, color=("k", "tab:red")[place], markersize=6, label=label)
+        axes.plot(same, rows, marker, color=color, markerfacecolor=face, markersize=6, label=label)
         for share, left, right, row in zip(same, low, high, rows, strict=True):
             # Beside the interval, on the side that has room.
             above = share > 0.5
             text = f"{100 * share:.2f}%" if 0.99 < share < 1 else f"{100 * share:.0f}%"
             style = {"va": "center", "ha": "right" if above else "left", "fontsize": SMALL}
             axes.text(left - 0.02 if above else right + 0.02, row, text, **style)
-    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) + 0.2, -0.6), xlim=(-0.04, 1.04))
+    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) + 0.6, -0.6), xlim=(-0.04, 1.04))
     axes.set(xlabel="share of noises on the exact flow's point")
     axes.set_title("One jump from noise: how many end right", fontsize=11)
     axes.grid(axis="x", alpha=0.3)
     # Below the rows, wherever their marks are.
-    axes.legend(fontsize=SMALL, loc="lower center", ncols=2)
+    axes.legend(fontsize=SMALL, loc="lower center", ncols=2, columnspacing=1)
 
 
 def _draw_levels(axes: Axes, arrays: Mapping[str, np.ndarray], prefix: str, title: str) -> None:

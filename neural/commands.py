@@ -36,7 +36,16 @@ __all__ = [
 ]
 
 Preset = Literal[
-    "toy", "digits", "digits-classes", "faces", "emoji-16", "emoji-16-dit", "emoji-32", "cifar-32", "ffhq-64"
+    "toy",
+    "digits",
+    "digits-classes",
+    "faces",
+    "emoji-16",
+    "emoji-16-dit",
+    "emoji-32",
+    "emoji-64",
+    "cifar-32",
+    "ffhq-64",
 ]
 _Models = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")]
 _Start = Annotated[Preset, tyro.conf.Positional]

@@ -33,8 +33,8 @@ PRESETS: dict[str, Experiment] = {
     "faces": Experiment(
         "faces",
         {"without": (9, 10), "xflip": True},
-        Network(kind="unet", channels=(32, 64, 64), layers=1),
-        Optimisation(steps=4000, batch=64, lr=1e-3),
+        Network(kind="unet", channels=(16, 32, 64), layers=1),
+        dataclasses.replace(_OF_EMOJI, steps=4500, P_mean=0.8),
     ),
     "emoji-16": Experiment(
         "emoji",
@@ -46,14 +46,20 @@ PRESETS: dict[str, Experiment] = {
     "emoji-16-dit": Experiment(
         "emoji",
         {"size": 16, "without": (9, 10)},
-        Network(kind="dit", width=128, depth=5, patch=4),
-        dataclasses.replace(_OF_EMOJI, steps=16_000, optimizer="muon", lr=2e-3),
+        Network(kind="dit", width=96, depth=5, patch=2),
+        dataclasses.replace(_OF_EMOJI, steps=8000, optimizer="muon", lr=2e-3),
     ),
     "emoji-32": Experiment(
         "emoji",
         {"size": 32, "without": (9, 10)},
-        Network(kind="unet", channels=(32, 64, 96, 96), layers=1),
-        dataclasses.replace(_OF_EMOJI, P_mean=1.6),
+        Network(kind="unet", channels=(16, 32, 64), layers=1),
+        dataclasses.replace(_OF_EMOJI, steps=4500, P_mean=1.6),
+    ),
+    "emoji-64": Experiment(
+        "emoji",
+        {"without": (9, 10)},
+        Network(kind="unet", channels=(16, 32, 48, 64), layers=1),
+        dataclasses.replace(_OF_EMOJI, steps=3000, P_mean=2.4),
     ),
     # Karras et al. 2022's DDPM++ at 32×32 and 64×64 in size; they train on a GPU, and were only constructed here.
     "cifar-32": Experiment(
@@ -74,7 +80,8 @@ PRESETS: dict[str, Experiment] = {
     ),
 }
 """Trainings by name: toy, digits, digits-classes (given labels), faces, emoji-16, emoji-16-dit (a transformer),
-emoji-32; cifar-32 and ffhq-64 need a GPU, and files of these names as NVlabs/edm's dataset_tool.py writes them."""
+emoji-32 and emoji-64 (with faces minutes on a GPU, or hours without); cifar-32 and ffhq-64 need a GPU, and files of
+these names as NVlabs/edm's dataset_tool.py writes them."""
 
 
 _TOY_STUDENTS: dict[str, Any] = {"batch": 1024, "optimizer": "adam", "sigma_min": 0.02, "uses": 16}

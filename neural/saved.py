@@ -134,7 +134,13 @@ def student_steps(folder: str | Path) -> tuple[int, ...] | None:
     """
     root, stage = _student(folder)
     config = _distillation(root)
-    return None if config.technique != "progressive" else _halvings(config) if stage is None else (stage,)
+    if config.technique != "progressive":
+        return None
+    if stage is not None:
+        return (stage,)
+    # Of what is shipped, some stages are left out.
+    every = _halvings(config)
+    return tuple(steps for steps in every if (root / f"steps-{steps}").is_dir()) or every
 
 
 def stage_path(folder: str | Path, steps: int) -> Path:

@@ -23,6 +23,7 @@ class Recipe:
         draws: (x0, ε) at a noise level, when it is measured.
         samples: when it is sampled.
         trajectory: noises from which its own trajectory begins.
+        stages: of progressive distillation, the steps of those that are shipped; None: all.
     """
 
     name: str
@@ -30,18 +31,26 @@ class Recipe:
     draws: int = 2048
     samples: int = 512
     trajectory: int = 512
+    stages: tuple[int, ...] | None = None
 
     def data(self) -> Dataset:
         """What it is trained on."""
         return experiment_of(self.config).load()
 
 
+_STAGES = {"toy-progressive": (1, 2, 4), "digits-progressive": (1, 2)}
+"""Of progressive distillation every stage is a network of its own; the others would be 2.6 MB more."""
+
+
 def _recipes() -> dict[str, Recipe]:
-    found = [
-        Recipe(name, PRESETS[name]) for name in ("toy", "digits", "digits-classes", "faces", "emoji-16", "emoji-16-dit")
-    ]
+    images = ("faces", "emoji-16", "emoji-16-dit", "emoji-32")
+    found = [Recipe(name, PRESETS[name]) for name in ("toy", "digits", "digits-classes", *images)]
+    found.append(Recipe("emoji-64", PRESETS["emoji-64"], draws=512, samples=128, trajectory=128))
     for preset in ("toy", "digits"):
-        found += [Recipe(f"{preset}-{technique}", student_of(preset, technique)) for technique in TECHNIQUES]
+        found += [
+            Recipe(f"{preset}-{technique}", student_of(preset, technique), stages=_STAGES.get(f"{preset}-{technique}"))
+            for technique in TECHNIQUES
+        ]
     return {each.name: each for each in found}
 
 

@@ -24,13 +24,14 @@ _ROWS = 200
 """Rows of a log that are kept, evenly spread: a curve needs no more."""
 
 
-def slim(run: str | Path, into: str | Path, *, half: bool) -> int:
+def slim(run: str | Path, into: str | Path, *, half: bool, stages: tuple[int, ...] | None = None) -> int:
     """Write the networks of a run into a folder, which is made anew.
 
     Args:
         run: the folder of a finished training or distillation.
         into: the folder to write.
         half: whether weights are kept in half precision.
+        stages: of progressive distillation, the steps of those that are kept; None: all.
 
     Returns:
         the bytes of all its files.
@@ -42,6 +43,8 @@ def slim(run: str | Path, into: str | Path, *, half: bool) -> int:
     parts = [run]
     if is_distillation(run):
         parts = sorted(path for path in run.glob("*/") if checkpoint.checkpoints(path))
+        if stages is not None:
+            parts = [path for path in parts if path.name in {f"steps-{steps}" for steps in stages}]
     if not parts or not checkpoint.checkpoints(parts[0]):
         raise ValueError(f"{run} holds no finished training")
     try:

@@ -112,6 +112,8 @@ _STEPS_OF_ALL = 400
 _LONGER, _LONGER_SIZES = 8, (10, 100)
 """A knowledge student is trained for so many times as many steps, too: on so many times the pairs (more), or on the
 same (longer)."""
+_MOST, _MOST_SIZE, _USES_OF_MOST = 32, 100, 8
+"""And, of one size, for so many times as many, each pair twice as often as elsewhere (most)."""
 
 
 def _options(**values: Any) -> Optimisation:
@@ -151,6 +153,9 @@ def _cells() -> list[Cell]:
             training = _training("knowledge", {"without": (10, 11), "n": size}, _LONGER, uses)
             config = Difficulty(training)
             cells.append(Cell(f"digits-{size}-{name}", config, config.data, config.work, 60 * _LONGER / 2))
+    training = _training("knowledge", {"without": (10, 11), "n": _MOST_SIZE}, _MOST, _USES_OF_MOST)
+    most = Difficulty(training)
+    cells.append(Cell(f"digits-{_MOST_SIZE}-most", most, most.data, most.work, 60 * _MOST / 2))
     return cells
 
 

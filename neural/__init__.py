@@ -44,6 +44,8 @@ from .networks import UNet as UNet
 from .precondition import Preconditioned as Preconditioned
 from .presets import PRESETS as PRESETS
 from .presets import student_of as student_of
+from .reached import ClassLandings as ClassLandings
+from .reached import class_landings as class_landings
 from .run import distil as distil
 from .run import fit as fit
 from .saved import load_model as load_model

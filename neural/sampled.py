@@ -270,9 +270,10 @@ def _pairs(name: str, pairs: tuple[Any, Any], D: OptimalDenoiser, first: float, 
 
 
 def coverage_interval(index: Tensor, D: OptimalDenoiser, level: float = 0.95) -> Interval:
-    """Distinct data points among `index`, (n,), over what n uniform draws reach on average; −1 is none of them."""
-    weight = D.first_copies().bincount(minlength=len(D)).double()
-    weight = weight[weight > 0] / len(D)
+    """Distinct data points among `index`, (n,), over what n draws of the prior reach on average; −1 is none of them."""
+    own = D.log_weights.cpu().exp()
+    weight = torch.zeros_like(own).index_add_(0, D.first_copies(), own)
+    weight = weight[weight > 0]
     expected = float((1 - (1 - weight) ** len(index)).sum())
     found = index[index >= 0].cpu()
     if len(found) == 0:

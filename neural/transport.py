@@ -40,11 +40,17 @@ def transport(
         D: the optimum of the data.
         projections: random directions, for events of more than two values.
         generator: source of the directions; without one, they are the same in every run.
+
+    Raises:
+        ValueError: data whose points are not equally likely.
     """
     samples = x.detach().double().flatten(1).cpu()
     dim = samples.shape[1]
-    step = 1 if dim == 1 else max(1, -(-len(D) // _MOST))
-    data = D.take(torch.arange(0, len(D), step)).double().flatten(1).cpu()
+    points = D.points
+    if points.prior is not None:
+        raise ValueError("transport is measured to data whose points are equally likely, these are weighted")
+    step = 1 if dim == 1 else max(1, -(-points.size // _MOST))
+    data = points.take(torch.arange(0, points.size, step)).double().flatten(1).cpu()
     if not torch.isfinite(samples).all():
         return samples.new_full((), torch.nan), samples.new_full((len(x),), torch.nan)
     if dim == 1:

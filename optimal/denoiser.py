@@ -10,14 +10,16 @@ its score (D − x)/σ² (Eq. 49); the Jacobian ∂D/∂x = Cov[x0 | x]/σ²; an
 exp(entropy of w). σ is the noise level of x over its signal scale, so the same D serves every linear process: D_t(x_t)
 = D(x_t/s_t, σ_t).
 
+`OptimalDenoiser.weighted` gives the points other probabilities π_j, which come in as l_j + log π_j.
+
 The one assumption is that the training distribution is the data points themselves. How the sums over j are evaluated,
 and why the result can be trusted at σ = 0.002 in float32, stands in `optimal.evaluate`.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -28,7 +30,8 @@ from torch import Tensor
 from .datasets import Dataset
 from .evaluate import Accuracy, Evaluator, Tilt
 from .evaluate.derivatives import posterior_sums
-from .points import Points
+from .points import Points, checked_log_weights
+from .posterior import Posterior
 from .query import Levels, per_row, require_points
 
 __all__ = ["Denoiser", "OptimalDenoiser", "Posterior"]
@@ -43,43 +46,6 @@ class Denoiser(Protocol):
     """
 
     def __call__(self, x: Tensor, sigma: float | Tensor, /) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """p(x0 | x) over the data points. The mean is in the dtype of x, all else in float64, whatever x is.
-
-    Gradients flow to x and to σ through mean, log_density, entropy, top_weight and variance.
-
-    Attributes:
-        mean: (B, *event), E[x0 | x].
-        log_density: (B,), log p(x; σ) in nats.
-        entropy: (B,), −Σ w log w in nats.
-        top_index: (B,), the most probable point; the first in the data among equals.
-        top_weight: (B,), its probability.
-        variance: (B,), tr Cov[x0 | x] = E‖x0 − D‖². For a float32 x its error is up to 2e-4 σ² (the scale is that of
-            the Jacobian: tr ∂D/∂x = variance/σ²), which can exceed a variance near 0; a float64 x has full precision.
-        error_bound: (B,), method="screened": proven bound on the relative error of the mean as it is in float64, with
-            probability 1 − 10⁻¹² (see `optimal.evaluate.screened`); nan where none was proven.
-        error_estimate: (B,), the expected size of that error; nan where the method has no estimate of it.
-        method: name of the way that summed over the data: dense, screened or keops, after "sharded " where processes
-            share them; "screened, dense" where "auto" took one for some rows and one for the others.
-    """
-
-    mean: Tensor
-    log_density: Tensor
-    entropy: Tensor
-    top_index: Tensor
-    top_weight: Tensor
-    variance: Tensor
-    error_bound: Tensor
-    error_estimate: Tensor
-    method: str
-
-    @property
-    def effective_count(self) -> Tensor:
-        """exp(entropy), (B,): 1 when the posterior is one point, N when it is uniform."""
-        return self.entropy.exp()
 
 
 class OptimalDenoiser:
@@ -100,6 +66,7 @@ class OptimalDenoiser:
     Attributes:
         event: shape of one point.
         data: what was given.
+        points: the points that have a probability, and what may be asked of them.
 
     Results live on x's device and in x's dtype; a float64 x is answered in float64 throughout.
 
@@ -142,10 +109,47 @@ class OptimalDenoiser:
         return Evaluator(Points(array, accuracy.memory), accuracy)
 
     def __len__(self) -> int:
-        return self.points.size
+        """N, of the data; points without a probability are counted."""
+        return self.points.of
 
     def __repr__(self) -> str:
-        return f"OptimalDenoiser({len(self)} points of shape {self.event}, method={self.evaluator.accuracy.method!r})"
+        some = "" if self.points.size == len(self) else f"{self.points.size} of "
+        prior = "" if self.points.prior is None else "weighted, "
+        method = self.evaluator.accuracy.method
+        return f"OptimalDenoiser({some}{len(self)} points of shape {self.event}, {prior}method={method!r})"
+
+    def weighted(self, log_weights: Float[Tensor, " N"] | np.ndarray) -> OptimalDenoiser:
+        """The optimum under another prior: point j has the probability π_j ∝ e^{a_j} where it had 1/N.
+
+        w_j ∝ exp(a_j − ‖x − y_j‖²/2σ²). A constant added to all a_j changes nothing, a_j + log 2 is point j listed
+        twice, and −inf takes it away; `log_density` is that of the normalised prior. The data, their norms and the
+        budget are shared with this denoiser. Everything that says which point it is counts in the data, as ever.
+
+        Args:
+            log_weights: (N,), a_j, of any real dtype; taken as float64.
+
+        Raises:
+            ValueError: log-weights of another length, nan or beyond 1e150; no point is left.
+
+        Example:
+            >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]])).weighted(torch.tensor([0.0, 1.0]))
+            >>> D(torch.tensor([[0.0]]), 1.0)              # tanh(1/2)
+            tensor([[0.4621]])
+        """
+        out = copy.copy(self)
+        out.points = self.points.weighted(checked_log_weights(log_weights, len(self)))
+        out.evaluator = Evaluator(out.points, self.evaluator.accuracy)
+        return out
+
+    @property
+    def log_weights(self) -> Float[Tensor, " N"]:
+        """log π_j, (N,) float64, normalised: −log N unless `weighted`, −inf of points that have been taken away."""
+        own = self.points.log_weight(torch.arange(self.points.size, device=self.points.device))
+        if self.points.size == len(self):
+            return own
+        out = torch.full((len(self),), -torch.inf, dtype=torch.float64, device=own.device)
+        out[self.points.outer(torch.arange(self.points.size, device=own.device))] = own
+        return out
 
     def __call__(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """E[x0 | x] (Eq. 43).
@@ -164,20 +168,22 @@ class OptimalDenoiser:
 
     @property
     def standard_deviation(self) -> float:
-        """√(E‖x0 − E x0‖² / dim) over the data: the typical size of a coordinate, in units of the data."""
+        """√(E‖x0 − E x0‖² / dim) under the prior: the typical size of a coordinate, in units of the data."""
         return self.points.standard_deviation
 
     def take(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n *event"]:
         """The data points at `index`, in their own precision; images as float32 in [−1, 1]."""
-        return self.points.take(index)
+        return self.points.rows.of_data(index)
 
     @property
     def mean(self) -> Float[Tensor, " *event"]:
-        """E x0, the mean of the data, (*event) float64: what D tends to as σ → ∞."""
+        """E x0, the mean of the prior, (*event) float64: what D tends to as σ → ∞."""
         return self.points.mean
 
     def two_nearest(self, x: Num[Tensor, "B *event"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Distances from x to the nearest and to the second nearest of the distinct data points, (B,) float64 each.
+
+        Of the points that have a probability, however small: a prior does not change distances.
 
         The second is inf where there is one distinct point.
 
@@ -208,19 +214,30 @@ class OptimalDenoiser:
         """
         if count < 1:
             raise ValueError(f"count must be at least 1, got {count}")
-        return self.evaluator.neighbours(self.query(x.detach(), self.points.unit)[0], count)
+        index, distance = self.evaluator.neighbours(self.query(x.detach(), self.points.unit)[0], count)
+        return self.points.outer(index), distance
 
     def first_copies(self) -> Int[Tensor, " N"]:
-        """For every data point the first one in the data that equals it, (N,), on the CPU; mostly itself."""
-        return self.points.first_copies.clone()
+        """For every data point the first one in the data that equals it, (N,), on the CPU; mostly itself.
+
+        Among the points that have a probability; one that has none is its own.
+        """
+        own = self.points.first_copies
+        if self.points.size == len(self):
+            return own.clone()
+        out = torch.arange(len(self), dtype=torch.int64, device="cpu")
+        out[self.points.outer(torch.arange(len(own), device="cpu"))] = self.points.outer(own)
+        return out
 
     def nearest(self, x: Num[Tensor, "B *event"]) -> Int[Tensor, " B"]:
-        """The data point nearest to each x, (B,); the first in the data among equals. It leads p(x0 | x) at every σ.
+        """The data point nearest to each x, (B,), of those with a probability; the first in the data among equals.
+
+        It leads p(x0 | x) at every σ where all probabilities are the same.
 
         Raises:
             ValueError: x of another event shape or not finite.
         """
-        return self.evaluator.nearest(self.query(x.detach(), self.points.unit)[0])
+        return self.points.outer(self.evaluator.nearest(self.query(x.detach(), self.points.unit)[0]))
 
     def score(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """∇ log p(x; σ) = (D − x)/σ² (Eq. 49), (B, *event). The difference is taken in float64."""
@@ -237,7 +254,7 @@ class OptimalDenoiser:
             mean=self.points.restored(sums.mean).to(x.dtype),
             log_density=sums.log_density - self.points.dim * math.log(self.points.unit),
             entropy=sums.entropy,
-            top_index=sums.leader,
+            top_index=self.points.outer(sums.leader),
             top_weight=sums.top_weight,
             variance=sums.variance * self.points.unit**2,
             error_bound=sums.bound,
@@ -252,7 +269,12 @@ class OptimalDenoiser:
             ValueError: the result would not fit the memory budget.
         """
         z, sigmas = self.query(x, sigma)
-        return self.evaluator.weights(z.detach(), sigmas, single=_single(x)).to(x.dtype)
+        own = self.evaluator.weights(z.detach(), sigmas, single=_single(x)).to(x.dtype)
+        if self.points.size == len(self):
+            return own
+        out = own.new_zeros(len(x), len(self))
+        out[:, self.points.outer(torch.arange(self.points.size, device=own.device))] = own
+        return out
 
     def covariance_product(self, x: Num[Tensor, "B *event"], sigma: Levels, v: Tensor) -> Float[Tensor, "B *event"]:
         """Cov[x0 | x]·v, (B, *event). Over σ² it is the Jacobian of D times v, from either side (it is symmetric).

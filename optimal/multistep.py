@@ -140,28 +140,28 @@ class MultistepKnowledgeOptimum:
     def _search(self, x: Tensor, sigma: Levels) -> tuple[Tensor, Tensor]:
         below, x = self._levels(sigma, x), x.detach()
         landing = self.teacher.land(x, below)
-        out, candidate = landing.x, landing.index.clone()
+        points = self._data.points
+        out, candidate = landing.x, points.inner(landing.index).clone()
         found = (below == self.sigma_max) | (below == 0)
         if found.all():
             return out, found
         self._guess = self._guess or _Guess(self._data, self.sigma_max)
         work = torch.float64 if x.dtype == torch.float64 else torch.float32
         near = self._equal_distance()
-        tried = torch.zeros(len(x), len(self._data), dtype=torch.bool, device=x.device)
-        for attempt in tqdm(
-            range(min(self._tries, len(self._data))), desc="ends", leave=False, disable=not self._progress
-        ):
+        tried = torch.zeros(len(x), points.size, dtype=torch.bool, device=x.device)
+        for attempt in tqdm(range(min(self._tries, points.size)), desc="ends", leave=False, disable=not self._progress):
             rows = (~found).nonzero().squeeze(1)
             if len(rows) == 0:
                 break
             tried[rows, candidate[rows]] = True
-            end = self._data.take(candidate[rows]).double()
+            end = points.take(candidate[rows]).double()
             r = beside(below[rows] / self.sigma_max, x)
             start = end + (x[rows].double() - end) / r
             led = self.teacher.land(start.to(work), self.sigma_max)
-            same = (led.index == candidate[rows]) & ((led.x.double() - end).flatten(1).norm(dim=1) <= near)
+            landed = points.inner(led.index)
+            same = (landed == candidate[rows]) & ((led.x.double() - end).flatten(1).norm(dim=1) <= near)
             out[rows[same]], found[rows[same]] = led.x[same].to(x.dtype), True
-            rows, start, index = rows[~same], start[~same], led.index[~same]
+            rows, start, index = rows[~same], start[~same], landed[~same]
             if len(rows) == 0:
                 continue
             if attempt % 2:

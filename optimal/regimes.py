@@ -78,7 +78,7 @@ def collapse_sigma(n: int, d: int, s: float = 1.0) -> float:
 
 @ours()
 def top_eigenvalue(D: OptimalDenoiser) -> float:
-    """Λ, the largest eigenvalue of the covariance (1/N) Σ (y_j − ȳ)(y_j − ȳ)ᵀ of the data of D.
+    """Λ, the largest eigenvalue of the covariance Σ π_j (y_j − ȳ)(y_j − ȳ)ᵀ of D, π_j = 1/N without a prior.
 
     Lanczos iterations on blocks of the data, about twenty passes; for events of up to 1,024 values, two passes.
 
@@ -91,14 +91,20 @@ def top_eigenvalue(D: OptimalDenoiser) -> float:
     covariance = points.covariance()
     if covariance is not None:
         return float(torch.linalg.eigvalsh(covariance)[-1].clamp_min(0))
-    mean = points.offset
+    mean, total = points.offset, float(points.size)
+    shares = torch.empty(0, device=points.device)
+    if points.log_weights is not None:
+        shares, total = points.log_weights.exp().float(), 1.0
 
     def product(v: np.ndarray) -> np.ndarray:
         direction = torch.from_numpy(v.reshape(-1)).to(mean)
         out = torch.zeros_like(mean)
-        for _, block in points.blocks(points.few_rows, points.device, dtype=torch.float32):
-            out += (block.T @ (block @ direction.float())).double()
-        return (out / points.size - mean * (mean @ direction)).cpu().numpy()
+        for start, block in points.blocks(points.few_rows, points.device, dtype=torch.float32):
+            along = block @ direction.float()
+            if points.log_weights is not None:
+                along *= shares[start : start + len(block)]
+            out += (block.T @ along).double()
+        return (out / total - mean * (mean @ direction)).cpu().numpy()
 
     start = torch.randn(points.dim, generator=fixed_generator(), dtype=torch.float64, device="cpu").numpy()
     if not product(start).any():

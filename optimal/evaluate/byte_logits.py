@@ -17,7 +17,7 @@ from torch import Tensor
 from ..points import Points
 from ..points.rounding import UNIT, gamma
 from .byte_digits import SUM_COLUMNS, Digits, Streams, product
-from .proof import SINGLE, bytes_as_floats, upper
+from .proof import MOST_STEPS, SINGLE, bytes_as_floats, upper
 
 __all__ = ["TERMS", "ByteLogits", "combination", "gram", "products", "weighted_sum"]
 
@@ -45,6 +45,7 @@ class ByteLogits:
         digits: of z.
         products: (b, n) float64, ẑ·(y_j − c), ẑ the digits so far.
         half_norms: (n,) ½‖y_j − c‖²; norms: (n,) at least ‖y_j − c‖.
+        log_weights: (n,) the prior's a_j, None where they are all the same.
         left_out: (b,), proven bound on the weight of the points that are no longer in `index`.
     """
 
@@ -56,6 +57,7 @@ class ByteLogits:
     products: Tensor
     half_norms: Tensor
     norms: Tensor
+    log_weights: Tensor | None
     left_out: Tensor
 
     @classmethod
@@ -63,13 +65,15 @@ class ByteLogits:
         cls, points: Points, z: Tensor, sigma: Tensor, index: Tensor | None = None, streams: Streams | None = None
     ) -> ByteLogits:
         """Of all points, or those of `index`, before the first digit; rounded to nearest without `streams`."""
-        half_norms = points.half_norms.to(z.device)
+        half_norms, log_weights = points.half_norms.to(z.device), points.log_weights
+        log_weights = None if log_weights is None else log_weights.to(z.device)
         if index is not None:
-            half_norms = half_norms[index]
+            half_norms, log_weights = half_norms[index], None if log_weights is None else log_weights[index]
         products = torch.zeros(len(z), len(half_norms), dtype=torch.float64, device=z.device)
         norms = upper((2 * half_norms).sqrt(), points.dim)
         digits = Digits(z.clone(), points.size, streams)
-        return cls(points, z, sigma, index, digits, products, half_norms, norms, torch.zeros_like(sigma))
+        left_out = torch.zeros_like(sigma)
+        return cls(points, z, sigma, index, digits, products, half_norms, norms, log_weights, left_out)
 
     @property
     def places(self) -> Tensor:
@@ -91,11 +95,13 @@ class ByteLogits:
             self.products[:, part] += sums.add_(constant).T
 
     def error(self) -> tuple[Tensor, Tensor]:
-        """a and b, (b,) each: the error of `products` − `half_norms` is at most a + b ‖y_j − c‖ (section 3)."""
+        """α and β, (b,) each: the error of `scores` is at most α + β ‖y_j − c‖ (section 3)."""
         dim, length = self.points.dim, upper(self.z.norm(dim=1), self.points.dim)
         largest = self.norms.max()
         common = (length + self.digits.left) * (bytes_as_floats(self.z.device)[1] * dim**0.5)
-        common += gamma(24) * TERMS * dim**0.5 * self.digits.reach + gamma(dim + 16) * 0.5 * largest.square()
+        common += gamma(MOST_STEPS) * TERMS * dim**0.5 * self.digits.reach + gamma(dim + 16) * 0.5 * largest.square()
+        if self.points.prior is not None:
+            common += gamma(MOST_STEPS) * self.sigma.square() * self.points.prior.reach
         return common, self.digits.error + 2 * UNIT * length
 
     def doubt(self) -> Tensor:
@@ -104,24 +110,29 @@ class ByteLogits:
 
     def logits(self) -> Tensor:
         """(b, n) nats; in the memory of `products`, which are lost."""
-        return self.products.sub_(self.half_norms).div_(self.sigma.square()[:, None])
+        logits = self.products.sub_(self.half_norms).div_(self.sigma.square()[:, None])
+        return logits if self.log_weights is None else logits.add_(self.log_weights)
+
+    def scores(self, part: slice) -> Tensor:
+        """σ² times the logits of some of the points, (b, m)."""
+        scores = self.products[:, part] - self.half_norms[part]
+        return scores if self.log_weights is None else scores.addr_(self.sigma.square(), self.log_weights[part])
 
     def near(self) -> Tensor:
         """(b, n) bool: all but some that together have hardly any weight, which `left_out` grows by (section 4)."""
         parts = [slice(i, i + _COLUMNS) for i in range(0, self.products.shape[1], _COLUMNS)]
         common, error = self.error()
-        half = self.half_norms
         precision = self.sigma.square().reciprocal()
         # In units of σ² nats, with what is the same for all points left out, and in as few operations as can be.
         best = torch.full_like(self.sigma, -torch.inf)
         for part in parts:
-            lower = torch.addr(self.products[:, part] - half[part], error, self.norms[part], alpha=-1)
+            lower = self.scores(part).addr_(error, self.norms[part], alpha=-1)
             best = torch.maximum(best, lower.amax(1))
         best -= 2 * common
         # Nats by which each point leads at most: the total is at least 1, so weights are at most e to that.
         lead = torch.empty(self.products.shape, dtype=torch.float32, device=self.z.device)
         for part in parts:
-            upper_lead = torch.addr(self.products[:, part] - half[part], error, self.norms[part])
+            upper_lead = self.scores(part).addr_(error, self.norms[part])
             lead[:, part] = upper_lead.sub_(best[:, None]).mul_(precision[:, None])
         near = lead >= -_WINDOWS[-1]
         weight = self.products.new_zeros(len(_WINDOWS), len(self.z))
@@ -145,13 +156,14 @@ class ByteLogits:
         """The same of the queries `rows` and, of the points, of those in the mask `keep` (None: all)."""
         if keep is None and len(rows) == len(self.z):
             return self
-        index, half_norms, norms = self.index, self.half_norms, self.norms
+        index, half_norms, norms, log_weights = self.index, self.half_norms, self.norms, self.log_weights
         if keep is None:
             products = self.products[rows]
         else:
             places = keep.nonzero().squeeze(1)
             index = places if index is None else index[places]
             half_norms, norms, products = half_norms[places], norms[places], self.products[rows[:, None], places]
+            log_weights = None if log_weights is None else log_weights[places]
         return dataclasses.replace(
             self,
             z=self.z[rows],
@@ -161,6 +173,7 @@ class ByteLogits:
             products=products,
             half_norms=half_norms,
             norms=norms,
+            log_weights=log_weights,
             left_out=self.left_out[rows],
         )
 

@@ -1,8 +1,8 @@
 """The sums over the data by blocked matrix products.
 
 The logits of Eq. 43 relative to the centre c are l_j = (z·(y_j − c) − h_j)/σ², with z = x − c and h_j = ½‖y_j − c‖²;
-the common −‖z‖²/2σ² drops out. A block of the data is read once, multiplied (logits), exponentiated, and multiplied
-again (mean).
+the common −‖z‖²/2σ² drops out; the prior's log-weights a_j, if any, are added. A block of the data is read once,
+multiplied (logits), exponentiated, and multiplied again (mean).
 
 Exactness, estimated. In float32 the product z·y is off by some units of u (|z·y| + ‖z‖‖y‖/√D), u = 2⁻²⁴, whatever σ
 is: at σ = 0.002 that is hundreds of nats. `scan` estimates the error, calibrated by bench/rounding.py, and where it
@@ -94,7 +94,7 @@ def log_weights(points: Points, z: Tensor, sigma: Tensor, *, single: bool, memor
         # Relative to the leader they are exact; its own logit may be so large that it is not.
         out[rows[at], places[found]] = logits.T[at, found] + (top - scan.top[rows])[at]
     out[torch.arange(len(z), device=z.device), scan.leader] = 0.0
-    out[scan.copies] = 0.0
+    out[scan.copies] = scan.ahead(*scan.copies)
     return out, scan.top + scan.origin
 
 

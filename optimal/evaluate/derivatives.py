@@ -1,11 +1,11 @@
 """The quantities of the posterior as functions of x and σ that torch can differentiate, every way it has.
 
-With u_j = y_j − D, v = Σ w_j ‖u_j‖² and a_j = ‖x − y_j‖², the logits are −a_j/2σ² up to what does not depend on j, so a
-change (dx, dσ) moves the weights by
+With u_j = y_j − D, v = Σ w_j ‖u_j‖² and r_j = ‖x − y_j‖², the logits are −r_j/2σ² up to what does not depend on j or
+not on x and σ, as a prior does not, so a change (dx, dσ) moves the weights by
 
     dw_j = w_j c_j,    c_j = ⟨p, u_j⟩ + q (‖u_j‖² − v),    p = dx/σ² + 2 (D − x) dσ/σ³,    q = dσ/σ³
 
-since a_j − ā = 2⟨D − x, u_j⟩ + ‖u_j‖² − v. Every derivative is one or two sums over the data of the kinds
+since r_j − r̄ = 2⟨D − x, u_j⟩ + ‖u_j‖² − v. Every derivative is one or two sums over the data of the kinds
 
     vector  Σ_j w_j c_j u_j              scalar  Σ_j w_j c_j ‖u_j‖²                                              (*)
 
@@ -88,7 +88,7 @@ class _Sums(torch.autograd.Function):
         points.check(z, sigma)
         sums = evaluator.moments(z, sigma, single=single)
         note.method = sums.method
-        normaliser = math.log(points.size) + points.dim * (0.5 * math.log(2 * math.pi) + sigma.log())
+        normaliser = points.dim * (0.5 * math.log(2 * math.pi) + sigma.log()) - points.log_weight(sums.index)
         # By the distance from the leader, which the total is relative to: its logit − ‖z‖²/2σ² would cancel.
         leader = points.reduced(points.take(sums.index).to(z.device))
         log_density = sums.total.log() - 0.5 * (z - leader).square().sum(1) / sigma.square() - normaliser

@@ -2,13 +2,15 @@
 
 For a query x, one point y_k chosen for it, and every other y_j: the distance A_j = ‖y_k − y_j‖/σ and the lead of k,
 
-    g_j = log w_k/w_j = (½‖y_k − y_j‖² + (x − y_k)·(y_k − y_j))/σ².
+    g_j = l_k − l_j = (½‖y_k − y_j‖² + (x − y_k)·(y_k − y_j))/σ².
 
-With c_j = g_j/A_j − A_j/2 − δ, z_j = A_j + c_j, and n copies of y_k in the data, the sums are
+With c_j = g_j/A_j − A_j/2 − δ, z_j = A_j + c_j, and π_j the probability of y_j, the sums are
 
-    S(δ) = (1/n) Σ_j ∫_{A_j}^∞ exp(−A²/2 − A c_j) dA = (1/n) Σ_j √(π/2) exp(−(g_j − δ A_j)) erfcx(z_j/√2)
+    S(δ) = (1/Π) Σ_j π_j ∫_{A_j}^∞ exp(−A²/2 − A c_j) dA = (1/n) Σ_j √(π/2) exp(−(g_j − δ A_j) + b_j) erfcx(z_j/√2)
 
-over the points that differ from y_k. The last form has no large terms that cancel; it is √(2π) e^{c²/2} Q(A + c).
+over the points that differ from y_k, Π the probability of y_k with all its copies, n = Π/π_k, their number where no
+point has more probability than another, and b_j = log π_j/π_k. The lead g_j is that of the distances alone, without
+b_j. The last form has no large terms that cancel; its integral is √(2π) e^{c²/2} Q(A + c).
 
 What is returned is proven to be at least S(δ), for the x and the points as they were given:
 
@@ -30,8 +32,8 @@ What is returned is proven to be at least S(δ), for the x and the points as the
    a few operations. A distance enters in two ways: e^{δA} grows with it, and A is raised by 2⁻²⁵ there; and z_j is
    lowered by 2⁻²⁴ (|g_j|/A_j + A_j/2), more than errors of 2⁻²⁶ in A_j and of a few u in the rest can
    raise it, and by 2⁻⁴⁰.
-4. A point that trails by more than 50 nats after any drift has z_j > 0 and enters as erfcx <= 1, at the largest of all
-   distances that products allow: less than 2e-22 of drift.
+4. A point that trails by more than 50 nats after any drift, with b_j and without, has z_j > 0 and enters as erfcx <= 1,
+   at the largest of all distances that products allow: less than 2e-22 of drift.
 5. For z >= 3 erfcx is taken from above by the ninth convergent of Laplace's continued fraction,
 
        √(π/2) erfcx(z/√2) = 1/(z + 1/(z + 2/(z + 3/(z + …))))  <  z⁸ + 35z⁶ + 345z⁴ + 975z² + 384
@@ -44,6 +46,9 @@ What is returned is proven to be at least S(δ), for the x and the points as the
    compare them with 50 digits over their range (found: 1 u and, where erfcx is about to overflow, 510 u). With N
    positive terms in a sum of any order the result is raised by 2⁻³⁰ + γ_{N+64} of itself, and by 2⁻⁹⁰⁰ for what is too
    small to be a number.
+7. b_j, a difference of two log-weights as `Points.log_weights` has them, is raised by 2⁻⁴⁰ of itself for its rounding
+   and that of the sum it enters; in n, a sum of exponentials then, it is lowered by as much
+   and n by 2⁻³⁰ + γ_{N+64} of itself; an n beyond 1e30 counts as 1e30.
 """
 
 from __future__ import annotations
@@ -103,6 +108,7 @@ def drift_bounds(
     for start, *parts in _by_products(points, z, index, memory):
         some = max(1, _IN_CACHE // parts[0].shape[1]) if z.device.type == "cpu" else len(z)
         found: list[list[Tensor]] = []
+        ahead = _ahead(points, index, slice(start, start + parts[0].shape[1]))
         for first, lead, lead_error, half, half_error in zip(
             range(0, len(z), some), *(part.split(some) for part in parts), strict=True
         ):
@@ -112,23 +118,43 @@ def drift_bounds(
             longest = (half + half_error).mul_(2).sqrt_().div_(level)
             g = _lowered(lead, lead_error)
             exponent = longest.mul_(max(trials) * (1 + 2 * _CLOSE)).sub_(g)
-            far = exponent < -_FAR
+            far, more = exponent < -_FAR, None if ahead is None else ahead[here]
+            if more is not None:
+                far &= exponent.add_(more) < -_FAR
             sums[here] += exponent.exp_().masked_fill_(~far, 0.0).sum(1, keepdim=True)
             A = (2 * half).sqrt_().div_(level)
             along = _along(g, A)
             rest = ~(far | (along >= max(trials) + _LARGE)) | (~far & _coarse(lead_error, half, half_error))
-            sums[here] += _large_terms(g, A, along, far | rest, trials)
+            sums[here] += _large_terms(g, A, along, far | rest, trials, more)
             rows, columns = rest.nonzero(as_tuple=True)
             pairs = (part[rows, columns] for part in (lead, lead_error, half, half_error))
             found.append([rows + first, columns, *pairs])
         rows, columns, *pairs = (torch.cat(each) for each in zip(*found, strict=True))
         same = _placed(points, z, sigma, index, rows, columns + start, *pairs)
-        copies.index_add_(0, rows, same.double())
+        more = None if ahead is None else ahead[rows, columns]
+        copies.index_add_(0, rows, same.double() if more is None else torch.where(same, _share(more), 0.0))
         rows, lead, lead_error, half = rows[~same], *(part[~same] for part in pairs[:3])
-        for trial, term in enumerate(_terms(_lowered(lead, lead_error), (2 * half).sqrt() / sigma[rows], trials)):
+        more = None if more is None else more[~same]
+        for trial, term in enumerate(_terms(_lowered(lead, lead_error), (2 * half).sqrt() / sigma[rows], trials, more)):
             sums[:, trial].index_add_(0, rows, torch.where(half < _LEAST, torch.inf, term))
     raised = math.sqrt(math.pi / 2) * (1 + _FUNCTIONS + gamma(points.size + 64))
+    if points.prior is not None:
+        copies.mul_(1 - _FUNCTIONS - gamma(points.size + 64)).clamp_max_(_HIGHEST)
     return sums.mul_(raised).add_(_LEAST).div_(copies[:, None])
+
+
+def _ahead(points: Points, index: Tensor, part: slice) -> Tensor | None:
+    """At least b_j = log π_j/π_k of the points `part` over those of `index`, (B, n); None where all are 0."""
+    if points.log_weights is None:
+        return None
+    log_weights = points.log_weights.to(index.device)
+    ahead = log_weights[part] - log_weights[index, None]
+    return ahead.add_(ahead.abs(), alpha=_ROUNDED)
+
+
+def _share(more: Tensor) -> Tensor:
+    """At most π_j/π_k, up to what exp is off by, where `more` is at least its logarithm and was made by `_ahead`."""
+    return more.sub(more.abs(), alpha=3 * _ROUNDED).exp()
 
 
 def _by_products(
@@ -201,19 +227,24 @@ def _along(g: Tensor, A: Tensor) -> Tensor:
     return along.sub_(_ROUNDED).clamp_max_(_HIGHEST)
 
 
-def _terms(g: Tensor, A: Tensor, trials: tuple[float, ...]) -> Iterator[Tensor]:
-    """At least exp(−(g − δA)) erfcx(z/√2) of each pair, for leads that are at least g and distances A to 2⁻²⁶."""
+def _terms(g: Tensor, A: Tensor, trials: tuple[float, ...], more: Tensor | None) -> Iterator[Tensor]:
+    """At least exp(−(g − δA) + b) erfcx(z/√2) of each pair, leads at least g, b at most `more`, A to 2⁻²⁶."""
     along = _along(g, A)
     for drift in trials:
         mills = torch.special.erfcx((along - drift) / math.sqrt(2))
-        yield (drift * (1 + 2 * _CLOSE) * A - g).exp_().mul_(mills)
+        exponent = drift * (1 + 2 * _CLOSE) * A - g
+        yield (exponent if more is None else exponent.add_(more)).exp_().mul_(mills)
 
 
-def _large_terms(g: Tensor, A: Tensor, along: Tensor, without: Tensor, trials: tuple[float, ...]) -> Tensor:
+def _large_terms(
+    g: Tensor, A: Tensor, along: Tensor, without: Tensor, trials: tuple[float, ...], more: Tensor | None
+) -> Tensor:
     """The sums of the same over the pairs of a matrix, but those `without`, where z >= `_LARGE`: (b, len(trials)).
 
     What is left out adds e⁻⁶⁰⁰ a pair. g, A and along are overwritten.
     """
+    if more is not None:
+        g = g - more  # Along holds what was made of the lead of the distances alone.
     g.masked_fill_(without, _NOTHING)
     A.masked_fill_(without, 0.0)
     along.masked_fill_(without, max(trials) + _LARGE)

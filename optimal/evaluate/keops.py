@@ -83,10 +83,11 @@ def _close(points: Points, z: Tensor, sigma: Tensor, top: Tensor) -> Tensor:
 
 
 def _moments(points: Points, z: Tensor, sigma: Tensor, accuracy: Accuracy) -> Moments:
-    sums = Moments(len(z), points.dim, z.device)
+    sums, dim = Moments(len(z), points.dim, z.device), points.dim
     precision = 1 / sigma.square()[:, None]
-    find_leader = _reduction("Max_ArgMax", _LOGIT, points.dim)
-    add_up = _reduction("Sum", f"Exp({_LOGIT} - m) * Concat(v, {_LOGIT} - m)", points.dim)
+    z = _widened(points, z, sigma.square())
+    find_leader = _reduction("Max_ArgMax", _LOGIT, z.shape[1])
+    add_up = _reduction("Sum", f"Exp({_LOGIT} - m) * Concat(v, {_LOGIT} - m)", z.shape[1])
     for start, block, half_norms in _blocks(points, z, accuracy.memory):
         top, leader = find_leader(z, block, half_norms, precision)
         values = torch.cat([torch.ones_like(half_norms), 2 * half_norms, block], 1)
@@ -96,7 +97,7 @@ def _moments(points: Points, z: Tensor, sigma: Tensor, accuracy: Accuracy) -> Mo
             top=top.squeeze(1),
             total=summed[:, 0],
             energy=summed[:, -1],
-            mean=summed[:, 2:-1],
+            mean=summed[:, 2 : 2 + dim],
             square=summed[:, 1],
             index=leader.squeeze(1).long() + start,
         )
@@ -108,21 +109,31 @@ def _tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, accuracy: Accura
     log_weight = f"({_LOGIT} - t)"
     distance = "(IntCst(2) * (h - (m | y)) + (m | m))"
     formula = f"Exp({log_weight}) * ((d | (y - m)) + a * {log_weight} + b * {distance}) * (y - m)"
-    reduce = _reduction("Sum", formula, points.dim)
+    z = _widened(points, z, sigma.square())
+    mean, direction = (_widened(points, part, torch.zeros_like(sigma)) for part in (tilt.mean, tilt.direction))
+    reduce = _reduction("Sum", formula, z.shape[1])
     out = torch.zeros_like(z)
     coefficients = (tilt.by_log_weight[:, None], tilt.by_distance[:, None])
     log_total = (tilt.top - tilt.top_weight.log())[:, None]
     for _start, block, half_norms in _blocks(points, z, accuracy.memory):
-        out += reduce(z, block, half_norms, precision, log_total, tilt.mean, tilt.direction, *coefficients)
-    return out
+        out += reduce(z, block, half_norms, precision, log_total, mean, direction, *coefficients)
+    return out[:, : points.dim]
 
 
 def _blocks(points: Points, z: Tensor, memory: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(start, y − c, h), large enough that the cost of a call does not show."""
+    """(start, y − c, h), large enough that the cost of a call does not show; with a_j behind y − c under a prior."""
     rows = max(1, memory // (4 * 3 * 8 * points.dim))
     half_norms = points.half_norms.to(z.device)
     for start, block in points.blocks(rows, z.device):
-        yield start, block, half_norms[start : start + len(block), None].contiguous()
+        part = slice(start, start + len(block))
+        if points.log_weights is not None:
+            block = torch.cat([block, points.log_weights[part, None].to(block)], 1)
+        yield start, block, half_norms[part, None].contiguous()
+
+
+def _widened(points: Points, rows: Tensor, value: Tensor) -> Tensor:
+    """Rows (B, D) with one more value each, (B,), where points have one more, too."""
+    return rows if points.prior is None else torch.cat([rows, value[:, None]], 1)
 
 
 def _reduction(kind: str, formula: str, dim: int) -> Callable[..., Any]:

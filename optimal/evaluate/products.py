@@ -7,7 +7,8 @@ farthest: a point within W nats of the leader lies no further from x than r, r²
     error <= ROUNDING · (min(‖z‖ρ, |σ² l| + Wσ² + ½ρ²) + 4‖z‖ρ/√D)/σ² + (log2 D + 6) u ½ρ²/σ²        nats,
 
 `ROUNDING` calibrated by bench/rounding.py; the last term is the rounding of h_j, u = 2⁻⁵³. Further points have larger
-errors, but trail by more.
+errors, but trail by more. Under a prior (`optimal.points.prior`) the leader is that of a_j + l_j = t, a point within W
+nats of it has t − W − max a <= l_j <= t − min a, and d²/2σ² is t − max a; adding a_j rounds by 4 u max |a|.
 """
 
 from __future__ import annotations
@@ -63,12 +64,16 @@ def logit_error(points: Points, norm: Tensor, sigma: Tensor, top: Tensor, dtype:
 
     Args:
         norm: (B,) float64, ‖z‖; sigma: (B,).
-        top: (B,) float64, the leader's logit, (z·(y − c) − h)/σ².
+        top: (B,) float64, the leader's logit, (z·(y − c) − h)/σ² + a.
     """
-    square = sigma.square()
-    nats, top = WINDOW * square, square * top
-    reach = (norm.square() - 2 * top).clamp_min_(0).add_(nats, alpha=2).sqrt_()
+    square, prior = sigma.square(), points.prior
+    nats, least = WINDOW * square, square * (top if prior is None else top - prior.highest)
+    reach = (norm.square() - 2 * least).clamp_min_(0).add_(nats, alpha=2).sqrt_()
     farthest = reach.add_(norm).clamp_max_(points.radius)
     half, product = 0.5 * farthest.square(), norm * farthest
-    size = torch.minimum(product, top.abs_() + nats + half).add_(product, alpha=4 / points.dim**0.5)
-    return (ROUNDING[dtype] * size).add_(half, alpha=(halvings(points.dim) + 6) * UNIT).div_(square)
+    largest = least.abs_()
+    if prior is not None:
+        largest = torch.maximum(largest, (square * (top - prior.lowest)).abs_())
+    size = torch.minimum(product, largest + nats + half).add_(product, alpha=4 / points.dim**0.5)
+    error = (ROUNDING[dtype] * size).add_(half, alpha=(halvings(points.dim) + 6) * UNIT).div_(square)
+    return error if prior is None else error.add_(4 * UNIT * prior.reach)

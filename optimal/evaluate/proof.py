@@ -1,21 +1,22 @@
 """Why the bound of `screened` holds: the theorem, its proof, and its constants.
 
 Theorem. Let x and σ be one row of a call, D the posterior mean of Eq. 43 in exact arithmetic for the points as
-`to_float` has them, and m the mean that `screened` has in float64. Then `error_bound` >= ‖m − D‖/‖D‖ with probability
-at least 1 − `RISK` = 1 − 10⁻¹², row by row; of B rows all hold with probability 1 − B·10⁻¹². `Moments.doubt` bounds in
-the same way the error of log Σ_j e^{l_j}. Excluded is the rounding of m to the dtype of x, which is relative to ‖m‖ at
-most 2⁻²⁴ for float32, 2⁻¹¹ for float16 and 2⁻⁸ for bfloat16, where nothing underflows.
+`to_float` has them and, under a prior, for its log-weights a_j as `Points.log_weights` has them, and m the mean that
+`screened` has in float64. Then `error_bound` >= ‖m − D‖/‖D‖ with probability at least 1 − `RISK` = 1 − 10⁻¹², row by
+row; of B rows all hold with probability 1 − B·10⁻¹². `Moments.doubt` bounds in the same way the error of log Σ_j
+e^{l_j}. Excluded is the rounding of m to the dtype of x, which is relative to ‖m‖ at most 2⁻²⁴ for float32, 2⁻¹¹ for
+float16 and 2⁻⁸ for bfloat16, where nothing underflows.
 
 Assumptions. Arithmetic is IEEE 754's, rounded to nearest, with u = 2⁻⁵³ and γ_n = n u/(1 − n u)
 (`optimal.points.rounding`): sums may be taken in any order, products may be fused, matrix products are sums of products
 (no Strassen). The exponential is within 2⁻⁴⁴ relative in float64, 2⁻¹² in float32. The random numbers are those of
-Philox under a key that is BLAKE2b of the row's own bytes, of σ and of all data; what is assumed of both is that these
-numbers are as good as independent of x, σ and the data. Who makes x, or data, from the source to break the bound finds
-them by trying, some 10¹² times.
+Philox under a key that is BLAKE2b of the row's own bytes, of σ and of all data and log-weights; what is assumed of both
+is that these numbers are as good as independent of x, σ, the data and the log-weights, which the key holds too. Who
+makes x, or data, from the source to break the bound finds them by trying, some 10¹² times.
 
-Notation. v_j = y_j − c, h_j = ½‖v_j‖², λ_j = z·v_j − h_j = σ² l_j, R >= max ‖v_j‖. Norms are computed to within 1 ±
-γ_{D+6} and are taken with that factor (`upper`); a bound is itself computed, by fewer than 2⁸ operations, and
-multiplied by `AGAIN` = 1 + 2⁻⁴⁰ at the end.
+Notation. v_j = y_j − c, h_j = ½‖v_j‖², λ_j = z·v_j − h_j + σ² a_j = σ² l_j, a_j = 0 without a prior, A = max |a_j|, R
+>= max ‖v_j‖. Norms are computed to within 1 ± γ_{D+6} and are taken with that factor (`upper`); a bound is itself
+computed, by fewer than 2⁸ operations, and multiplied by `AGAIN` = 1 + 2⁻⁴⁰ at the end.
 
 1. What exact logits would have to be. z = x − c is rounded, which moves λ_j by u ‖z‖ ‖v_j‖. Bytes stand for ỹ_j = (u_j
    + ½)/127.5 + κ, u_j signed bytes, where y_j is the float32 number that `to_float` makes; with κ and Δ of
@@ -35,24 +36,26 @@ multiplied by `AGAIN` = 1 + 2⁻⁴⁰ at the end.
    value, in norm 2u·Q with Q = `reach` = Σ_k 128 s_k √D >= Σ_k ‖s_k q_k‖.
 
 3. Products (`byte_logits`). S_kj = q_k·u_j is an integer, exact in int32 and float32 (`product`). With what 1 and 2
-   leave, computed products less h_j differ from λ_j, but for a number that is the same for all j, by at most a + b
-   ‖v_j‖ with
+   leave, computed products less h_j and with σ² a_j differ from λ_j, but for a number that is the same for all j, by at
+   most α + β ‖v_j‖ with
 
-       a = (‖z‖ + ‖r‖) Δ √D + γ_24 · 2.02 Q √D + γ_{D+16} ½R²,      b = digits.error + 2u ‖z‖:
+       α = (‖z‖ + ‖r‖) Δ √D + γ_26 (2.02 Q √D + σ² A) + γ_{D+16} ½R²,      β = digits.error + 2u ‖z‖:
 
    |u_j|/127.5 and the constant ½/127.5 + κ − c are below 1.004 and 2.02 in every value, so all terms together are below
-   2.02 Q √D, and each passes through at most 24 operations (7 digits, their sum, h_j, division by σ², the sums of
-   `near`); h_j is known to γ_{D+2}. The number common to all j enters log Σ e^{l_j} only, with γ_{D+16} 2.02 Q √D.
+   2.02 Q √D, and each passes through at most 26 operations (7 digits, their sum, h_j, a_j, division by σ², the sums of
+   `near`), `MOST_STEPS`; σ² a_j passes through fewer; h_j is known to γ_{D+2}. The number common to all j enters log Σ
+   e^{l_j} only, with γ_{D+16} 2.02 Q √D.
 
-4. What is left out (`near`). best = max_j(λ̂_j − b‖v_j‖) − 2a is below max_j λ_j + the common number − a, so that (λ̂_j
-   + b‖v_j‖ − best)/σ² is at least the lead of j over all points, and e to it at least its weight in units of the
+4. What is left out (`near`). best = max_j(λ̂_j − β‖v_j‖) − 2α is below max_j λ_j + the common number − α, so that (λ̂_j
+   + β‖v_j‖ − best)/σ² is at least the lead of j over all points, and e to it at least its weight in units of the
    largest. The leads are rounded to float32, their exponentials added in it, which `SINGLE` = 1.001 covers: e to
    2⁻²⁴·104 nats (beyond, float32 has no number: N 2⁻¹²⁶ is added), 2⁻¹² for the exponential and γ_4096 in float32 for
    the sums. The total is at least 1, so ω = `left_out`, added up over all passes, is at least the share of what was
    left out, and the mean moves by at most 2Rω.
 
-5. Logits in float64 (`sharp`): by products, |λ̂_j − λ_j| <= γ_{D+16} (‖z‖ V + ½V²), V = max ‖v_j‖ of the points at
-   hand; or by differences, `points.differences`, relative to a leader, with an error that goes to 0 with the distance.
+5. Logits in float64 (`sharp`): by products, |λ̂_j − λ_j| <= γ_{D+16} (‖z‖ V + ½V² + σ² A), V = max ‖v_j‖ of the points
+   at hand; or by differences, `points.differences`, relative to a leader y_k, with an error that goes to 0 with the
+   distance, and 4u (σ² |a_j − a_k| + |lead|) for the prior: three roundings of the first, one of the sum.
 
 6. From logits to the mean. Let all l_j be off by at most ε, but for a common number, and w, ŵ be the exact and computed
    weights. r_j = w_j/ŵ_j has Σ ŵ_j r_j = 1 and max r <= e^{2ε} min r, so Σ ŵ_j (r_j − 1)² <= (max r − 1)(1 − min r) <=
@@ -102,6 +105,7 @@ __all__ = [
     "EXP",
     "GRAIN",
     "MOST_DIGITS",
+    "MOST_STEPS",
     "RISK",
     "SINGLE",
     "bytes_as_floats",
@@ -117,6 +121,8 @@ CHANCE = RISK / 16
 """The share of one digit in it."""
 MOST_DIGITS = 6
 """Of weights, and of a query after its first: beyond, float64 itself is the limit. 1 + 2 · 6 < 16."""
+MOST_STEPS = 26
+"""Operations that a term of a logit passes through."""
 GRAIN = 2.0**-16
 """Distance of the numbers that digits are rounded by."""
 EXP = 2.0**-40

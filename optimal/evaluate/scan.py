@@ -1,7 +1,8 @@
 """One pass over the data: the logits of every query, block by block, each as exact as it matters.
 
-With z = x − c and h_j = ½‖y_j − c‖² the logits of Eq. 43 are l_j = (z·(y_j − c) − h_j)/σ², up to the same number for
-all j. There are three ways to them, and each query goes on to the next where its error matters:
+With z = x − c and h_j = ½‖y_j − c‖² the logits of Eq. 43 are l_j = (z·(y_j − c) − h_j)/σ² + a_j, up to the same number
+for all j; a_j the prior's log-weights, 0 where there is none. There are three ways to them, and each query goes on to
+the next where its error matters:
 
 1. float32 products (float64 where x is, where float32 has not the range, and for events of at most 16 values). Where
    their error may exceed 8e-4 nats, the points within 10 nats of the leader are set aside, and further down as far as a
@@ -126,6 +127,7 @@ class Scan:
         self.single = self.coarse and points.dim > _SMALL
         self.precision = sigma.square().reciprocal()
         self.half_norms = points.half_norms.to(z.device)
+        self.log_weights = None if points.log_weights is None else points.log_weights.to(z.device)
         self.close = points.dim <= _CLOSE
         self.origin = torch.zeros_like(sigma)
         if self.close:
@@ -162,6 +164,8 @@ class Scan:
             else:
                 out.copy_(products(block, queries))
                 out.sub_(self.half_norms[index, None]).mul_(self.precision)
+            if self.log_weights is not None:
+                out.add_(self.log_weights[index, None])
             yield from self._taken(index, out, block)
         self._settle()
         yield from self._again()
@@ -169,7 +173,8 @@ class Scan:
     def error(self, dtype: torch.dtype | None = None) -> Tensor:
         """Estimate of the error of the logits near the leader, as far as it is known, nats, (B,)."""
         if self.close:
-            return 8 * UNIT * (self._best.abs() + WINDOW)
+            largest = 0.0 if self.points.prior is None else self.points.prior.reach
+            return 8 * UNIT * (self._best.abs() + WINDOW + largest)
         return logit_error(self.points, self._norm, self.sigma, self._best, dtype or self._dtype)
 
     def unrepaired(self) -> Tensor:
@@ -230,7 +235,8 @@ class Scan:
         self._kept = [kept]
         ties = kept.where(kept.logits >= (self._best - 2 * error)[kept.rows])
         count = ties.rows.bincount(minlength=len(self.z))
-        many = count > _TIES
+        # The nearest leads where no point has more of the prior than another.
+        many = (count > _TIES) & (self.log_weights is None)
         if many.any():
             self.leader[many] = self.points.nearest(self.z[many])
             ties = ties.where(~many[ties.rows])
@@ -247,6 +253,8 @@ class Scan:
             self.top = -0.5 * (self.z - block).square_().sum(1) * self.precision
         else:
             self.top = ((self.z * block).sum(1) - self.half_norms[self.leader]) * self.precision
+        if self.log_weights is not None:
+            self.top = self.top + self.log_weights[self.leader]
         if not self.single:
             # The very number that parts came relative to, if it is one: then a lone point weighs 1, not nearly 1.
             self.top = torch.where((self.top - self._best).abs() <= 2 * error, self._best, self.top)
@@ -254,18 +262,30 @@ class Scan:
     def _compare(self, rows: Tensor, index: Tensor) -> None:
         """The leader by differences, of pairs that products do not tell apart."""
         while True:
-            found = leads(self.points, self.z, self.leader, rows, index)
-            least = found.lead.new_zeros(len(self.z)).scatter_reduce_(0, rows, found.lead, "amin")
-            better = (found.lead == least[rows]) & (found.lead < -found.error)
+            lead, error = self._leads(rows, index)
+            least = lead.new_zeros(len(self.z)).scatter_reduce_(0, rows, lead, "amin")
+            better = (lead == least[rows]) & (lead < -error)
             if not better.any():
                 break
-            # A better one is nearer for certain, so that none comes twice.
+            # A better one leads for certain, so that none comes twice.
             self.leader[rows[better]] = index[better]
-        equal = found.lead <= found.error
+        equal = lead <= error
         first = torch.full_like(self.leader, self.points.size).scatter_reduce(0, rows[equal], index[equal], "amin")
         self.leader = torch.where(first < self.points.size, first, self.leader)
         same = leads(self.points, self.z, self.leader, rows, index).half_square == 0
         self.copies = rows[same], index[same]
+
+    def ahead(self, rows: Tensor, index: Tensor) -> Tensor | float:
+        """a_j of the points `index` less that of the leader of their row, nats, (P,)."""
+        return 0.0 if self.log_weights is None else self.log_weights[index] - self.log_weights[self.leader[rows]]
+
+    def _leads(self, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """σ² times the lead of each row's leader over points, by differences, and a bound on its error, (P,) each."""
+        found = leads(self.points, self.z, self.leader, rows, index)
+        if self.log_weights is None:
+            return found.lead, found.error
+        ahead = self.sigma.square()[rows] * self.ahead(rows, index)
+        return found.lead - ahead, found.error + 4 * UNIT * (ahead.abs() + found.lead.abs())
 
     def _again(self) -> Iterator[Part]:
         """What was set aside, in float64: by products, or by differences where these are not exact enough."""
@@ -289,7 +309,7 @@ class Scan:
         exact = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
         sharp = by_leads[rows].nonzero().squeeze(1)
         if len(sharp):
-            lead = leads(points, self.z, self.leader, rows[sharp], points_of[sharp]).lead
+            lead, _ = self._leads(rows[sharp], points_of[sharp])
             exact[sharp] = -lead * self.precision[rows[sharp]]
         z, precision = self.z[group], self.precision[group]
         for start, block in points.blocks(max(1, _AGAIN_BYTES // (8 * points.dim)), self.z.device, index):
@@ -299,6 +319,8 @@ class Scan:
                 self._differences(block, z, precision, scores)
             else:
                 scores = products(block, z).sub_(self.half_norms[index[part], None]).mul_(precision)
+            if self.log_weights is not None:
+                scores.add_(self.log_weights[index[part], None])
             here = ((places >= part.start) & (places < part.stop)).nonzero().squeeze(1)
             row, column = places[here] - start, columns[here]
             logits = torch.full_like(scores, -torch.inf)

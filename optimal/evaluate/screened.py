@@ -97,6 +97,8 @@ def streams_of(points: Points, z: Tensor, sigma: Tensor) -> Streams:
 def _digest(points: Points) -> bytes:
     if points not in _DIGESTS:
         digest = hashlib.blake2b(points.centre.cpu().numpy().data)
+        if points.log_weights is not None:
+            digest.update(points.log_weights.cpu().numpy().data)
         for _, block in points.signed(2**22, torch.device("cpu")):
             digest.update(block.numpy().data)
         _DIGESTS[points] = digest.digest()
@@ -186,7 +188,7 @@ def _by_bytes(logits: ByteLogits, accuracy: Accuracy) -> Moments:
     for row, mask, a, b in zip(weights, may_lead, common * precision, slope * precision, strict=True):
         most = (row - b * norms).max() - 2 * a
         torch.ge(torch.add(row, norms, alpha=float(b)), most, out=mask)
-    out.index = leaders(points, z, may_lead, first, logits.index)
+    out.index = leaders(points, z, sigma, may_lead, first, logits.index)
     squares = 2 * logits.half_norms
     for row, top, energy in zip(weights, out.top, out.energy, strict=True):
         relative_row = row - top

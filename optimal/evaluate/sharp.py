@@ -54,8 +54,12 @@ def sharp(
     products = _products(points, z, index, half_norms)
     # Section 5.
     error = gamma(points.dim + 16) * (upper(z.norm(dim=1), points.dim) * largest + 0.5 * largest.square())
+    if points.prior is not None:
+        products.addr_(sigma.square(), _at(points.prior.log_weights.to(z.device), index))
+        error += gamma(points.dim + 16) * sigma.square() * points.prior.reach
     best, first = products.max(1)
-    out.top, out.index = best * precision, leaders(points, z, products >= (best - 2 * error)[:, None], first, index)
+    may_lead = products >= (best - 2 * error)[:, None]
+    out.top, out.index = best * precision, leaders(points, z, sigma, may_lead, first, index)
     logits = (products - best[:, None]).mul_(precision[:, None])
     weights, count = logits.exp(), products.shape[1]
     out.total, out.square = weights.sum(1), 2 * (weights @ half_norms)
@@ -75,7 +79,7 @@ def sharp(
         places = ((products[row] - best[row] + 2 * error[row]) * precision[row] >= -_WINDOW).nonzero().squeeze(1)
         if len(places) <= _most(points):
             beyond = left_out[row : row + 1] + count * math.exp(-_WINDOW)
-            one = _by_differences(points, z, precision, row, _global(index, places), out.index, beyond)
+            one = _by_differences(points, z, sigma, row, _global(index, places), out.index, beyond)
             one.top, one.doubt = out.top[row : row + 1].clone(), one.doubt + error[row] * precision[row]
             if bool(one.bound < out.bound[row]):
                 out.put(torch.tensor([row], device=z.device), one)
@@ -83,43 +87,59 @@ def sharp(
     return out
 
 
-def leaders(points: Points, z: Tensor, may_lead: Tensor, first: Tensor, index: Tensor | None) -> Tensor:
-    """The nearest point of every query, (b,), the first in the data among equals, told by differences.
+def leaders(points: Points, z: Tensor, sigma: Tensor, may_lead: Tensor, first: Tensor, index: Tensor | None) -> Tensor:
+    """The leader of every query, (b,), the first in the data among equals, told by differences.
 
     Args:
-        z: (b, D).
+        z: (b, D); sigma: (b,).
         may_lead: (b, n) bool: the points that may be it.
         first: (b,) one of them.
         index: (n,) the points, None for all.
     """
     out, counts = _global(index, first), may_lead.sum(1)
-    many = (counts > _most(points)).nonzero().squeeze(1)
-    if len(many):
+    many = counts > _most(points)
+    if points.prior is not None:
+        # The nearest need not lead.
+        many = torch.zeros_like(many)
+    elif many.any():
         out[many] = points.nearest(z[many])
-    some = (counts > 1) & (counts <= _most(points))
+    some = (counts > 1) & ~many
     rows, places = (may_lead & some[:, None]).nonzero().unbind(1)
     if len(rows) == 0:
         return out
     columns = _global(index, places)
-    measured = leads(points, z, out, rows, columns)
-    most = torch.full_like(z[:, 0], torch.inf).scatter_reduce_(0, rows, measured.lead + measured.error, "amin")
+    measured, error, _ = _leads(points, z, sigma, out, rows, columns)
+    most = torch.full_like(z[:, 0], torch.inf).scatter_reduce_(0, rows, measured + error, "amin")
     # What differences do not tell apart is equal; places come in the order of the data.
-    lead = measured.lead - measured.error <= most[rows]
+    lead = measured - error <= most[rows]
     chosen = torch.full_like(out, points.size).scatter_reduce_(0, rows[lead], columns[lead], "amin")
     return torch.where(some, chosen, out)
 
 
+def _leads(
+    points: Points, z: Tensor, sigma: Tensor, leader: Tensor, rows: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """σ² times the lead of each row's leader over points, a bound on its error, and ½‖y − y_j‖², (P,) each."""
+    found = leads(points, z, leader, rows, columns)
+    if points.prior is None:
+        return found.lead, found.error, found.half_square
+    ahead = sigma.square()[rows] * (points.log_weight(columns) - points.log_weight(leader[rows]))
+    error = found.error + 4 * UNIT * (ahead.abs() + found.lead.abs())
+    return found.lead - ahead, error, found.half_square
+
+
 def _by_differences(
-    points: Points, z: Tensor, precision: Tensor, row: int, places: Tensor, leader: Tensor, left_out: Tensor
+    points: Points, z: Tensor, sigma: Tensor, row: int, places: Tensor, leader: Tensor, left_out: Tensor
 ) -> Moments:
     """The sums of one query over the points `places`, relative to its leader; `doubt` is without that of the leader."""
     out = Moments(1, points.dim, z.device)
     rows = torch.full_like(places, row)
-    measured = leads(points, z, leader, rows, places)
-    logits, errors = -measured.lead * precision[row], measured.error * precision[row]
+    lead, error, half_square = _leads(points, z, sigma, leader, rows, places)
+    precision = sigma[row].square().reciprocal()
+    logits, errors = -lead * precision, error * precision
     near = logits + errors >= -_WINDOW
     left_out = left_out + len(places) * math.exp(-_WINDOW)
-    logits, places, half_square = logits[near], places[near], measured.half_square[near]
+    logits, places, half_square = logits[near], places[near], half_square[near]
     error, weights = errors[near].amax()[None], logits.exp()[None]
     half_norms = points.half_norms.to(z.device)[places]
     largest = upper((2 * half_norms.max()).sqrt(), points.dim)

@@ -4,24 +4,28 @@ The exact flow dx/dσ = (x − D)/σ ends on one of the data points. At high noi
 low noise the leader of the posterior, y_k, has won. Leading is not yet winning: while D still blends, the others can
 pull x away. The certificate bounds that pull for the whole rest of the way. With
 
-    u = (x − y_k)/σ,    A_j = ‖y_k − y_j‖/σ,    e_j = (y_k − y_j)/‖y_k − y_j‖,    g_j = log w_k/w_j = A_j²/2 + A_j e_j·u
+    u = (x − y_k)/σ,    A_j = ‖y_k − y_j‖/σ,    e_j = (y_k − y_j)/‖y_k − y_j‖,    g_j = l_k − l_j = A_j²/2 + A_j e_j·u
 
-for the points y_j that differ from y_k, n the number of copies of y_k, all taken at (x, σ₀), and a trial δ > 0,
+for the points y_j that differ from y_k, all taken at (x, σ₀), π_j the probability of y_j, Π that of y_k with all its
+copies, r_j = π_j/Π (one over the number of copies, where no point has more probability than another), and a trial δ >
+0,
 
-    S(δ) = (1/n) Σ_j ∫_{A_j}^∞ exp(−A²/2 − A c_j) dA = (1/n) Σ_j √(2π) e^{c_j²/2} Q(A_j + c_j),    c_j = e_j·u − δ,
+    S(δ) = Σ_j r_j ∫_{A_j}^∞ exp(−A²/2 − A c_j) dA = Σ_j r_j √(2π) e^{c_j²/2} Q(A_j + c_j),    c_j = e_j·u − δ,
 
 Q the upper tail of the Gaussian. If S(δ) <= δ for some δ, the exact flow from (x, σ₀) ends on y_k.
 
 Proof. du/dlnσ = (y_k − D)/σ = Σ_j w_j A_j e_j: only the others move u. As σ falls A_j grows, dlnA_j = −dlnσ. Call drift
-the length of u's path since σ₀. While it is at most δ, e_j·u >= c_j, and n w_k <= 1 gives w_j <= e^{−g_j}/n <=
-exp(−A_j²/2 − A_j c_j)/n; so at any σ > 0 the drift, at most Σ_j ∫ w_j A_j dlnA_j = Σ_j ∫ w_j dA_j, is below S(δ). It
-cannot reach δ: there it would be below S(δ) <= δ. So u stays bounded, and x − y_k = σu → 0.
+the length of u's path since σ₀. While it is at most δ, e_j·u >= c_j; and as the copies of y_k weigh at most 1 together,
+w_j <= r_j e^{−g_j} <= r_j exp(−A_j²/2 − A_j c_j); so at any σ > 0 the drift, at most Σ_j ∫ w_j A_j dlnA_j = Σ_j ∫ w_j
+dA_j, is below S(δ). It cannot reach δ: there it would be below S(δ) <= δ. So u stays bounded, and x − y_k = σu → 0.
 
-No condition on the leads is needed, and none on k: they follow, if no point is repeated. S is convex and positive at 0,
+No condition on the leads is needed, and none on k: they follow, if no point is repeated or has more probability than
+another. S is convex and positive at 0,
 so it first meets δ at some δ' <= δ with slope S'(δ') = Σ_j (e^{−(g_j − δ'A_j)} − c_j ∫…) <= 1. Each of these terms is
 positive, so each is at most 1: where c_j <= 0, and trivially where c_j > 0, A_j/2 + c_j = g_j/A_j − δ' > 0. As S(δ') <=
 δ' too, g_j >= A_j (A_j/2 + c_j) from σ₀ on, which is positive and only grows: k leads and is never overtaken. And once
-the certificate holds it holds for the rest of the flow, with δ less the drift so far.
+the certificate holds it holds for the rest of the flow, with δ less the drift so far. Under a prior they need not
+follow: of a rare y_k it can be certain that the flow ends there while another point still leads.
 """
 
 from __future__ import annotations
@@ -77,6 +81,7 @@ class Capture:
         index: (B,) int64, the data point certified there; −1 where none.
         last_change: (B,) float64, the lowest noise level at which the leader was still another point than at the next
             level below; nan where the leader never changed. It is above `sigma`: what is captured keeps its leader.
+            Under a prior, of the levels down to `sigma`, below which the leader may still change.
     """
 
     sigma: Tensor
@@ -101,7 +106,8 @@ def certify(
             asked for.
 
     Raises:
-        ValueError: as for `OptimalDenoiser`; an index of another shape or type, or out of range.
+        ValueError: as for `OptimalDenoiser`; an index of another shape or type, out of range, or of a point that a
+            prior has taken away.
 
     Example:
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
@@ -112,7 +118,10 @@ def certify(
     x = x.detach() if isinstance(x, Tensor) else x
     z, sigmas = D.query(x, sigma)
     index = D.posterior(x, sigma).top_index if index is None else _checked(index, len(z), len(D)).to(z.device)
-    sums = D.evaluator.drift_bounds(z, sigmas, index, TRIALS)
+    places = D.points.inner(index)
+    if (places < 0).any():
+        raise ValueError(f"index must be points that have a probability, point {int(index[places < 0][0])} has none")
+    sums = D.evaluator.drift_bounds(z, sigmas, places, TRIALS)
     trials = torch.tensor(TRIALS, dtype=torch.float64, device=sums.device)
     drift = torch.where(sums <= trials, trials, torch.inf).amin(1)
     return Certificate(index, drift.isfinite(), drift)

@@ -100,7 +100,7 @@ class ExactFlow:
         if not 1e-10 <= tolerance <= 0.1:
             raise ValueError(f"tolerance must lie between 1e-10 and 0.1, got {tolerance:g}")
         self.D, self.tolerance = D, tolerance
-        self._spread = math.sqrt(D.points.dim) * D.standard_deviation
+        self._spread = D.points.spread
         self._most = math.ceil(_MOST * max(1.0, (TOLERANCE / tolerance) ** 0.2))
 
     def levels(self, x: Tensor, sigma: Levels) -> Tensor:
@@ -126,12 +126,12 @@ class ExactFlow:
             start, sigma, single = x[rows].double(), levels[rows], x.dtype != torch.float64
             if few is not None:
                 ends = self._followed(few.denoiser, few.reduced(start), sigma, single, called)
-                nfe[rows] = ends.nfe
+                nfe[rows], ends_on = ends.nfe, D.points.outer(ends.index)
                 start, sigma = few.expanded(ends.x).view(-1, *D.event), ends.sigma
                 sure = ends.captured.clone()
                 if sure.any():
-                    sure[ends.captured] = certify(D, start[sure], sigma[sure], ends.index[sure]).holds
-                index[rows], captured[rows] = ends.index, sigma
+                    sure[ends.captured] = certify(D, start[sure], sigma[sure], ends_on[sure]).holds
+                index[rows], captured[rows] = ends_on, sigma
                 rows, start, sigma = rows[~sure], start[~sure], sigma[~sure]
             if len(rows):
                 ends = self._followed(D, start, sigma, single, called)
@@ -172,7 +172,7 @@ class ExactFlow:
             captured=torch.zeros_like(flow.accepted),
             spent=torch.zeros_like(flow.accepted),
         )
-        blended = D.points.dim * D.standard_deviation**2 / 2
+        blended = D.points.spread**2 / 2
         while len(flow):
             post = flow.latest
             square, size = flow.sigma.square(), flow.size()

@@ -1,15 +1,16 @@
 """Where the flow map lands: how large the basins are, and how far the landing is from the source.
 
 The exact flow conserves mass: it carries p(·; σ), the density of x0 + σ ε, to the data, so that each of N points, its
-copies counted, receives 1/N of it, at every σ. The sampler's prior q = N(0, σ_max² I) is not p(·; σ_max), and what a
-basin receives from it differs from 1/N. By how much is known without the flow: summed over the basins at most
+copies counted, receives 1/N of it, or its probability π_j under a prior, at every σ. The sampler's prior q = N(0,
+σ_max² I) is not p(·; σ_max), and what a basin receives from it differs from 1/N. By how much is known without the flow:
+summed over the basins at most
 
     TV(q, p) = ½ E_q|p/q − 1|
 
 in total variation, and reweighting every draw by p/q takes it out altogether. p/q is known exactly at every draw.
 
 Along x = x0 + σ ε, four points may be taken for "the" point of x: its source x0; the nearest data point, which is the
-leader of the posterior (each entry has the same prior weight, so that these two are one, at every σ); the one nearest
+leader of the posterior (where each entry has the same prior weight, these two are one, at every σ); the one nearest
 to E[x0 | x]; and where the flow map lands. `landing_statistics` measures how often they agree. The leader is the best
 guess of the source, so P(landing = source) <= P(leader = source).
 """
@@ -25,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..denoiser import OptimalDenoiser
-from ..draws import Data, draw_pairs, fixed_generator
+from ..draws import Data, draw_pairs, drawn_points, fixed_generator
 from ..query import Levels, level_list
 from ..reference.transport import log_normal
 from .flow_map import FlowMap
@@ -43,7 +44,8 @@ class Basins:
 
     Attributes:
         counts: (N,) int64, draws that ended on each point; those of copies are counted at the first of them.
-        copies: (N,) int64, how often the point is in the data; 0 at its later copies.
+        copies: (N,) int64, how often the point is in the data; 0 at its later copies, and where it has no probability.
+        probability: (N,) float64, that of the point with its copies: copies/N, unless under a prior.
         weighted: (N,) float64, the same draws, each weighing p/q: without the prior's mismatch.
         draws: n, how many draws there were.
         undecided: draws that no certificate decided: on the border between basins to within rounding, or between points
@@ -54,6 +56,7 @@ class Basins:
 
     counts: Tensor
     copies: Tensor
+    probability: Tensor
     weighted: Tensor
     draws: int
     undecided: int
@@ -62,11 +65,11 @@ class Basins:
 
     @property
     def expected(self) -> Tensor:
-        """(N,) float64, the counts that the exact flow from p(·; σ_max) has on average: n · copies/N."""
-        return self.draws * self.copies.double() / len(self.copies)
+        """(N,) float64, the counts that the exact flow from p(·; σ_max) has on average: n · probability."""
+        return self.draws * self.probability
 
     def chi_square(self) -> tuple[float, float]:
-        """Pearson's Σ (count − expected)²/expected, and the probability of a larger one if all are equally likely.
+        """Pearson's Σ (count − expected)²/expected, and the probability of a larger one if that is what is expected.
 
         It holds for five and more expected draws a point; below it errs little as long as there are many points.
         """
@@ -84,7 +87,8 @@ class LandingStatistics:
     Attributes:
         sigmas: (S,) noise levels.
         source: (S, draws) bool, whether it lands on the source x0 (or a copy).
-        leader: (S, draws) bool, whether it lands on the leader of the posterior, the data point nearest to x.
+        leader: (S, draws) bool, whether it lands on the leader of the posterior, without a prior the point nearest to
+        x.
         nearest_to_mean: (S, draws) bool, whether it lands on the data point nearest to E[x0 | x].
         leader_is_source: (S, draws) bool, whether the leader is the source.
         distance: (S, draws), ‖f(x, σ) − E[x0 | x]‖.
@@ -121,8 +125,8 @@ def basins(
         n: number of draws, at least 1.
         generator: source of randomness; without one, a fresh generator with a fixed seed.
         sigma_max: where the flow starts.
-        start: "prior", N(0, σ_max² I), as samplers do; or "data", x0 + σ_max ε, from which each point is reached
-            equally often at any sigma_max.
+        start: "prior", N(0, σ_max² I), as samplers do; or "data", x0 + σ_max ε, from which each point is reached as
+            often as it is likely at any sigma_max.
         flow: the flow map; the exact one of D unless given. Another one, on a grid or of a network, may favour points;
             its landings count for the data point of D that is nearest.
         progress: whether a progress bar is drawn on stderr.
@@ -156,7 +160,7 @@ def basins(
             size = min(_BATCH, n - begin)
             x = sigma_max * torch.randn(size, *D.event, dtype=torch.float32, device=source, generator=generator)
             if start == "data":
-                x += D.take(torch.randint(len(D), (size,), device=source, generator=generator)).to(x)
+                x += D.take(drawn_points(D, size, generator)).to(x)
             x = x.to(D.points.device)
             landing = flow.land(x, sigma_max)
             index = first[_index(D, flow, landing).cpu()]
@@ -170,8 +174,13 @@ def basins(
             square += float((ratio - 1).square().sum())
             bar.update(size)
     spread = math.sqrt(max(square / n - (deviation / n) ** 2, 0.0) / n)
-    copies = first.bincount(minlength=len(D))
-    return Basins(counts, copies, weighted, n, undecided, deviation / n / 2, spread / 2)
+    log_weights = D.log_weights.cpu()
+    there = (log_weights > -torch.inf).nonzero().squeeze(1)
+    copies = first[there].bincount(minlength=len(D))
+    probability = copies.double() / len(D)
+    if D.points.size < len(D) or D.points.prior is not None:
+        probability = torch.zeros_like(weighted).index_add_(0, first[there], log_weights[there].exp())
+    return Basins(counts, copies, probability, weighted, n, undecided, deviation / n / 2, spread / 2)
 
 
 def landing_statistics(

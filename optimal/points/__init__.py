@@ -1,9 +1,11 @@
-"""The empirical distribution: N data points, each with probability 1/N, and what may be asked of them (`D.points`)."""
+"""The empirical distribution: N data points, of equal probability or under a prior, and what they may be asked."""
 
 from .differences import Leads, leads
 from .empirical import Points
+from .prior import Prior
+from .prior import checked as checked_log_weights
 from .ranges import in_range
 from .rows import evenly
 from .summary import Summary
 
-__all__ = ["Leads", "Points", "Summary", "evenly", "in_range", "leads"]
+__all__ = ["Leads", "Points", "Prior", "Summary", "checked_log_weights", "evenly", "in_range", "leads"]

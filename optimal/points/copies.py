@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..randomness import fixed_generator
+from .part import Part
 from .rows import Rows
 
 __all__ = ["first_copies"]
@@ -15,7 +16,7 @@ _SOME = 16
 """Words of a row that are hashed first."""
 
 
-def first_copies(rows: Rows) -> Tensor:
+def first_copies(rows: Rows | Part) -> Tensor:
     """For every row the first one that equals it, (N,) int64, on the CPU.
 
     Exact: rows of equal hash, 64 bits, are compared value by value. −0 equals 0. Some words of every row are hashed
@@ -41,7 +42,7 @@ def _alike(index: Tensor, hashes: Tensor) -> list[Tensor]:
     return list(index[order[several.repeat_interleave(counts)]].split(counts[several].tolist()))
 
 
-def _settle(rows: Rows, group: Tensor, first: Tensor) -> None:
+def _settle(rows: Rows | Part, group: Tensor, first: Tensor) -> None:
     """Rows of one hash, in the order of the data: nearly always copies of the first of them."""
     while len(group) > 1:
         own = rows.exact(group[:1])
@@ -54,12 +55,12 @@ def _settle(rows: Rows, group: Tensor, first: Tensor) -> None:
         group = group[differ]
 
 
-def _words(rows: Rows) -> int:
+def _words(rows: Rows | Part) -> int:
     """Words of 8 bytes in a row: floats are taken as float64."""
     return -(-rows.dim // 8) if rows.dtype == torch.uint8 else rows.dim
 
 
-def _hashes(rows: Rows, index: Tensor, words: Tensor) -> Tensor:
+def _hashes(rows: Rows | Part, index: Tensor, words: Tensor) -> Tensor:
     """(n,) int64: Σ_i mixed(m_i b_i) of the rows `index` over some words b_i, modulo 2⁶⁴, m random and odd."""
     multipliers = torch.empty(len(words), dtype=torch.int64, device="cpu")
     multipliers.random_(-(2**63), None, generator=fixed_generator("fingerprint")).bitwise_or_(1)

@@ -1,4 +1,4 @@
-"""The empirical distribution as an object: N points y_j, each with probability 1/N, and what may be asked of them.
+"""The empirical distribution as an object: N points y_j of probability π_j, 1/N unless told otherwise.
 
 Everything the sums of Eq. 43 need from the data is here: rows relative to a fixed centre c, in a fixed unit s, and
 h_j = ½‖(y_j − c)/s‖². Neither changes a posterior. The centre, a mean of some points after the far ones are clamped,
@@ -23,6 +23,8 @@ from ..devices import block_bytes
 from ..query import require_finite, require_levels
 from .copies import first_copies
 from .nearest import Screen, nearest, neighbours
+from .part import Part
+from .prior import Prior
 from .rows import Rows, evenly
 from .summary import Summary, centre_of, unit_of
 
@@ -47,10 +49,12 @@ class Points:
         array: (N, *event), floating point or uint8; may be a memory map of any size.
         memory: budget in bytes; a map that is larger is streamed.
         centre, unit: those given, where other processes hold other parts.
-        summary: of the whole, where the points are shared by processes and no one reads all of them.
+        summary: where it is known: of the whole, where the points are shared by processes and no one reads all of them.
+        prior: the probabilities of the points; None where all are the same.
 
     Attributes:
-        centre, unit, half_norms, offset, radius: see `Summary`.
+        centre, unit, half_norms, radius: see `Summary`.
+        prior: see there.
         shared: whether several processes share the points: what would read all of them is refused.
 
     Raises:
@@ -59,27 +63,24 @@ class Points:
 
     def __init__(
         self,
-        array: Tensor | np.ndarray,
+        array: Tensor | np.ndarray | Rows | Part,
         memory: int = 2**30,
         *,
         centre: Tensor | None = None,
         unit: float | None = None,
         summary: Summary | None = None,
+        prior: Prior | None = None,
     ):
-        self.rows = Rows(array, memory)
-        self.memory = memory
-        self.shared = summary is not None
+        self.rows = array if isinstance(array, Rows | Part) else Rows(array, memory)
+        self.memory, self.prior = memory, prior
+        self.shared = summary is not None and summary.half_norms is None
         with ours():
             if summary is None:
                 self.centre = centre_of(self.rows) if centre is None else centre
                 summary = self._measured(unit)
-        self.centre, self.unit, self.offset, self.radius = (
-            summary.centre,
-            summary.unit,
-            summary.offset,
-            summary.radius,
-        )
+        self.centre, self.unit, self.radius = summary.centre, summary.unit, summary.radius
         self._half_norms, self._mean_half_norm = summary.half_norms, summary.mean_half_norm
+        self._offset = summary.offset
 
     def __len__(self) -> int:
         return self.size
@@ -93,6 +94,11 @@ class Points:
     def size(self) -> int:
         """N."""
         return self.rows.size
+
+    @property
+    def of(self) -> int:
+        """How many points the data have: more than N where a prior has taken some away."""
+        return self.rows.of
 
     @property
     def dim(self) -> int:
@@ -114,6 +120,62 @@ class Points:
         return self.rows.dtype == torch.uint8
 
     @property
+    def log_weights(self) -> Tensor | None:
+        """(N,) float64, a_j = log π_j, on the points' device; None where all are −log N."""
+        return None if self.prior is None else self.prior.log_weights
+
+    def log_weight(self, index: Tensor) -> Tensor:
+        """a_j = log π_j of the points `index`, like it in shape, float64."""
+        if self.prior is None:
+            return torch.full(index.shape, -math.log(self.size), dtype=torch.float64, device=index.device)
+        return self.prior.log_weights.to(index.device)[index]
+
+    def weighted(self, log_weights: Tensor) -> Points:
+        """The same points under the prior π_j e^{b_j}: rows, norms, centre and unit are shared, not copied.
+
+        Args:
+            log_weights: (N,) float64, b_j, those of the data of which these points are; −inf takes a point away.
+
+        Raises:
+            ValueError: no point is left.
+        """
+        own = log_weights.to(self.device)
+        if isinstance(self.rows, Part):
+            own = own[self.rows.index]
+        if self.prior is not None:
+            own = own + self.prior.log_weights
+        kept = (own > -torch.inf).nonzero().squeeze(1)
+        if len(kept) == 0:
+            raise ValueError("log_weights must leave at least one point, none that has a probability is left")
+        rows, half_norms = self.rows, self.half_norms
+        if len(kept) < self.size:
+            whole, index = (rows.whole, rows.index[kept]) if isinstance(rows, Part) else (rows, kept)
+            rows, half_norms, own = Part(whole, index), half_norms[kept], own[kept]
+        prior = Prior.of(own)
+        mean = half_norms.mean() if prior is None else prior.weights @ half_norms
+        radius = math.sqrt(2 * float(half_norms.max()))
+        summary = Summary(self.centre, self.unit, half_norms, None, radius, float(mean))
+        out = Points(rows, self.memory, summary=summary, prior=prior)
+        if len(kept) == self.size and "first_copies" in vars(self):
+            out.first_copies = self.first_copies
+        return out
+
+    def outer(self, index: Tensor) -> Tensor:
+        """Which of the data the points `index` are, where some of the data have no weight; −1 stays."""
+        if not isinstance(self.rows, Part):
+            return index
+        known = self.rows.index.to(index.device)
+        return torch.where(index < 0, index, known[index.clamp_min(0)])
+
+    def inner(self, index: Tensor) -> Tensor:
+        """The places among these points of the data points `index`; −1 for those that have no weight."""
+        if not isinstance(self.rows, Part):
+            return index
+        known = self.rows.index.to(index.device)
+        place = torch.searchsorted(known, index).clamp_max(len(known) - 1)
+        return torch.where(known[place] == index, place, -1)
+
+    @property
     def half_norms(self) -> Tensor:
         """(N,) float64, ½‖y_j − c‖²."""
         if self._half_norms is None:
@@ -122,8 +184,19 @@ class Points:
 
     @property
     def mean_half_norm(self) -> float:
-        """Of all points."""
+        """Σ_j π_j h_j."""
         return self._mean_half_norm
+
+    @functools.cached_property
+    @ours()
+    def offset(self) -> Tensor:
+        """(D,) float64, E x0 − c in units of `unit`: one pass over the points where it is not known yet."""
+        if self._offset is not None:
+            return self._offset
+        out = torch.zeros(self.dim, dtype=torch.float64, device=self.device)
+        for start, block in self.blocks(self.few_rows, self.device):
+            out += self._share(start, len(block)) @ block
+        return out
 
     @property
     def largest_norm(self) -> float:
@@ -142,9 +215,19 @@ class Points:
 
     @property
     def standard_deviation(self) -> float:
-        """√(E‖x0 − E x0‖² / D) over the points, in units of the data."""
+        """√(E‖x0 − E x0‖² / D) under the prior, in units of the data."""
         variance = 2 * self._mean_half_norm - float(self.offset.square().sum())
         return self.unit * math.sqrt(max(variance, 0.0) / self.dim)
+
+    @property
+    def spread(self) -> float:
+        """How far the points lie apart, in units of the data: √tr Cov[x0] without a prior.
+
+        Under a prior, in which one point may be all, the root of the mean of ‖y_j − c‖² over the points.
+        """
+        if self.prior is None:
+            return math.sqrt(self.dim) * self.standard_deviation
+        return self.unit * math.sqrt(2 * float(self.half_norms.mean()))
 
     def reduced(self, x: Tensor) -> Tensor:
         """(x − c)/unit, (B, D) float64, of x (B, *event); carries x's graph."""
@@ -265,13 +348,13 @@ class Points:
 
     @ours()
     def covariance(self) -> Tensor | None:
-        """(1/N) Σ (y_j − ȳ)(y_j − ȳ)ᵀ, (D, D) float64, in units of the data; None beyond 1,024 values."""
+        """Σ π_j (y_j − ȳ)(y_j − ȳ)ᵀ, (D, D) float64, in units of the data; None beyond 1,024 values."""
         if self.dim > _COVARIANCE:
             return None
         second = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=self.device)
-        for _, block in self.blocks(self.few_rows, self.device):
+        for start, block in self.blocks(self.few_rows, self.device):
             block.sub_(self.offset)
-            second += block.T @ block / self.size
+            second += block.T @ (block * self._share(start, len(block))[:, None])
         return second * self.unit**2
 
     @ours()
@@ -288,6 +371,12 @@ class Points:
         """Yield (start, ½‖z − (y_j − c)‖² − ½‖z‖² of a block, (B, n)) over all points, for z (B, D) float64."""
         for start, block in self.blocks(self.block_rows(len(z)), z.device):
             yield start, self.half_norms[start : start + len(block)].to(z.device) - z @ block.T
+
+    def _share(self, start: int, count: int) -> Tensor:
+        """π_j of `count` points from `start` on, float64."""
+        if self.prior is None:
+            return torch.full((count,), 1 / self.size, dtype=torch.float64, device=self.device)
+        return self.prior.log_weights[start : start + count].exp()
 
     def _measured(self, unit: float | None) -> Summary:
         """One pass over all points; a second one where their size asks for a unit of its own."""

@@ -144,6 +144,15 @@ class Rows:
         with self.opened(index) as rows:
             return (to_float(rows) if rows.dtype == torch.uint8 else rows).to(torch.float64, copy=True)
 
+    @property
+    def of(self) -> int:
+        """How many rows the data have: all of these."""
+        return self.size
+
+    def of_data(self, index: Tensor) -> Tensor:
+        """`take`: row j of these is row j of the data."""
+        return self.take(index)
+
     def take(self, index: Tensor) -> Tensor:
         """Rows at `index`, (len(index), *event), in their own precision; images as float32."""
         with self.opened(index) as rows:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .part import Part
 from .rows import Rows
 
 __all__ = ["Summary", "centre_of", "unit_of"]
@@ -27,20 +28,20 @@ class Summary:
         centre: (D,) float64, c, in the data's own units; exact in float32 unless the data are float64.
         unit: s, a power of two.
         half_norms: (N,) float64, ½‖y_j − c‖² in units of s²; None where each process knows those of its part.
-        offset: (D,) float64, ȳ − c in units of s.
+        offset: (D,) float64, ȳ − c in units of s; None where it is not known yet.
         radius: max_j ‖y_j − c‖, in units of s.
-        mean_half_norm: of all points.
+        mean_half_norm: E ½‖x0 − c‖² over the points.
     """
 
     centre: Tensor
     unit: float
     half_norms: Tensor | None
-    offset: Tensor
+    offset: Tensor | None
     radius: float
     mean_half_norm: float
 
 
-def centre_of(rows: Rows) -> Tensor:
+def centre_of(rows: Rows | Part) -> Tensor:
     """A mean of at most 129 points, value by value, after the far ones are clamped; (D,) float64.
 
     An eighth of the values is clamped on either side, so that a few points, however far, do not move it; of two points

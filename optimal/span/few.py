@@ -39,8 +39,9 @@ class FewPoints:
     """A data set of N < D points in coordinates of their span, all float64.
 
     Attributes:
-        denoiser: the optimal denoiser of the N points of N values each, in the order and the units of the data.
-        points: the data points themselves.
+        denoiser: the optimal denoiser of the N points of N values each, in the order of `points`, under their prior and
+            in the units of the data.
+        points: the points of D that have a probability, themselves.
         axes: (D, N), orthonormal.
     """
 
@@ -113,4 +114,6 @@ def _few(D: OptimalDenoiser) -> FewPoints:
     # Copies of a point stay copies, whatever rounding has done to each.
     coordinates = torch.from_numpy(np.ascontiguousarray(triangle.T))[points.first_copies] * points.unit
     reduced = OptimalDenoiser(coordinates.to(points.device), memory=D.evaluator.accuracy.memory)
+    if points.log_weights is not None:
+        reduced = reduced.weighted(points.log_weights)
     return FewPoints(reduced, points, torch.from_numpy(axes).to(points.device))

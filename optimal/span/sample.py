@@ -94,7 +94,7 @@ def sample_in_span(
     Up to 5,000 points in at least twice as many dimensions are replaced by their coordinates, in float64, and nothing
     is left out but rounding (`optimal.span.few`).
     Where a point has hardly more values than coordinates, or these do not fit the budget or float32's range, the exact
-    denoiser samples.
+    denoiser samples; and where more points than that are of a class, or have a prior.
 
     Args:
         D: the optimal denoiser.
@@ -155,6 +155,8 @@ def way_of(D: OptimalDenoiser, rank: int = RANK) -> Literal["few", "axes", "full
     """
     if are_few(D):
         return "few"
+    if D.points.prior is not None or D.points.size < len(D):
+        return "full"
     numbers = min(rank, len(D), D.points.dim) + SKETCH
     held = basis_bytes(len(D), D.points.dim, rank)
     # Rows are decided about halfway, so twice as many coordinates as values still pay.
@@ -179,7 +181,7 @@ def _among_few(
     for state in tqdm(states, total=len(levels), desc="sampling", unit="level", leave=False, disable=not progress):
         start, nfe = state.x, state.nfe
     out = few.expanded(start).view(x.shape)
-    index = landed(few.denoiser, start)
+    index = D.points.outer(landed(few.denoiser, start))
     on_point = index >= 0
     out[on_point] = D.take(index[on_point]).to(out)
     return SpanSample(out.to(x), index, error, torch.zeros_like(error, dtype=torch.bool), nfe)

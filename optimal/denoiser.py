@@ -175,6 +175,14 @@ class OptimalDenoiser:
         """The data points at `index`, in their own precision; images as float32 in [−1, 1]."""
         return self.points.rows.of_data(index)
 
+    def drawn(self, count: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+        """Which data points are drawn from the prior, with replacement: (count,) int64, on the CPU."""
+        points = self.points
+        if points.prior is None:
+            own = torch.randint(points.size, (count,), generator=generator, dtype=torch.int64, device=generator.device)
+            return points.outer(own.cpu())
+        return points.outer(points.prior.drawn(count, generator))
+
     @property
     def mean(self) -> Float[Tensor, " *event"]:
         """E x0, the mean of the prior, (*event) float64: what D tends to as σ → ∞."""

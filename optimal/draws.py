@@ -10,7 +10,7 @@ from .datasets import Dataset, to_float
 from .denoiser import OptimalDenoiser
 from .randomness import fixed_generator, generator_of
 
-__all__ = ["Data", "draw_indexed", "draw_pairs", "drawn_points", "fixed_generator", "points_at", "size_of"]
+__all__ = ["Data", "draw_indexed", "draw_pairs", "fixed_generator", "points_at", "size_of"]
 
 Data = Dataset | Tensor | np.ndarray
 
@@ -44,23 +44,12 @@ def draw_indexed(
         raise ValueError(f"draws must be at least 1, got {draws}")
     source = generator_of(generator)
     if data is None:
-        index = drawn_points(D, draws, source)
+        index = D.drawn(draws, source)
     else:
         size = size_of(D, data)
         index = torch.randint(size, (draws,), generator=source, dtype=torch.int64, device=source.device).cpu()
     x0 = D.take(index) if data is None else points_at(D, data, index)
     return index, x0, torch.randn(x0.shape, generator=source, dtype=torch.float32, device=source.device).to(x0.device)
-
-
-def drawn_points(D: OptimalDenoiser, draws: int, generator: torch.Generator) -> Tensor:
-    """Which points of D are drawn from its prior, with replacement, (draws,) int64 on the CPU."""
-    points, device = D.points, generator.device
-    if points.log_weights is None:
-        own = torch.randint(points.size, (draws,), generator=generator, dtype=torch.int64, device=device).cpu()
-        return points.outer(own)
-    below = points.log_weights.cpu().exp().cumsum(0)
-    where = torch.rand(draws, generator=generator, dtype=torch.float64, device=device).cpu() * below[-1]
-    return points.outer(torch.searchsorted(below, where, right=True).clamp_max(points.size - 1))
 
 
 def size_of(D: OptimalDenoiser, data: Data) -> int:

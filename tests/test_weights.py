@@ -24,6 +24,7 @@ from optimal import (
     certify,
     forward_statistics,
     karras,
+    orbit,
     sample,
     sample_in_span,
 )
@@ -320,6 +321,24 @@ def test_span_takes_the_prior(normal: Normal) -> None:
     assert torch.equal(exact[:20], FlowMap(D).index(x[:20], 80.0))
     states = [type("State", (), {"x": data[[1, 2]], "sigma": 0.01})()]
     assert torch.equal(capture(D, states).index, torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize("group", ["flip", "shifts"])
+def test_orbits_of_weighted_points(normal: Normal, group: str) -> None:
+    images = normal(12, 1, 3, 4)
+    a = drawn_weights(normal, 12, 2.0)
+    D = orbit(OptimalDenoiser(images).weighted(a), group)
+    moved = [lambda y: y, lambda y: y.flip(-1)]
+    if group == "shifts":
+        moved = [lambda y, i=i, j=j: y.roll((i, j), (-2, -1)) for i in range(3) for j in range(4)]
+    all_images = torch.cat([move(images) for move in moved])
+    whole = OptimalDenoiser(all_images).weighted(a.repeat(len(moved)))
+    x = all_images[:6] + 0.4 * normal(6, 1, 3, 4)
+    found, expected = D.posterior(x, 0.4), whole.posterior(x, 0.4)
+    for name in ("mean", "log_density", "entropy", "variance", "top_weight"):
+        assert (getattr(found, name) - getattr(expected, name)).abs().max() <= 1e-11, name
+    assert torch.equal(found.top_index, expected.top_index)
+    assert torch.equal(D.nearest(x), whole.nearest(x))
 
 
 @pytest.mark.parametrize(

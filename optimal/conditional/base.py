@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser, Posterior
-from ..points import Points
+from ..points import Points, drawn_places
 from ..query import Levels, beside, levels
 
 __all__ = ["Orbit"]
@@ -78,6 +78,15 @@ class Orbit(ABC):
     @abstractmethod
     def _moved(self, rows: Tensor, element: Tensor) -> Tensor:
         """g y of the rows y, (n, *event), each under its own element g, (n,) int64."""
+
+    def drawn(self, count: int, generator: torch.Generator) -> Int[Tensor, " n"]:
+        """Which images are drawn, every point and element as often as it is likely: (count,) int64, on the CPU."""
+        own = self.log_weights.cpu()
+        if self.points.prior is None and self.points.size == len(self.D) and bool((own == own[0]).all()):
+            device = generator.device
+            return torch.randint(len(self), (count,), generator=generator, dtype=torch.int64, device=device).cpu()
+        element = drawn_places(own, count, generator)
+        return element * len(self.D) + self.D.drawn(count, generator)
 
     def take(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n *event"]:
         """The images at `index`, g y_j for k = g N + j, in the precision of the data."""

@@ -188,6 +188,8 @@ class PermutedOrbit(Orbit):
         best = density.detach().argmax(0)[None]
         pivot = tops.gather(0, best[..., None].expand(1, *tops.shape[1:]))[0]
         leads = prior + _leads(tops, pivot, x.flatten(1).double()) / sigmas.square()
+        if self.points.prior is not None:
+            leads = leads + self.points.log_weight(self.points.inner(post.top_index)).view(density.shape)
         logits = leads - post.top_weight.view(density.shape).log()
         total = logits.logsumexp(0)
         log_density = (density.gather(0, best) - logits.gather(0, best))[0] + total

@@ -69,7 +69,8 @@ class ShiftOrbit(Orbit):
         leader = self.take(sums.leader).to(x.device).double()
         away = (x.detach().double() - leader).flatten(1).square().sum(1) / (2 * sigmas.square())
         prior = self.log_weights.to(x.device)[sums.leader // len(self.D)]
-        normaliser = math.log(len(self.D)) + self.points.dim * (0.5 * math.log(2 * math.pi) + sigmas.log())
+        prior += self.points.log_weight(self.points.inner(sums.leader % len(self.D)))
+        normaliser = self.points.dim * (0.5 * math.log(2 * math.pi) + sigmas.log())
         return Posterior(
             mean=sums.mean.to(x.dtype),
             log_density=sums.total.log() - away + prior - normaliser,
@@ -90,7 +91,10 @@ class ShiftOrbit(Orbit):
 
     def nearest(self, x: Num[Tensor, "B *event"]) -> Int[Tensor, " B"]:
         even = torch.where(self.log_weights > -torch.inf, 0.0, -torch.inf)
-        return ShiftOrbit(self.D, even).posterior(x, self.D.standard_deviation or 1.0).top_index
+        # Under no prior, neither over shifts nor over points, the nearest leads.
+        own = self.D.log_weights
+        alike = self.D if self.points.prior is None else self.D.weighted(torch.where(own > -torch.inf, -own, 0.0))
+        return ShiftOrbit(alike, even).posterior(x, self.D.standard_deviation or 1.0).top_index
 
     @property
     def mean(self) -> Float[Tensor, " *event"]:
@@ -135,7 +139,10 @@ class ShiftOrbit(Orbit):
             spectrum = torch.fft.rfft2(y).flatten(2)
             products = torch.einsum("bcf,ncf->bnf", asked, spectrum.conj())
             inner = torch.fft.irfft2(products.unflatten(2, (height, -1)), s=(height, width)).flatten(2)
+            own = slice(start, start + len(block))
             logits = (inner - squares[:, None] / 2) / square + prior
+            if points.log_weights is not None:
+                logits += points.log_weights[own, None].to(logits)
             top, index = logits.flatten(1).max(1)
             logits -= top[:, None, None]
             weights = logits.exp()
@@ -147,7 +154,7 @@ class ShiftOrbit(Orbit):
                 None,
                 energy=logits.clamp_(min=_LEAST).mul_(weights).sum((1, 2)),
                 mean=torch.cat([mean, weights.sum(1)], 1),
-                index=(index % places) * len(self.D) + start + index // places,
+                index=(index % places) * len(self.D) + points.outer(start + index // places),
                 **found,
             )
             energy = torch.special.xlogy(of_points, of_points).sum(1)

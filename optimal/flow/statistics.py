@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..denoiser import OptimalDenoiser
-from ..draws import Data, draw_pairs, drawn_points, fixed_generator
+from ..draws import Data, draw_pairs, fixed_generator
 from ..query import Levels, level_list
 from ..reference.transport import log_normal
 from .flow_map import FlowMap
@@ -160,7 +160,7 @@ def basins(
             size = min(_BATCH, n - begin)
             x = sigma_max * torch.randn(size, *D.event, dtype=torch.float32, device=source, generator=generator)
             if start == "data":
-                x += D.take(drawn_points(D, size, generator)).to(x)
+                x += D.take(D.drawn(size, generator)).to(x)
             x = x.to(D.points.device)
             landing = flow.land(x, sigma_max)
             index = first[_index(D, flow, landing).cpu()]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Prior", "checked"]
+__all__ = ["Prior", "checked", "drawn"]
 
 _LARGEST = 1e150
 """Log-weights beyond this have no digits left for the logits."""
@@ -48,10 +48,22 @@ class Prior:
         """(n,) float64, π_j."""
         return self.log_weights.exp()
 
+    def drawn(self, count: int, generator: torch.Generator) -> Tensor:
+        """Points, each as often as it is likely, with replacement: (count,) int64, on the CPU."""
+        return drawn(self.log_weights, count, generator)
+
     @property
     def reach(self) -> float:
         """max_j |a_j|: what the rounding of a logit to which a_j is added is a share of."""
         return max(abs(self.highest), abs(self.lowest))
+
+
+def drawn(log_weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`count` places, int64 on the CPU, with replacement, each in proportion to e to its log-weight, (n,)."""
+    below = log_weights.cpu().double().exp().cumsum(0)
+    at = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device).cpu() * below[-1]
+    # What has no weight is no step of the sum, and is never met.
+    return torch.searchsorted(below, at, right=True).clamp_max(int((below < below[-1]).sum()))
 
 
 def checked(log_weights: Tensor | np.ndarray, size: int) -> Tensor:

@@ -21,6 +21,7 @@ from .adapters import from_prediction as from_prediction
 from .adapters import from_times as from_times
 from .adapters import from_unet as from_unet
 from .auditing import audit as audit
+from .batch_target import target_variance as target_variance
 from .cache import cached as cached
 from .cache import is_cached as is_cached
 from .config import Distillation as Distillation

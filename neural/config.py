@@ -31,9 +31,9 @@ __all__ = [
     "to_json",
 ]
 
-_LATER = {"uses": 8, "classes": 0, "label_dropout": 0.1, "patch": 2}
+_LATER = {"uses": 8, "classes": 0, "label_dropout": 0.1, "patch": 2, "target_points": 256}
 """Fields that configurations of earlier versions do not have, and what they then are."""
-_UNSEEN = ("classes", "label_dropout", "patch")
+_UNSEEN = ("classes", "label_dropout", "patch", "target_points")
 """Those of them of which `key` sees nothing while they are what they then are: what is cached stays where it is."""
 
 Technique = Literal["consistency", "progressive", "knowledge", "multistep"]
@@ -112,9 +112,12 @@ class Optimisation:
     """Lowest noise level, in units of the data."""
     sigma_max: float = 80.0
     """Highest noise level, in units of the data."""
-    target: Literal["x0", "posterior"] = "x0"
-    """What the network is to answer: x0, the clean point (Eq. 26), or posterior, the optimum's own E[x0 | x]. Both have
-    the same minimiser; with posterior the gradients are free of the noise of the target."""
+    target: Literal["x0", "batch", "posterior"] = "x0"
+    """What the network is to answer: x0, the clean point (Eq. 26); posterior, the optimum's own E[x0 | x]; or batch,
+    the same over `target_points` points with the clean one among them. All have the same minimiser. With posterior the
+    gradients are free of the noise of the target, and with batch the more so the more points there are."""
+    target_points: int = 256
+    """M of target batch: 1 is x0, all points of the data posterior."""
     weighting: Literal["edm", "none", "snr", "snr1"] = "edm"
     """Of the squared error: edm (1/c_out²), none (Eq. 26), snr (1/sigma²) or snr1 (max(1, 1/sigma²))."""
     flip: bool = False
@@ -130,7 +133,7 @@ class Optimisation:
     """Of the weights and of all draws."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate"):
+        for name in ("steps", "batch", "accumulate", "target_points"):
             _require_within(name, getattr(self, name), 1, _MOST)
         for name in ("lr", "clip", "sigma_min"):
             _require(0 < getattr(self, name) < math.inf, f"{name} must be positive and finite", getattr(self, name))
@@ -141,10 +144,12 @@ class Optimisation:
         _require(math.isfinite(self.P_mean), "P_mean must be finite", self.P_mean)
         _require(0 <= self.P_std < math.inf, "P_std must be finite and not negative", self.P_std)
         _require(self.sigma_min < self.sigma_max < math.inf, "sigma_max must lie above sigma_min", self.sigma_max)
-        _require(self.target in ("x0", "posterior"), "target must be x0 or posterior", repr(self.target))
+        _require(
+            self.target in ("x0", "batch", "posterior"), "target must be x0, batch or posterior", repr(self.target)
+        )
         _require(
             not self.flip or self.target == "x0",
-            "target posterior needs the optimum of what is trained on: load the data with xflip=True, not flip",
+            f"target {self.target} needs the points that are trained on: load the data with xflip=True, not flip",
             self.flip,
         )
         _require(-(2**63) <= self.seed < 2**63, "seed must fit into 64 bits", self.seed)

@@ -84,10 +84,14 @@ class Source:
         """(count, *event) float32, on the CPU."""
         return self.draw_indexed(count, streams)[1]
 
+    def at(self, index: Tensor) -> Tensor:
+        """The points of these numbers, (n, *event) float32, on the CPU."""
+        return self._points[index] if self._points is not None else self.data[index.numpy()]
+
     def draw_indexed(self, count: int, streams: Streams) -> tuple[Tensor, Tensor]:
         """Which points they are, (count,), and the points, (count, *event) float32, on the CPU."""
         index = streams.rows(len(self.data), count)
-        x0 = self._points[index] if self._points is not None else self.data[index.numpy()]
+        x0 = self.at(index)
         if self.flip:
             mirrored = streams.rows(2, count) == 1
             x0 = torch.where(beside(mirrored, x0), x0.flip(-1), x0)

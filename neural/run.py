@@ -16,6 +16,7 @@ from optimal.devices import device_of
 from optimal.storage import cache_folder
 
 from . import checkpoint
+from .batch_target import BatchTarget
 from .config import Distillation, Experiment, Optimisation, key
 from .distill import stages
 from .gap import Gap, GapCurve
@@ -45,6 +46,10 @@ def new_training(
     if options.target == "posterior":
         D = OptimumByClass(data, classes, where) if classes else optimum_of(data, where)
         objective = Regression(data, D, options, sigma_data, classes)
+    elif options.target == "batch":
+        if classes:
+            raise ValueError(f"target batch takes no labels: network.classes must be 0, got {classes}; use posterior")
+        objective = BatchTarget(data, options, sigma_data)
     return Training(model, options, config, data), objective
 
 

@@ -66,6 +66,19 @@ class Streams:
         """Which of `high` rows are taken, with replacement, (count,), from `order`."""
         return torch.randint(high, (count,), generator=self.order, dtype=torch.int64, device="cpu")
 
+    def distinct(self, high: int, count: int) -> Tensor:
+        """Which `count` of `high` rows are taken, without replacement, in random order, (count,), from `order`."""
+        if 4 * count >= high:
+            return torch.randperm(high, generator=self.order, dtype=torch.int64, device="cpu")[:count]
+        index = self.rows(high, count)
+        while True:
+            # Whatever labels the rows had, this would do the same: so all orders of all choices are as probable.
+            values, order = index.sort(stable=True)
+            again = order[1:][values[1:] == values[:-1]]
+            if not len(again):
+                return index
+            index[again] = self.rows(high, len(again))
+
     @contextlib.contextmanager
     def within(self) -> Iterator[None]:
         """Torch's global generators go on as this training's inside, and are as before outside."""

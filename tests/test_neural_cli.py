@@ -108,8 +108,8 @@ def test_dry_runs_do_nothing(command: list[str], capsys: pytest.CaptureFixture[s
     [
         (
             ["train", "--preset", "cifar"],
-            "preset must be one of toy, digits, digits-classes, faces, emoji-16, emoji-16-dit, emoji-32, cifar-32, "
-            "ffhq-64, got 'cifar'",
+            "preset must be one of toy, digits, digits-classes, faces, emoji-16, emoji-16-dit, emoji-32, emoji-64, "
+            "cifar-32, ffhq-64, got 'cifar'",
         ),
         (["train", "--preset", "faces", "--dataset", "five-deltas"], "a UNet works on images"),
         (["train", "--batch", "0"], "batch must be at least 1, got 0"),

@@ -6,8 +6,9 @@ each, and every end counts for the data point that is nearest to it, of all clas
     inside       the share of ends whose data point is of the class
     reached      the share of the class's points that any end counts for
     coverage     distinct points reached, over what as many uniform draws reach on average
-    variation    total variation of the counts from uniform over the class, ½ (Σ |n_j/n − c_j/m| + outside), as it is of
-                 batches of draws: even uniform draws do not have 0, but `uniform`, with the same batches
+    variation    total variation of the counts from uniform over the class, ½ (Σ |n_j/n − c_j/m| + outside), of all n:
+                 uniform draws have `uniform` on average, not 0. Its interval is of what n draws have on average, by the
+                 jackknife (measured, 183 points, 64 to 1,024 draws: it holds it in 97% to 99.8%)
     away         distance from an end to the nearest point of another class
     off          distance from an end to its data point: 0 where it ends on one
 
@@ -29,14 +30,14 @@ from optimal.denoiser import Denoiser
 from optimal.randomness import RowNoise, fixed_generator, stream
 from optimal.schedule import grid
 
-from .intervals import Interval, distinct_interval, mean_interval, positive_interval, require_level, share_interval
+from .intervals import Interval, distinct_interval, influence_interval, positive_interval, require_level, share_interval
 
 __all__ = ["ClassLandings", "class_landings"]
 
-_BATCHES = 8
+_LEAST = 16
 _AT_ONCE = 4096
-_UNIFORM = 2000
-"""Draws of counts that `uniform` and its range are taken from."""
+_UNIFORM = 1000
+"""Uniform samples that `uniform` and its range are taken from."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def class_landings(
         D: the optimum of all data, of every class.
         members: (N,) bool, which of its points are of the class.
         arguments: of `optimal.sample`: sigmas, solver and its options.
-        n: noises, at least 16; a multiple of 8 uses all of them for `variation`.
+        n: noises, at least 16.
         seed: of the noises: the same for every model.
         level: of the intervals.
 
@@ -93,8 +94,8 @@ def class_landings(
         (1.0, 1.0)
     """
     require_level(level)
-    if n < 2 * _BATCHES:
-        raise ValueError(f"n must be at least {2 * _BATCHES}, got {n}")
+    if n < _LEAST:
+        raise ValueError(f"n must be at least {_LEAST}, got {n}")
     own = torch.as_tensor(members, dtype=torch.bool, device="cpu")
     if own.shape != (len(D),) or not own.any() or own.all():
         raise ValueError(
@@ -128,27 +129,27 @@ def _counted(index: Tensor, copies: Tensor, n: int, level: float) -> dict[str, I
     inside = copies[index] > 0
     distinct = distinct_interval(index[inside], level) if inside.any() else _none()
     expected = float((1 - (1 - shares) ** n).sum())
-    size = n // _BATCHES
-    found = torch.stack([_variation(batch, shares) for batch in index[: size * _BATCHES].split(size)])
     generator = fixed_generator()
-    drawn = torch.multinomial(shares.expand(_UNIFORM, -1), size, replacement=True, generator=generator)
-    uniform = torch.stack([_variation(batch, shares) for batch in drawn])
-    # What is compared with it is a mean over as many batches.
-    means = uniform.view(-1, _BATCHES).mean(1)
-    ends = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
+    drawn = torch.multinomial(shares.expand(_UNIFORM, -1), n, replacement=True, generator=generator)
+    uniform = torch.stack([_variation(batch, shares)[0] for batch in drawn])
+    ends = uniform.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
     return {
         "inside": share_interval(inside, level),
         "reached": distinct.scaled(1 / float((copies > 0).sum())).within(high=1),
         "coverage": distinct.scaled(1 / expected),
-        "variation": mean_interval(found, level).within(0, 1),
+        "variation": influence_interval(*_variation(index, shares), level).within(0, 1),
         "uniform": Interval(uniform.mean(), *ends),
     }
 
 
-def _variation(index: Tensor, shares: Tensor) -> Tensor:
-    found = index.bincount(minlength=len(shares)).double() / len(index)
+def _variation(index: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """The total variation of draws, (n,), from shares, (N,), and the jackknife's influence of each of them."""
+    n, counts = len(index), index.bincount(minlength=len(shares)).double()
     # What lies outside is in the sum already: shares are 0 there.
-    return (found - shares).abs().sum() / 2
+    value = (counts / n - shares).abs().sum() / 2
+    with_it, without = ((counts - one) / (n - 1) - shares for one in (0, 1))
+    left_out = (with_it.abs().sum() + (without.abs() - with_it.abs())[index]) / 2
+    return value, (n - 1) * (left_out.mean() - left_out)
 
 
 def _none() -> Interval:

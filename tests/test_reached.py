@@ -30,8 +30,8 @@ def test_the_optimum_of_the_class_reaches_it_evenly(two: tuple[OptimalDenoiser, 
     assert row["inside_low"] > 0.99
     assert row["variation_low"] <= row["uniform"] <= row["variation_high"]
     assert row["uniform_low"] < row["uniform"] < row["uniform_high"]
-    # ½ E Σ |n_j/n − 1/m| of 256 uniform draws over five points, about √(m − 1)/√(2π n).
-    assert row["uniform"] == pytest.approx((4 / (2 * torch.pi * 256)) ** 0.5, rel=0.05)
+    # ½ E Σ |n_j/n − 1/m| of 2,048 uniform draws over five points, about √(m − 1)/√(2π n).
+    assert row["uniform"] == pytest.approx((4 / (2 * torch.pi * 2048)) ** 0.5, rel=0.05)
 
 
 def test_a_jump_to_one_point_is_known_to_all_columns(two: tuple[OptimalDenoiser, OptimalDenoiser, Tensor]) -> None:

@@ -312,6 +312,31 @@ def fewstep(a: Arrays) -> str:
     return table(head, rows)
 
 
+def guidance(a: Arrays) -> str:
+    weights = a["guidance/weights"].tolist()
+    rows = []
+    for way, name in (("optimum", "optimum"), ("network", "network")):
+        for suffix, words in (("", ""), ("_within", ", in the interval")):
+            reached, variation = (a[f"guidance/{way}{suffix}_{column}"] for column in ("reached", "variation"))
+            rows.append([f"{name}{words}", *(pct(reached[i]) for i in (0, -1)), *(pct(variation[i]) for i in (0, -1))])
+    optimum, within = (a[f"guidance/optimum{suffix}_reached"] for suffix in ("", "_within"))
+    held(optimum[-1, 2] < optimum[0, 1], "guidance leaves points of the class out")
+    held(within[-1, 1] > optimum[-1, 2], "in an interval it leaves out fewer")
+    near, far = a["guidance/optimum_away"][0], a["guidance/optimum_away"][-1]
+    held(far[1] > near[2], "it ends farther from other classes")
+    low, high = a["guidance/interval"]
+    uniform = a["guidance/uniform"]
+    last = f"w = {weights[-1]:g}"
+    head = ["", "reached, w = 1", f"reached, {last}", "variation, w = 1", f"variation, {last}"]
+    return (
+        table(head, rows)
+        + f"\n\nOf the {int(a['guidance/class_size'])} digits of {int(a['guidance/label'])} as many uniform draws "
+        f"({int(a['guidance/draws']):,}) reach {percent(float(a['guidance/uniform_reached']))}, with a total variation "
+        f"of {pct(uniform)}. The guided optimum ends farther from other classes, {interval(far, sigma_words)} at "
+        f"{last} for {interval(near, sigma_words)}; the interval is {low:g} < σ <= {high:g}."
+    )
+
+
 def gallery(a: Arrays) -> str:
     known = {name.partition("/")[0] for name in a}
     others = [f"`{name}`" for name in FIGURES if name not in known]

@@ -23,6 +23,7 @@ from readme_words import (
     gallery,
     generalise,
     grids,
+    guidance,
     prop4,
     samples,
     steps,
@@ -58,7 +59,7 @@ BLOCKS: dict[str, Callable[[Arrays], str]] = {
     block.__name__: block
     for block in (
         *(fig1, border, trajectories, steps, distilled, prop4, grids, trained, generalise, students, difficulty),
-        *(samples, fewstep, shelf),
+        *(samples, fewstep, guidance, shelf),
         *(gallery, borders, marks, apart, shares, levels, easier, once),
     )
 }

@@ -21,7 +21,7 @@ from .networks import prepare
 
 __all__ = ["FIGURES", "Command", "command_of", "main"]
 
-_PRESETS = ("trained", "generalise", "students", "difficulty", "samples", "fewstep")
+_PRESETS = ("trained", "generalise", "students", "difficulty", "samples", "fewstep", "guidance")
 """Figures of the networks of presets."""
 
 

@@ -24,6 +24,7 @@ from . import (
     fig1,
     generalise,
     grids,
+    guidance,
     prop4,
     samples,
     steps,
@@ -52,6 +53,7 @@ FIGURES: dict[str, ModuleType] = {
     "difficulty": difficulty,
     "samples": samples,
     "fewstep": fewstep,
+    "guidance": guidance,
 }
 PAGES: dict[str, ModuleType] = {"explore": explore}
 """Pages of their own, which draw themselves."""

@@ -505,6 +505,39 @@ def difficulty(a: Asked) -> Shown:
     return [sampled, jumps, gap, heart], []
 
 
+def guidance(a: Arrays) -> Shown:
+    points, own = a["toy_points"], a["toy_own"]
+    weight, (low, high) = float(a["toy_weight"]), a["toy_interval"]
+    titles = ["optimum of the class", f"guided, w = {weight:g}", f"w = {weight:g} for {low:g} < σ ≤ {high:g}"]
+    panels = [
+        Panel(
+            lines=[*(tuple(path.T) for path in paths.transpose(1, 0, 2)), points[~own].T, points[own].T],
+            words=[title],
+            groups=index.tolist(),
+        )
+        for title, paths, index in zip(titles, a["toy_paths"], a["toy_index"], strict=True)
+    ]
+    panels.append(_banded(["the class", "guided", "in an interval"], [a["toy_angles"]] * 3, a["toy_shares"]))
+    panels[-1].words.append(f"{int(a['toy_draws']):,} noises")
+    names = ["optimum", "optimum_within", "network", "network_within"]
+    labels = ["optimum", "optimum, in an interval", "network", "network, in an interval"]
+    for column in ("reached", "variation", "away"):
+        panels.append(_banded(labels, [a["weights"]] * 4, [a[f"{name}_{column}"] for name in names]))
+        panels[-1].legend = []
+    panels[4].lines.append(across(float(a["uniform_reached"])))
+    panels[4].words.append(f"the {int(a['class_size'])} images of {int(a['label'])}")
+    panels[5].bands.append((a["weights"], *([end] * len(a["weights"]) for end in a["uniform"][1:])))
+    low, high = a["interval"]
+    panels[6].words.append(
+        f"{int(a['draws']):,} noises, 24 steps of Heun's method from σ = 80; in an interval is {low:g}"
+    )
+    seen = Panel(words=[f"w = {shown:g}" for shown in a["shown"]])
+    for block, rows in enumerate(a["pictures"]):
+        for row, images in enumerate(rows):
+            seen.cells += [(block * 8.6 + column, -row, image) for column, image in enumerate(images)]
+    return [*panels, seen], labels
+
+
 SERIES: dict[str, Callable[[Any], Shown]] = {
     "fig1": fig1,
     "border": border,
@@ -519,6 +552,7 @@ SERIES: dict[str, Callable[[Any], Shown]] = {
     "difficulty": difficulty,
     "samples": samples,
     "fewstep": fewstep,
+    "guidance": guidance,
 }
 
 UNSEEN = {
@@ -527,6 +561,7 @@ UNSEEN = {
     "steps": r"steps|(whole|above|below)_distance|border_(low|high)",
     "grids": r"distance",
     "trained": r"\d_steps",
+    "guidance": r"toy_sigmas",
     "fewstep": r"\d_(methods|\d+_(memorised|distance))",
 }
 """What is saved and not drawn, besides what says which data they are."""

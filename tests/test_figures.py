@@ -20,6 +20,7 @@ from figures import (
     fewstep,
     generalise,
     grids,
+    guidance,
     prop4,
     samples,
     steps,
@@ -97,6 +98,11 @@ def of_samples(networks: Config) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def of_fewstep(networks: Config) -> dict[str, np.ndarray]:
     return fewstep.compute(networks)
+
+
+@pytest.fixture(scope="module")
+def of_guidance() -> dict[str, np.ndarray]:
+    return guidance.compute(Config(quick=True))
 
 
 @pytest.fixture(scope="module")
@@ -433,6 +439,24 @@ def test_the_law_of_difficulty_is_found_where_it_holds() -> None:
     assert np.isnan(difficulty.law(sizes[:2], shares[:2])).all()
 
 
+def test_guidance_reaches_fewer_points_and_less_so_in_an_interval(of_guidance: dict[str, np.ndarray]) -> None:
+    a = of_guidance
+    plain, guided, within = a["toy_shares"][:, :, 0]
+    assert plain.sum() == pytest.approx(1, abs=0.01)
+    assert guided[2] > 1.5 * plain[2]
+    assert max(guided[0], guided[-1]) < 0.5 * min(plain[0], plain[-1])
+    assert np.abs(within - plain).max() < 0.5 * np.abs(guided - plain).max()
+    for way in ("optimum", "network"):
+        assert a[f"{way}_reached"][-1, 0] < a[f"{way}_within_reached"][-1, 0]
+        assert a[f"{way}_away"][-1, 0] > a[f"{way}_away"][0, 0]
+        # w = 1 is the conditional one, with and without an interval.
+        for name in ("reached", "variation", "away"):
+            assert np.array_equal(a[f"{way}_{name}"][0], a[f"{way}_within_{name}"][0])
+    assert a["uniform"][1] <= a["optimum_variation"][0, 2]
+    with pytest.raises(ValueError, match="guidance shows digits and a network that knows their classes"):
+        guidance.compute(QUICK)
+
+
 def test_generalise_takes_no_data() -> None:
     with pytest.raises(ValueError, match="generalise shows a study of digits and emoji: it takes no --dataset"):
         generalise.compute(QUICK)
@@ -562,7 +586,7 @@ def test_the_gallery_is_drawn_in_its_order_and_waits_for_networks_last(
     assert order == [
         name
         for name in [*FIGURES, "explore"]
-        if name not in ("trained", "generalise", "students", "difficulty", "samples", "fewstep")
+        if name not in ("trained", "generalise", "students", "difficulty", "samples", "fewstep", "guidance")
     ]
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     gallery = readme[readme.index("## Gallery") :]

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Protocol, runtime_checkable
+from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,9 +30,12 @@ from torch import Tensor
 from .datasets import Dataset
 from .evaluate import Accuracy, Evaluator, Tilt
 from .evaluate.derivatives import posterior_sums
+from .evaluate.left_out import LeftOutEvaluator
+from .kernel import Smoothed, Tempered
 from .points import Points, checked_log_weights
 from .posterior import Posterior
 from .query import Levels, per_row, require_points
+from .rowwise import ByClass, GivenLabels, LeaveOneOut, by_class, of_class, whole_numbers
 
 __all__ = ["Denoiser", "OptimalDenoiser", "Posterior"]
 
@@ -140,6 +143,117 @@ class OptimalDenoiser:
         out.points = self.points.weighted(checked_log_weights(log_weights, len(self)))
         out.evaluator = Evaluator(out.points, self.evaluator.accuracy)
         return out
+
+    @property
+    def labels(self) -> Int[Tensor, " N"]:
+        """The class of every data point, (N,) int64, on the CPU.
+
+        Raises:
+            ValueError: data without labels, or with labels that are no classes.
+        """
+        if not isinstance(self.data, Dataset):
+            raise ValueError("data without labels have no classes: give a Dataset that has them")
+        return torch.from_numpy(self.data.classes)
+
+    @property
+    def classes(self) -> Int[Tensor, " C"]:
+        """The labels that points with a probability have, (C,) int64, increasing."""
+        return self.labels[self.log_weights.cpu() > -torch.inf].unique()
+
+    @overload
+    def given(self, labels: int) -> OptimalDenoiser: ...
+    @overload
+    def given(self, labels: Int[Tensor, "B"]) -> GivenLabels: ...
+    def given(self, labels: int | Int[Tensor, "B"]) -> OptimalDenoiser | GivenLabels:
+        """The class-conditional optimum, E[x0 | x, c]: of the points of class c alone.
+
+        Args:
+            labels: one class, for an `OptimalDenoiser` of its points; or (B,) whole numbers, for a denoiser of B rows
+                that each have their own. Each row takes the points of its class only.
+
+        Raises:
+            ValueError: data without labels, a label that no point has.
+
+        Example:
+            >>> from optimal import load
+            >>> D = OptimalDenoiser(load("digits"))
+            >>> seven = D.given(7)
+            >>> D.labels[seven.nearest(torch.zeros(1, 1, 8, 8))]
+            tensor([7])
+        """
+        if isinstance(labels, Tensor) and labels.ndim == 0:
+            labels = int(whole_numbers("labels", labels[None]))
+        if isinstance(labels, int) and not isinstance(labels, bool):
+            return of_class(self, labels)
+        return GivenLabels(self, whole_numbers("labels", labels))
+
+    def by_class(self, x: Num[Tensor, "B *event"], sigma: Levels) -> ByClass:
+        """P(c | x) and D_c(x, σ) for all classes c, in one pass over the data: D = Σ_c P(c | x) D_c.
+
+        Raises:
+            ValueError: as for a call; data without labels.
+        """
+        return by_class(self, x, sigma)
+
+    def class_log_probabilities(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B C"]:
+        """log P(c | x) of every class of `classes`, (B, C) float64: the exact classifier of noisy points.
+
+        Its gradient to x is (D_c − D)/σ².
+
+        Raises:
+            ValueError: as for `by_class`.
+        """
+        return by_class(self, x, sigma).log_probabilities
+
+    @overload
+    def without(self, index: int) -> OptimalDenoiser: ...
+    @overload
+    def without(self, index: Int[Tensor, "B"]) -> LeaveOneOut: ...
+    def without(self, index: int | Int[Tensor, "B"]) -> OptimalDenoiser | LeaveOneOut:
+        """The optimum that does not know a data point: D_{−j} = (D − w_j y_j)/(1 − w_j), summed and not subtracted.
+
+        Only that entry of the data is left out; copies of it, if there are any, stay.
+
+        Args:
+            index: one data point, for an `OptimalDenoiser` of all others; or (B,), for a denoiser of B rows of which
+                row b does not know point index[b], in one pass over the data.
+
+        Raises:
+            ValueError: no whole numbers from 0 to N − 1; no point with a probability is left.
+        """
+        if isinstance(index, Tensor) and index.ndim == 0:
+            index = int(whole_numbers("index", index[None]))
+        one = isinstance(index, int) and not isinstance(index, bool)
+        places = torch.tensor([index]) if one else whole_numbers("index", index)
+        wrong = (places < 0) | (places >= len(self))
+        if wrong.any():
+            raise ValueError(f"index must lie between 0 and {len(self) - 1}, got {int(places[wrong][0])}")
+        if one:
+            a = torch.zeros(len(self), dtype=torch.float64)
+            a[places] = -torch.inf
+            return self.weighted(a)
+        own = self.points.inner(places.to(self.points.device))
+        if self.points.size == 1 and (own >= 0).any():
+            raise ValueError("index must leave at least one point with a probability, there is one only")
+        out = copy.copy(self)
+        out.evaluator = LeftOutEvaluator(self.points, self.evaluator.accuracy, own)
+        return LeaveOneOut(out, places, self.points.log_share_without(own))
+
+    def smoothed(self, bandwidth: float) -> Smoothed:
+        """The optimum of the data convolved with N(0, bandwidth² I): a kernel density estimate, or data with noise.
+
+        Raises:
+            ValueError: a bandwidth that is negative or not finite.
+        """
+        return Smoothed(self, bandwidth)
+
+    def tempered(self, temperature: float) -> Tempered:
+        """The optimum with its logits over `temperature`: D(x, σ√T).
+
+        Raises:
+            ValueError: a temperature that is not positive and finite.
+        """
+        return Tempered(self, temperature)
 
     @property
     def log_weights(self) -> Float[Tensor, " N"]:

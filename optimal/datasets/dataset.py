@@ -147,6 +147,25 @@ class Dataset:
         return len(self.event) == 3 and self.event[0] in (1, 3)
 
     @property
+    def classes(self) -> np.ndarray:
+        """The class of every point, (N,) int64: its label, or the place of the 1 in a one-hot one.
+
+        Raises:
+            ValueError: if there are no labels, or they are vectors of anything else.
+        """
+        if self.labels is None:
+            raise ValueError(f"{self.name} has no labels, so that there are no classes of points")
+        labels = np.asarray(self.labels)
+        if labels.ndim == 2 and bool(
+            (np.sort(labels, 1)[:, -1] == 1).all() and (np.count_nonzero(labels, 1) == 1).all()
+        ):
+            return labels.argmax(1)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            shape = f"{labels.dtype} {labels.shape}"
+            raise ValueError(f"the labels of {self.name} must be whole numbers or one-hot to be classes, got {shape}")
+        return labels.astype(np.int64)
+
+    @property
     def points(self) -> torch.Tensor:
         """All points, float32 (N, *event), a fresh copy at every call.
 

@@ -35,10 +35,15 @@ _TOLERANCE, _SUMS, _LOGITS = 1e-5, 10 * 2.0**-24, 1 / 256
 the third times the estimated error of the logits over √(effective number of points), where that is larger."""
 
 
-def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy: Accuracy) -> Moments:
-    """The running sums of `Moments` over the whole data, for z (B, D) and sigma (B,), float64."""
+def moments(
+    points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy: Accuracy, without: Tensor | None = None
+) -> Moments:
+    """The running sums of `Moments` over the whole data, for z (B, D) and sigma (B,), float64.
+
+    Without one point of each query, where `without`, (B,) int64, says so; −1 for none.
+    """
     sums = Moments(len(z), points.dim, z.device)
-    scan = Scan(points, z, sigma, single=single, memory=accuracy.memory)
+    scan = Scan(points, z, sigma, single=single, memory=accuracy.memory, without=without)
     squares = 2 * points.half_norms.to(z.device)
     for part in scan.parts():
         _add(sums, part, squares[part.places])
@@ -50,7 +55,8 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
         lost = (_LOGITS * scan.unrepaired() / half_entropy.exp()).clamp_min_(_SUMS) * (sums.square / sums.total).sqrt()
         again = (lost > _TOLERANCE * size).nonzero().squeeze(1)
         if len(again):
-            sums.put(again, moments(points, z[again], sigma[again], single=False, accuracy=accuracy))
+            left = None if without is None else without[again]
+            sums.put(again, moments(points, z[again], sigma[again], single=False, accuracy=accuracy, without=left))
     return sums
 
 
@@ -72,10 +78,12 @@ def _add(sums: Moments, part: Part, squares: Tensor) -> None:
     )
 
 
-def log_weights(points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: int) -> tuple[Tensor, Tensor]:
+def log_weights(
+    points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: int, without: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Logits relative to the leader's, (B, N) float64, −inf for points that were left out; and the leader's, (B,)."""
     out = torch.full((len(z), points.size), -torch.inf, dtype=torch.float64, device=z.device)
-    scan = Scan(points, z, sigma, single=single, memory=memory, every=True)
+    scan = Scan(points, z, sigma, single=single, memory=memory, every=True, without=without)
     again: list[Part] = []
     for part in scan.parts():
         if isinstance(part.places, slice):
@@ -98,10 +106,19 @@ def log_weights(points: Points, z: Tensor, sigma: Tensor, *, single: bool, memor
     return out, scan.top + scan.origin
 
 
-def tilt(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, accuracy: Accuracy) -> Tensor:
-    """Σ_j w_j c_j (y_j − D), (B, D), with the c_j of `Tilt`."""
+def tilt(
+    points: Points,
+    z: Tensor,
+    sigma: Tensor,
+    tilt: Tilt,
+    *,
+    single: bool,
+    accuracy: Accuracy,
+    without: Tensor | None = None,
+) -> Tensor:
+    """Σ_j w_j c_j (y_j − D), (B, D), with the c_j of `Tilt`; `without` as for `moments`."""
     out = torch.zeros_like(z)
-    for part in tilted(points, z, sigma, tilt, single=single, memory=accuracy.memory):
+    for part in tilted(points, z, sigma, tilt, single=single, memory=accuracy.memory, without=without):
         at = slice(None) if part.rows is None else part.rows
         weights = part.coefficient * part.weights
         sums = combinations(weights, part.block)
@@ -119,11 +136,20 @@ class Tilted(NamedTuple):
     block: Tensor
 
 
-def tilted(points: Points, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool, memory: int) -> Iterator[Tilted]:
+def tilted(
+    points: Points,
+    z: Tensor,
+    sigma: Tensor,
+    tilt: Tilt,
+    *,
+    single: bool,
+    memory: int,
+    without: Tensor | None = None,
+) -> Iterator[Tilted]:
     """The terms of `tilt`'s sum, block by block."""
     squares = 2 * points.half_norms.to(z.device)
     offset, mean_square = (tilt.direction * tilt.mean).sum(1), tilt.mean.square().sum(1)
-    scan = Scan(points, z, sigma, single=single, memory=memory)
+    scan = Scan(points, z, sigma, single=single, memory=memory, without=without)
     for rows, places, logits, top, block in scan.parts():
         at = slice(None) if rows is None else rows
         lead = (top + scan.origin[at] - tilt.top[at]) + tilt.top_weight[at].log()

@@ -57,6 +57,8 @@ _PAIR_BYTES = 64
 """Of memory for a pair of query and point that is set aside."""
 _SMALL = 16
 """Up to this many values in an event, float64 costs little: exponentials dominate."""
+_UNKNOWN = -1e300
+"""Logit of a point that a query does not know: a number, so that a block of nothing else has a leader."""
 _CLOSE = 3
 """Up to this many, differences cost no more than products."""
 
@@ -111,6 +113,7 @@ class Scan:
         single: whether float32 products may be used at all.
         memory: bytes for temporaries.
         every: whether the logit of every point within 30 nats of the leader counts, and not only its weight.
+        without: (B,) int64, a point that each query does not know; −1 for none.
 
     Attributes:
         origin: (B,) float64, to be added to `top` and to `Part.top`: l_j = logits + top + origin.
@@ -121,7 +124,17 @@ class Scan:
         copies: rows and points, (P,) each, that are known to be equal to the leader of their row.
     """
 
-    def __init__(self, points: Points, z: Tensor, sigma: Tensor, *, single: bool, memory: int, every: bool = False):
+    def __init__(
+        self,
+        points: Points,
+        z: Tensor,
+        sigma: Tensor,
+        *,
+        single: bool,
+        memory: int,
+        every: bool = False,
+        without: Tensor | None = None,
+    ):
         self.points, self.z, self.sigma, self._norm = points, z, sigma, z.norm(dim=1)
         self.coarse = single and in_range(points, z, sigma)
         self.single = self.coarse and points.dim > _SMALL
@@ -137,7 +150,7 @@ class Scan:
         self.copies = self.leader[:0], self.leader[:0]
         self._best = self.top.clone()
         self._window = WINDOW if self.coarse else _WINDOW_EXACT
-        self._every = every
+        self._every, self._without = every, without
         self._dtype = torch.float32 if self.single else torch.float64
         self._memory, self._most = memory, max(2**16, memory // (4 * _PAIR_BYTES))
         self._near = torch.zeros_like(sigma)
@@ -166,6 +179,9 @@ class Scan:
                 out.sub_(self.half_norms[index, None]).mul_(self.precision)
             if self.log_weights is not None:
                 out.add_(self.log_weights[index, None])
+            if self._without is not None:
+                rows = ((self._without >= index.start) & (self._without < index.stop)).nonzero().squeeze(1)
+                out[self._without[rows] - index.start, rows] = _UNKNOWN
             yield from self._taken(index, out, block)
         self._settle()
         yield from self._again()
@@ -236,7 +252,7 @@ class Scan:
         ties = kept.where(kept.logits >= (self._best - 2 * error)[kept.rows])
         count = ties.rows.bincount(minlength=len(self.z))
         # The nearest leads where no point has more of the prior than another.
-        many = (count > _TIES) & (self.log_weights is None)
+        many = (count > _TIES) & (self.log_weights is None and self._without is None)
         if many.any():
             self.leader[many] = self.points.nearest(self.z[many])
             ties = ties.where(~many[ties.rows])

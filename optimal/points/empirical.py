@@ -130,6 +130,17 @@ class Points:
             return torch.full(index.shape, -math.log(self.size), dtype=torch.float64, device=index.device)
         return self.prior.log_weights.to(index.device)[index]
 
+    def log_share_without(self, index: Tensor) -> Tensor:
+        """log Σ_{k≠j} π_k for every j of `index`, (B,) int64: (B,) float64; 0 where j is −1, none."""
+        own = self.log_weight(index.clamp_min(0))
+        share = torch.log1p(-own.exp().clamp_max(0.5))
+        for row in (own > math.log(0.5)).nonzero().squeeze(1).tolist():
+            # Hardly anything is left beside it, and no digit of a difference.
+            others = self.log_weight(torch.arange(self.size, device=index.device))
+            others[index[row]] = -torch.inf
+            share[row] = others.logsumexp(0)
+        return share.masked_fill(index < 0, 0.0)
+
     def weighted(self, log_weights: Tensor) -> Points:
         """The same points under the prior π_j e^{b_j}: rows, norms, centre and unit are shared, not copied.
 

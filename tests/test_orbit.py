@@ -184,38 +184,6 @@ def test_derivatives_are_those_of_the_doubled_data(name: str, points: Tensor, no
     assert row_error(tangent, product / 1.1**2).max() <= 1e-11
 
 
-@pytest.mark.parametrize("sigma", [0.3, 2.0, 20.0])
-def test_images_that_are_turned_the_wrong_way_are_not_summed_over(
-    sigma: float, normal: Normal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of large images kept as bytes, where it is certain which way x lies; the answers are the same."""
-    points = (128 + 60 * normal(2000, 3, 27, 27)).clamp(0, 255).byte()
-    D = OptimalDenoiser(points, method="screened")
-    some = torch.arange(10)
-    x = D.take(some)
-    x[::2] = x[::2].flip(-1)
-    x = (x + sigma * normal(*x.shape)).float()
-    asked: list[int] = []
-    posterior = D.posterior
-
-    def counted(x: Tensor, sigma: Any) -> Any:
-        asked.append(len(x))
-        return posterior(x, sigma)
-
-    monkeypatch.setattr(D, "posterior", counted)
-    found = orbit(D, "flip").posterior(x, sigma)
-    right = [orbit(D, "flip").posterior(row[None], sigma) for row in x]
-    assert asked == [10 if sigma < 10 else 20, *[2] * 10]
-    assert row_error(found.mean, torch.cat([each.mean for each in right])).max() <= 1e-5
-    for name in FIELDS:
-        expected = torch.cat([getattr(each, name) for each in right])
-        scale = expected.abs().clamp_min(sigma**2 if name == "variance" else 1)
-        assert (absolute_error(getattr(found, name), expected) / scale).max() <= 1e-3, name
-    assert torch.equal(found.top_index, torch.cat([each.top_index for each in right]))
-    if sigma < 10:
-        assert torch.equal(found.top_index, some + 2000 * (some % 2 == 0))
-
-
 def test_the_contract_of_a_denoiser(points: Tensor) -> None:
     for group in ("flip", "quarter-turns", "shifts"):
         check_denoiser(orbit(OptimalDenoiser(points.float()), group), (2, 4, 4))

@@ -22,17 +22,12 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser, Posterior
-from ..evaluate import screened
 from ..query import Levels, per_row, require_points
 from ..randomness import fixed_generator
 from .base import Orbit, unknown
 
 __all__ = ["PermutedOrbit", "permutation_of"]
 
-_NOTHING, _ABSENT = 45.0, -1e300
-"""Nats below which the share of an element is lost in the rounding of 1; and its logarithm where it was not asked."""
-_SOME = 8
-"""Rows from which on it pays to look first: fewer pass over the data together in hardly more time than one."""
 _PROBES = 8
 """Random points on which a transform must do, one by one, what it does to the places themselves: one that flips a coin
 is found out in all but 1 of 256 tries."""
@@ -186,14 +181,8 @@ class PermutedOrbit(Orbit):
     def _parts(self, x: Tensor, sigma: Levels) -> _Parts:
         require_points(x, self.event)
         sigmas = per_row("sigma", sigma, len(x), x.device, graph=True)
-        prior = self._prior(x.device)
-        asked, levels = self._asked(x), sigmas.repeat(len(prior))
-        needed = self._needed(x, asked, sigmas)
-        if needed is None:
-            post = self.D.posterior(asked, levels)
-        else:
-            rows = needed.flatten().nonzero().squeeze(1)
-            post = _spread(self.D.posterior(asked[rows], levels[rows]), rows, len(asked))
+        post = self.D.posterior(self._asked(x), sigmas.repeat(len(self._kept)))
+        prior = self.log_weights.to(x.device)[self._kept.to(x.device)][:, None]
         density = prior + post.log_density.view(len(prior), len(x))
         tops = self._images(self.D.take(post.top_index).to(x.device))
         best = density.detach().argmax(0)[None]
@@ -202,35 +191,9 @@ class PermutedOrbit(Orbit):
         if self.points.prior is not None:
             leads = leads + self.points.log_weight(self.points.inner(post.top_index)).view(density.shape)
         logits = leads - post.top_weight.view(density.shape).log()
-        if needed is not None:
-            leads, logits = (torch.where(needed, part, _ABSENT) for part in (leads, logits))
         total = logits.logsumexp(0)
         log_density = (density.gather(0, best) - logits.gather(0, best))[0] + total
         return _Parts(logits - total, self._images(post.mean), leads, log_density, post)
-
-    def _prior(self, device: torch.device) -> Tensor:
-        """log P(g), (G, 1), of the elements that have a weight."""
-        return self.log_weights.to(device)[self._kept.to(device)][:, None]
-
-    def _needed(self, x: Tensor, asked: Tensor, sigmas: Tensor) -> Tensor | None:
-        """Whether g could have made x, (G, B) bool; None where all are asked without looking first.
-
-        N exp(−‖g⁻¹x − y‖²/2σ²), y the nearest point, bounds what an element could add. Screening does not take long to
-        find that point, and takes very long over an image that is turned the wrong way, which is equally far from many.
-        """
-        single = len(x) >= _SOME and x.dtype != torch.float64
-        # Inside torch.func's transforms values are not known.
-        if not single or x.requires_grad or sigmas.requires_grad or torch.func.debug_unwrap(x) is not x:
-            return None
-        points, square = self.D.points, sigmas.square()
-        spread = points.dim * self.D.standard_deviation**2
-        margin = math.log(len(self.D)) + _NOTHING
-        chosen = self.D.evaluator.choose(sigmas / points.unit, single=True)
-        if not any(method is screened for method, _ in chosen) or not (square * margin < spread).any():
-            return None
-        tops = self._images(self.D.take(self.D.nearest(asked)).to(x.device))
-        leads = self._prior(x.device) + _leads(tops, tops[0], x.flatten(1).double()) / square
-        return leads >= leads.amax(0) - margin
 
     def _weighted(self, x: Tensor, sigma: Levels) -> Tensor:
         """p(j, g | x), (G, B, N) float64, of the elements that have a weight."""
@@ -242,17 +205,6 @@ class PermutedOrbit(Orbit):
     def _over_points(self, x: Tensor, sigmas: Tensor) -> Tensor:
         """p(j | x), (B, N) float64."""
         return self._weighted(x, sigmas).sum(0)
-
-
-def _spread(post: Posterior, rows: Tensor, count: int) -> Posterior:
-    """The posterior of `rows` among as many as were to be asked; the others have no density."""
-    empty = {"log_density": _ABSENT, "top_weight": 1.0}
-
-    def whole(name: str, part: Tensor) -> Tensor:
-        return part.new_full((count, *part.shape[1:]), empty.get(name, 0)).index_copy(0, rows, part)
-
-    fields = {name: whole(name, part) for name, part in vars(post).items() if isinstance(part, Tensor)}
-    return Posterior(**fields, method=post.method)
 
 
 def _leads(tops: Tensor, pivot: Tensor, z: Tensor) -> Tensor:

@@ -82,7 +82,8 @@ def by_class(D: OptimalDenoiser, x: Num[Tensor, "B *event"], sigma: Levels) -> B
     labels, log_weights = D.labels, D.log_weights.cpu()
     parts = [(label, of_class(D, label)) for label in D.classes.tolist()]
     shares = torch.stack([log_weights[labels == label].logsumexp(0) for label, _ in parts])
-    posts = [own.posterior(x, sigma) for _, own in parts]
+    with D.points.rows.checked_once():
+        posts = [own.posterior(x, sigma) for _, own in parts]
     logits = torch.stack([post.log_density for post in posts], 1) + shares.to(x.device)
     return ByClass(D.classes, logits.log_softmax(1), torch.stack([post.mean for post in posts], 1))
 
@@ -113,15 +114,18 @@ class GivenLabels:
         Raises:
             ValueError: as for `OptimalDenoiser`; another number of rows than of labels.
         """
-        return self._joined([D(*part) for D, part in self._parts(x, sigma)], x)
+        with self.D.points.rows.checked_once():
+            return self._joined([D(*part) for D, part in self._parts(x, sigma)], x)
 
     def score(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """∇ log p(x | c; σ) = (D_c − x)/σ², (B, *event)."""
-        return self._joined([D.score(*part) for D, part in self._parts(x, sigma)], x)
+        with self.D.points.rows.checked_once():
+            return self._joined([D.score(*part) for D, part in self._parts(x, sigma)], x)
 
     def posterior(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Posterior:
         """p(x0 | x, c) of every row; `top_index` counts in the data, `log_density` is log p(x | c; σ)."""
-        posts = [D.posterior(*part) for D, part in self._parts(x, sigma)]
+        with self.D.points.rows.checked_once():
+            posts = [D.posterior(*part) for D, part in self._parts(x, sigma)]
         if not posts:
             return self.D.posterior(x, sigma)
         names = (field.name for field in fields(Posterior) if field.name != "method")

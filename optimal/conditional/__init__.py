@@ -3,5 +3,11 @@
 from .base import Orbit as Orbit
 from .guidance import Guided as Guided
 from .guidance import guided as guided
+from .leave_one_out import Measured as Measured
+from .leave_one_out import bandwidth as bandwidth
+from .leave_one_out import held_out_risk as held_out_risk
+from .leave_one_out import influence as influence
+from .leave_one_out import mean_influence as mean_influence
+from .leave_one_out import split_stability as split_stability
 from .orbits import Group as Group
 from .orbits import orbit as orbit

@@ -47,6 +47,10 @@ class Part:
         """Rows of the data at `index`, whether they are of the part or not; see `Rows.take`."""
         return self.whole.take(index)
 
+    def checked_once(self) -> contextlib.AbstractContextManager[None]:
+        """See `Rows.checked_once`."""
+        return self.whole.checked_once()
+
     def check(self) -> None:
         """See `Rows.check`."""
         self.whole.check()

@@ -65,7 +65,7 @@ class Rows:
         self._seen = self._look()
 
     def _hold(self, tensor: Tensor, array: Any) -> None:
-        self._array, self._tensor = array, tensor
+        self._array, self._tensor, self._trusted = array, tensor, False
         self._file = MappedFile.of(array, self._memory)
         self._version = None if tensor.is_inference() else _writes(tensor)
         self.event = tuple(tensor.shape[1:])
@@ -103,9 +103,19 @@ class Rows:
         """Whether blocks are read ahead from a file and given back."""
         return self._file is not None
 
+    @contextlib.contextmanager
+    def checked_once(self) -> Iterator[None]:
+        """Check now, and not again within the context: of one call that asks many times."""
+        self.check()
+        before, self._trusted = self._trusted, True
+        try:
+            yield
+        finally:
+            self._trusted = before
+
     def check(self) -> None:
         """Raise ValueError if a large array is no longer what it was, as far as that is noticed: see the module."""
-        if self._array is None:
+        if self._array is None or self._trusted:
             return
         written = self._version is not None and _writes(self._tensor) != self._version
         if written or self._look() != self._seen:

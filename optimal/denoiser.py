@@ -32,6 +32,7 @@ from .evaluate import Accuracy, Evaluator, Tilt
 from .evaluate.derivatives import posterior_sums
 from .evaluate.left_out import LeftOutEvaluator
 from .kernel import Smoothed, Tempered
+from .measurement import GivenMeasurement, Operator, gaussian_log_likelihood
 from .points import Points, checked_log_weights
 from .posterior import Posterior
 from .query import Levels, per_row, require_points
@@ -238,6 +239,42 @@ class OptimalDenoiser:
         out = copy.copy(self)
         out.evaluator = LeftOutEvaluator(self.points, self.evaluator.accuracy, own)
         return LeaveOneOut(out, places, self.points.log_share_without(own))
+
+    def measured(self, operator: Operator, observation: Tensor | np.ndarray, noise: float) -> GivenMeasurement:
+        """E[x0 | x, y] given a measurement of x0: y = A(x0) + η, η ~ N(0, noise² I).
+
+        Each data point's log-likelihood, −‖y − A(y_j)‖²/2 noise², is added to its prior: one pass over the data. With
+        A = 1 it is the optimum of one observation of noise level (1/σ² + 1/noise²)^−½.
+
+        Args:
+            operator: A, one of three: a mask, bool, of the shape of a point, True where x0 is seen; a matrix (m, D) on
+                the flattened point; or any function of batches, (B, *event) float64 -> (B, *out), linear or not.
+            observation: y. Under a mask of the shape of a point, what it hides not looked at; of a matrix (m,); (*out).
+            noise: standard deviation of each value of η, in units of the observation, > 0. An exact observation is for
+                `observed`: 0 for the points that agree with it and −inf for others.
+
+        Raises:
+            ValueError: an operator or observation of another shape, or not finite; a noise that is not positive.
+
+        Example:
+            >>> D = OptimalDenoiser(torch.tensor([[-1.0, 2.0], [1.0, 3.0]]))
+            >>> M = D.measured(torch.tensor([True, False]), torch.tensor([0.5, torch.nan]), noise=1.0)
+            >>> M.log_weights.exp()                        # (1 ± tanh(0.5))/2
+            tensor([0.2689, 0.7311], dtype=torch.float64)
+        """
+        return self.observed(gaussian_log_likelihood(self, operator, observation, noise))
+
+    def observed(self, log_likelihood: Float[Tensor, " N"] | np.ndarray) -> GivenMeasurement:
+        """E[x0 | x, y] of any observation y that is independent of x given x0, by its log-likelihood.
+
+        Args:
+            log_likelihood: (N,), log p(y | y_j) of every data point; −inf where it excludes the point. A constant that
+                is left out changes `log_evidence` and `log_probability` by itself, and nothing else.
+
+        Raises:
+            ValueError: as for `weighted`.
+        """
+        return GivenMeasurement(self, log_likelihood)
 
     def smoothed(self, bandwidth: float) -> Smoothed:
         """The optimum of the data convolved with N(0, bandwidth² I): a kernel density estimate, or data with noise.

@@ -1,0 +1,237 @@
+"""The optimum given a measurement: its identities, by hand, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from contracts import check_denoiser
+from torch import Tensor
+
+from optimal import FlowMap, OptimalDenoiser, karras, load, sample
+
+Normal = Callable[..., Tensor]
+NOISE, SIGMA = 0.7, 0.9
+
+
+@pytest.fixture
+def data(normal: Normal) -> Tensor:
+    return normal(40, 2, 3, 4)
+
+
+def by_hand(data: Tensor, a: Tensor, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+    """E[x0 | x, y] and log p(y | x), from differences, with the log-likelihoods a."""
+    logits = -(x.flatten(1)[:, None] - data.flatten(1)).square().sum(2) / (2 * sigma**2)
+    mean = (logits + a).softmax(1) @ data.flatten(1)
+    return mean.reshape(x.shape), (logits.log_softmax(1) + a).logsumexp(1)
+
+
+def normal_density(residual: Tensor, noise: float) -> Tensor:
+    """log N(residual; 0, noise² I), of rows."""
+    flat = residual.flatten(1)
+    return -flat.square().sum(1) / (2 * noise**2) - flat.shape[1] * math.log(noise * math.sqrt(2 * math.pi))
+
+
+def blurred(x: Tensor) -> Tensor:
+    return torch.nn.functional.avg_pool2d(x, 2, stride=1)
+
+
+def halved(x: Tensor) -> Tensor:
+    return x[..., ::2, ::2]
+
+
+def crossed(x: Tensor) -> Tensor:
+    """No linear one: values of 0 axes."""
+    return x.flatten(1).square().sum(1).sqrt()
+
+
+@pytest.mark.parametrize("operator", [blurred, halved, crossed])
+def test_any_function_of_batches(data: Tensor, operator: Callable[[Tensor], Tensor], normal: Normal) -> None:
+    x = data[:6] + SIGMA * normal(6, 2, 3, 4)
+    y = operator(data[7:8])[0] + 0.1
+    a = normal_density((operator(data) - y).reshape(40, -1), NOISE)
+    M = OptimalDenoiser(data).measured(operator, y, NOISE)
+    mean, log_probability = by_hand(data, a, x, SIGMA)
+    assert (M(x, SIGMA) - mean).abs().max() <= 1e-12
+    assert (M.log_probability(x, SIGMA) - log_probability).abs().max() <= 1e-12 * y.numel() * 10
+    assert (M.log_likelihood - a).abs().max() <= 1e-12 * a.abs().max()
+    assert (M.log_weights - a.log_softmax(0)).abs().max() <= 1e-12 * a.abs().max()
+    assert M.log_evidence == pytest.approx(float(a.logsumexp(0)) - math.log(40), abs=1e-12)
+    assert torch.equal(M.posterior(x, SIGMA).mean, M(x, SIGMA))
+    assert (M.score(x, SIGMA) - (mean - x) / SIGMA**2).abs().max() <= 1e-11
+
+
+def test_a_mask_a_matrix_and_a_function_are_one(data: Tensor, normal: Normal) -> None:
+    """Under the mask, what it hides is not looked at."""
+    mask = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(3)) < 0.5
+    matrix = torch.eye(24)[mask.flatten()]
+    y, x = normal(2, 3, 4), normal(5, 2, 3, 4)
+    D = OptimalDenoiser(data)
+    answers = [
+        D.measured(mask, torch.where(mask, y, torch.nan), NOISE),
+        D.measured(matrix, y[mask].numpy(), NOISE),
+        D.measured(lambda x: x[:, mask], y[mask], torch.tensor(NOISE, dtype=torch.float64)),
+    ]
+    for M in answers[1:]:
+        assert (M(x, SIGMA) - answers[0](x, SIGMA)).abs().max() <= 1e-12
+        assert (M.log_likelihood - answers[0].log_likelihood).abs().max() <= 1e-12
+
+
+def test_the_identity_is_two_observations(data: Tensor, normal: Normal) -> None:
+    """A = I is D at the noise level (1/σ² + 1/s²)^−½, of the mean of both with these weights; so are the densities."""
+    D, x, y = OptimalDenoiser(data), normal(5, 2, 3, 4), normal(2, 3, 4)
+    for operator in (torch.ones(2, 3, 4, dtype=torch.bool), torch.eye(24, dtype=torch.float64)):
+        M = D.measured(operator, y if operator.dtype == torch.bool else y.flatten(), NOISE)
+        for sigma in (0.1, SIGMA, 30.0):
+            precision = 1 / sigma**2 + 1 / NOISE**2
+            both = (x / sigma**2 + y / NOISE**2) / precision
+            expected = D.posterior(both, precision**-0.5)
+            assert (M(x, sigma) - expected.mean).abs().max() <= 1e-12
+            # N(x; x0, σ²) N(y; x0, s²) = N(both; x0, 1/precision) N(x; y, σ² + s²).
+            joint = expected.log_density + normal_density(x - y, math.hypot(sigma, NOISE))
+            found = M.log_probability(x, sigma) + D.posterior(x, sigma).log_density
+            assert (found - joint).abs().max() <= 1e-12 * joint.abs().max().clamp_min(1)
+
+
+def test_nothing_seen_is_the_optimum(data: Tensor, normal: Normal) -> None:
+    D, x = OptimalDenoiser(data), normal(5, 2, 3, 4)
+    nothing = torch.zeros(2, 3, 4, dtype=torch.bool)
+    hidden = D.measured(nothing, torch.full((2, 3, 4), torch.nan), NOISE)
+    assert (hidden.log_evidence, hidden.log_probability(x, SIGMA).abs().max()) == (pytest.approx(0, abs=1e-13), 0)
+    for M in (hidden, D.measured(torch.zeros(3, 24), torch.ones(3), NOISE)):
+        assert torch.equal(M(x, SIGMA), D(x, SIGMA))
+
+
+def test_two_points_by_hand() -> None:
+    """±u, of which y = A x0 + η is seen: tanh(u x/σ² + A u y/s²)."""
+    u, A, y = 0.8, 1.5, 0.3
+    M = OptimalDenoiser(torch.tensor([[u], [-u]], dtype=torch.float64)).measured(
+        torch.tensor([[A]], dtype=torch.float64), torch.tensor([y], dtype=torch.float64), NOISE
+    )
+    x = torch.linspace(-3, 3, 13, dtype=torch.float64)[:, None]
+    expected = u * torch.tanh(u * x / SIGMA**2 + A * u * y / NOISE**2)
+    assert (M(x, SIGMA) - expected).abs().max() <= 1e-13
+    first = 1 / (1 + math.exp(-2 * A * u * y / NOISE**2))
+    assert M.log_weights.exp().tolist() == pytest.approx([first, 1 - first], abs=1e-13)
+
+
+def test_the_gradient_of_the_likelihood_is_the_difference_of_the_optima(data: Tensor, normal: Normal) -> None:
+    D, x = OptimalDenoiser(data), (data[:4] + SIGMA * normal(4, 2, 3, 4)).requires_grad_()
+    M = D.measured(blurred, blurred(data[:1])[0], NOISE)
+    (gradient,) = torch.autograd.grad(M.log_probability(x, SIGMA).sum(), x)
+    z = x.detach()
+    assert (gradient - (M(z, SIGMA) - D(z, SIGMA)) / SIGMA**2).abs().max() <= 1e-12
+    step = torch.zeros_like(z)
+    step[:, 1, 2, 0] = 1e-5
+    differences = (M.log_probability(z + step, SIGMA) - M.log_probability(z - step, SIGMA)) / 2e-5
+    assert (differences - gradient[:, 1, 2, 0]).abs().max() <= 1e-8
+
+
+def test_measurements_add_up_and_keep_the_prior(data: Tensor, normal: Normal) -> None:
+    """Of a denoiser with a prior and without some points; a second measurement of the first one's optimum."""
+    prior = normal(40)
+    prior[::3] = -torch.inf
+    D, x = OptimalDenoiser(data).weighted(prior), normal(5, 2, 3, 4)
+    first, second = halved(data[:1])[0], blurred(data[1:2])[0]
+    M = D.measured(halved, first, NOISE)
+    both = M.optimum.measured(blurred, second, 0.4)
+    a = normal_density(halved(data) - first, NOISE)
+    b = normal_density(blurred(data) - second, 0.4)
+    log_prior = prior.log_softmax(0)
+    assert (both(x, SIGMA) - by_hand(data, prior + a + b, x, SIGMA)[0]).abs().max() <= 1e-12
+    assert M.log_evidence == pytest.approx(float((log_prior + a).logsumexp(0)), abs=1e-11)
+    assert M.log_evidence + both.log_evidence == pytest.approx(float((log_prior + a + b).logsumexp(0)), abs=1e-10)
+    assert (M.log_likelihood[::3] == -torch.inf).all()
+    given = D.observed(a)
+    assert (given(x, SIGMA) - M(x, SIGMA)).abs().max() <= 1e-12
+    assert given.log_evidence == pytest.approx(M.log_evidence, abs=1e-12)
+
+
+def test_draws_follow_the_posterior_and_the_flow_lands_on_its_points(data: Tensor) -> None:
+    D = OptimalDenoiser(data)
+    M = D.measured(halved, halved(data[3:4])[0], 2.0)
+    share = M.log_weights.exp()
+    generator = torch.Generator().manual_seed(0)
+    counts = M.drawn(20_000, generator).bincount(minlength=40)
+    expected = 20_000 * share
+    usual = expected > 5
+    statistic = float(((counts - expected).square() / expected)[usual].sum())
+    assert statistic <= 2.5 * int(usual.sum())
+    only = D.observed(torch.where(torch.arange(40) == 11, 0.0, -torch.inf))
+    x = 80 * torch.randn(3, 2, 3, 4, generator=generator, dtype=torch.float64)
+    assert FlowMap(only.optimum).index(x, 80.0).tolist() == [11] * 3
+    assert (sample(only, x, karras(6)) - data[11]).abs().max() <= 1e-12
+
+
+def test_images_kept_as_bytes_are_measured_in_blocks(normal: Normal, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = (60 * normal(50, 1, 6, 6) + 127).clamp(0, 255).to(torch.uint8)
+    asked = []
+
+    def operator(x: Tensor) -> Tensor:
+        asked.append((len(x), x.dtype))
+        return halved(x)
+
+    clean = (images.float() / 127.5 - 1).double()
+    a = normal_density(halved(clean) - 0.1, 0.3)
+    monkeypatch.setattr("optimal.measurement._BLOCK_BYTES", 8 * 36 * 16)
+    M = OptimalDenoiser(images).measured(operator, torch.full((1, 3, 3), 0.1, dtype=torch.float64), 0.3)
+    assert asked == [(16, torch.float64)] * 3 + [(2, torch.float64)]
+    assert (M.log_likelihood - a).abs().max() <= 1e-12 * a.abs().max()
+
+
+def test_it_is_a_denoiser(data: Tensor) -> None:
+    M = OptimalDenoiser(data).measured(halved, halved(data[:1])[0], NOISE)
+    check_denoiser(M, (2, 3, 4))
+    assert len(M) == 40
+    assert "given a measurement" in repr(M)
+
+
+def test_digits_of_which_the_upper_half_is_seen() -> None:
+    data = load("digits")
+    D, mask = OptimalDenoiser(data), torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, :4] = True
+    M = D.measured(mask, data[7], 0.05)
+    assert int(M.log_weights.argmax()) == 7
+    assert int(M.optimum.posterior(torch.zeros(1, 1, 8, 8), 80.0).top_index) == 7
+    assert M.log_evidence > D.measured(mask, -data[7], 0.05).log_evidence
+
+
+MASK = torch.ones(2, 3, 4, dtype=torch.bool)
+POINT = torch.zeros(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("operator", "observation", "noise", "sentence"),
+    [
+        (MASK[0], POINT, 1.0, r"operator, a mask, must have the shape of a point, \(2, 3, 4\), got \(3, 4\)"),
+        (MASK, POINT[0], 1.0, r"observation under a mask must have shape \(2, 3, 4\), got \(3, 4\)"),
+        (POINT, POINT, 1.0, r"operator must be a mask of bools \(2, 3, 4\) or a real matrix \(m, 24\), got"),
+        (torch.ones(5, 23), torch.ones(5), 1.0, r"operator must be .* got torch.float32 of shape \(5, 23\)"),
+        (torch.full((5, 24), torch.inf), torch.ones(5), 1.0, "operator must be finite, the matrix has values"),
+        (torch.ones(5, 24), torch.ones(4), 1.0, r"the shape that the operator gives, \(5,\), got \(4,\)"),
+        (blurred, torch.ones(2, 2, 2), 1.0, r"the shape that the operator gives, \(2, 2, 3\), got \(2, 2, 2\)"),
+        (torch.sum, torch.tensor(1.0), 1.0, r"operator must make a real tensor \(B, \*out\) .* shape \(\) for B"),
+        (lambda x: x.numpy(), POINT, 1.0, r"operator must make a real tensor .* got ndarray for B = 40"),
+        (lambda x: x / 0, POINT, 1.0, "operator must give finite values within .* of point 0 it does not"),
+        ("blur", POINT, 1.0, "operator must be a mask, a matrix or a function, got str"),
+        (MASK, torch.full((2, 3, 4), torch.nan), 1.0, "observation must be finite"),
+        (MASK, POINT, 0.0, "noise must be positive and finite, got 0: of an exact observation, D.observed takes 0"),
+        (MASK, POINT, -1.0, "noise must be positive and finite, got -1"),
+        (MASK, POINT, math.nan, "noise must be positive and finite, got nan"),
+        (MASK, POINT, torch.ones(2), r"noise must have shape \(\) or \(B,\), got \(2,\) with B = 1"),
+        (MASK, POINT, 1e-100, "noise must not be that small, 1e-100"),
+    ],
+)
+def test_what_is_refused(data: Tensor, operator: Any, observation: Any, noise: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        OptimalDenoiser(data).measured(operator, observation, noise)
+
+
+@pytest.mark.parametrize("a", [np.zeros(3), np.full(40, -np.inf), np.full(40, np.nan), [0.0] * 40])
+def test_log_likelihoods_are_checked_as_log_weights_are(data: Tensor, a: Any) -> None:
+    with pytest.raises(ValueError, match="log_weights must"):
+        OptimalDenoiser(data).observed(a)

@@ -6,6 +6,7 @@ import os
 import pickle
 import tempfile
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,34 @@ def test_npz_keys(tmp_path: Path) -> None:
         read(path, key="y")
     assert len(read(path, key="x_train")) == 6
     assert len(read(path, key="x_test")) == 2
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_labels(tmp_path: Path, save: Callable[..., None]) -> None:
+    path, classes = tmp_path / "a.npz", np.array([3, 1, 3, 0, 255, 2], dtype=np.uint8)
+    save(path, images=U8, labels=classes)
+    data = read(path)
+    assert data.labels is not None
+    assert data.labels.dtype == np.int64
+    np.testing.assert_array_equal(data.labels, classes)
+    np.testing.assert_array_equal(data.array, read(path, key="images").array)
+    np.testing.assert_array_equal(data.classes, classes)
+    save(tmp_path / "b.npz", images=F32, labels=np.eye(6)[::-1])
+    data = read(tmp_path / "b.npz")
+    np.testing.assert_array_equal(data.labels, np.eye(6, dtype=np.float32)[::-1])
+    np.testing.assert_array_equal(data.classes, np.arange(6)[::-1])
+    save(tmp_path / "c.npz", x_train=U8, x_test=U8[:2], labels=classes)
+    assert read(tmp_path / "c.npz", key="x_train").labels is None
+    with pytest.raises(ValueError, match="has no labels, so that there are no classes"):
+        _ = read(tmp_path / "c.npz", key="x_test").classes
+    for labels in (classes[:5], classes[None], classes.astype(float), np.array(["a"] * 6)):
+        save(tmp_path / "d.npz", images=U8, labels=labels)
+        with pytest.raises(ValueError, match=r"labels in .*d.npz must be whole numbers"):
+            read(tmp_path / "d.npz")
+    trap = np.empty(6, dtype=object)
+    save(tmp_path / "e.npz", images=U8, labels=trap)
+    with pytest.raises(ValueError, match="never unpickled"):
+        read(tmp_path / "e.npz")
 
 
 class Trap:

@@ -31,6 +31,8 @@ __all__ = ["read_npy", "read_npz"]
 _BLOCK = 1 << 24  # bytes converted at a time
 _HEADER = 1 << 16  # bytes in which the header of an array must end; NumPy writes a few hundred
 _SLACK = 1e-6  # by how much rounding may carry an image value beyond its range
+_LABELS = "labels"
+_KINDS = {"f": "uint8", "iuf": "whole numbers"}
 _LAYOUTS = {"NCHW": 4, "NHWC": 4, "NHW": 3}
 
 
@@ -108,31 +110,33 @@ def read_npz(
     value_range: tuple[float, float] | str | None = None,
     progress: bool = True,
 ) -> Dataset:
-    """An array of a `.npz` file, compressed or not.
+    """An array of a `.npz` file, compressed or not, with the labels of its points if the other array is `labels`.
 
     Args:
         path: the file.
-        key: which of its arrays; may be None if there is only one.
+        key: which of its arrays; may be None if there is only one beside the labels.
         layout: as in `read_npy`.
         value_range: as in `read_npy`.
         progress: whether a progress bar is drawn on stderr.
 
     Returns:
-        uint8 (N, C, H, W), or float32 (N, C, H, W) or (N, D), from the store.
+        uint8 (N, C, H, W), or float32 (N, C, H, W) or (N, D), from the store; labels int64 (N,) or float32 (N, K).
 
     Raises:
-        ValueError: as `read_npy`, and if `key` is missing or unknown.
+        ValueError: as `read_npy`, and if `key` is missing or unknown, or labels are not one for each point.
     """
 
     def decode() -> Decoding:
-        chosen, member = _member(path, key)
+        chosen, member, beside = _member(path, key)
         where = f"{chosen} in {path}"
         with open_zip(path, "npz") as archive, _opened(archive, member, where) as file:
             header = _header(file, where, member.file_size)
         plan = _plan(f"{chosen} in {path.name}", header, layout, value_range)
-        return Decoding(_npz_blocks(path, member, header, plan, value_range), header.shape[0])
+        labels = None if beside is None else _npz_labels(path, beside, header.shape[0])
+        blocks = _npz_blocks(path, member, header, plan, value_range)
+        return Decoding(blocks if labels is None else _labelled(blocks, labels), header.shape[0])
 
-    identity = {**_identity("npz", path, layout, value_range), "key": key}
+    identity = {**_identity("npz", path, layout, value_range), "key": key, "labels": _LABELS}
     return store.build(path.name, identity, decode, source=str(path.resolve()), licence=OWN, progress=progress)
 
 
@@ -143,7 +147,7 @@ def _identity(
     return {"kind": kind, "file": store.stamp(path), "layout": layout, "value_range": limits}
 
 
-def _header(file: IO[bytes], where: str, size: int) -> _Header:
+def _header(file: IO[bytes], where: str, size: int, kinds: str = "f") -> _Header:
     """Header of an npy stream, checked: no objects, and as many bytes behind it as it promises."""
     try:
         # A length of four bytes is believed, and so much memory asked for: what there is of a header is enough.
@@ -156,8 +160,8 @@ def _header(file: IO[bytes], where: str, size: int) -> _Header:
         raise ValueError(f"{where} is not a readable npy array, perhaps truncated: {error}") from error
     if dtype.hasobject:
         raise ValueError(f"{where} holds Python objects, which are never unpickled; save it as uint8 or float")
-    if dtype.kind != "f" and dtype != np.uint8:
-        raise ValueError(f"{where} must be uint8 or floating point, got {dtype}")
+    if dtype.kind not in kinds and dtype != np.uint8:
+        raise ValueError(f"{where} must be {_KINDS[kinds]} or floating point, got {dtype}")
     promised = offset + math.prod(shape) * dtype.itemsize
     if size < promised:
         raise ValueError(f"{where} is truncated: shape {shape} of {dtype} needs {promised} bytes, got {size}")
@@ -263,17 +267,22 @@ def _slices(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield start, np.asarray(array[start : start + rows])
 
 
-def _member(path: Path, key: str | None) -> tuple[str, zipfile.ZipInfo]:
+def _member(path: Path, key: str | None) -> tuple[str, zipfile.ZipInfo, zipfile.ZipInfo | None]:
+    """The name of the array and where it lies, and where its labels do."""
     with open_zip(path, "npz") as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if not members:
         raise ValueError(f"{path} holds no arrays")
+    others = [name for name in members if name != _LABELS]
     if key is None and len(members) == 1:
         key = next(iter(members))
+    elif key is None and len(others) == 1:
+        key = others[0]
     if key is None or key not in members:
         asked = "" if key is None else f", got {key!r}"
         raise ValueError(f"key= must name one of the arrays of {path}: {', '.join(members)}{asked}")
-    return key, members[key]
+    # Of several arrays it is not known whose labels they are.
+    return key, members[key], members.get(_LABELS) if others == [key] else None
 
 
 def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> IO[bytes]:
@@ -281,6 +290,34 @@ def _opened(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> IO
         return open_member(archive, member)
     except Exception as error:  # encryption, a broken header, an offset beyond the file: each its own exception
         raise ValueError(f"{where} cannot be read, perhaps truncated: {error}") from error
+
+
+def _npz_labels(path: Path, member: zipfile.ZipInfo, count: int) -> np.ndarray:
+    """int64 (N,) or float32 (N, K)."""
+    where = f"{_LABELS} in {path}"
+    try:
+        with open_zip(path, "npz") as archive, _opened(archive, member, where) as file:
+            header = _header(file, where, member.file_size, "iuf")
+            vectors = header.dtype.kind == "f" and len(header.shape) == 2
+            if header.shape[:1] != (count,) or not (vectors or (header.dtype.kind in "iu" and len(header.shape) == 1)):
+                raise ValueError(
+                    f"{where} must be whole numbers (N,) or vectors (N, K) with N = {count}, got {header.dtype} "
+                    f"{header.shape}"
+                )
+        with open_zip(path, "npz") as archive, _opened(archive, member, where) as file:
+            file.read(header.offset)
+            size = math.prod(header.shape) * header.dtype.itemsize
+            flat = np.frombuffer(_exactly(file, size), header.dtype)
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, zipfile.zlib.error) as error:  # pyright: ignore
+        raise ValueError(f"{where} cannot be read, perhaps truncated: {error}") from error
+    return flat.reshape(header.shape, order="F" if header.fortran else "C").astype(np.float32 if vectors else np.int64)
+
+
+def _labelled(blocks: Iterator[Block], labels: np.ndarray) -> Iterator[Block]:
+    start = 0
+    for block in blocks:
+        yield Block(block.points, labels[start : start + len(block.points)])
+        start += len(block.points)
 
 
 def _npz_blocks(

@@ -32,7 +32,7 @@ from optimal.datasets import to_float
 from optimal.evaluate import screened
 from optimal.points import Points
 
-__all__ = ["DATA", "DIMS", "QUERIES", "error_over_bound", "exact_error", "make"]
+__all__ = ["DATA", "DIMS", "PRIORS", "QUERIES", "error_over_bound", "exact_error", "make"]
 
 DIMS = (1, 2, 3, 16, 63, 300, 1000, 3008, 12_288)
 _SCALE = 2**24
@@ -128,14 +128,37 @@ def make(kind: str, query: str, n: int, dim: int, sigma: float, random: Random) 
     return images, torch.from_numpy(x).float()[None]
 
 
-def exact_error(images: Tensor, x: Tensor, sigma: float, mean: Tensor) -> float:
+def _undone(images: Tensor, x: Tensor, sigma: float, random: Random) -> np.ndarray:
+    """What makes up for the distances, to a few units of rounding: all points weigh about the same."""
+    squares = (to_float(images).double() - x.double()).square().sum(1).numpy() / (2 * sigma**2)
+    return (squares - squares.min()) * (1 + 2.0**-50 * random.integers(-9, 9, len(images)))
+
+
+PRIORS: dict[str, Callable[[Tensor, Tensor, float, Random], np.ndarray | None]] = {
+    "none": lambda images, x, sigma, random: None,
+    "some": lambda images, x, sigma, random: random.standard_normal(len(images)),
+    "wide": lambda images, x, sigma, random: 10.0 ** random.uniform(1, 6) * random.standard_normal(len(images)),
+    "undone": _undone,
+    "nearly undone": lambda images, x, sigma, random: _undone(images, x, sigma, random) + random.uniform(-2, 2),
+    "rare": lambda images, x, sigma, random: np.where(np.arange(len(images)) == 0, -30.0, 0.0),
+    "holes": lambda images, x, sigma, random: np.where(random.random(len(images)) < 0.4, -np.inf, 0.0),
+}
+"""Log-weights that are tried."""
+
+
+def exact_error(images: Tensor, x: Tensor, sigma: float, mean: Tensor, log_weights: Tensor | None = None) -> float:
     """‖mean − D‖/‖D‖ of one row, D exact but for weights below 10⁻⁴⁰ and roundings of 10⁻⁴⁰."""
+    if log_weights is not None:
+        there = log_weights > -torch.inf
+        images, log_weights = images[there], log_weights[there]
     points = np.array([[int(v) for v in row] for row in (to_float(images).double() * _SCALE).tolist()], dtype=object)
     doubled = np.array([int(2 * _SCALE * 2**160 * Fraction(v)) for v in x[0].tolist()], dtype=object)
     reference = points[0]
     # σ² (l_j − l_0) = ½ Σ (y_j − y_0)(2x − y_j − y_0), in units of 2⁻⁴⁸⁻¹⁶⁰.
     twice = [int(((row - reference) * (doubled - ((row + reference) << 160))).sum()) for row in points]
     logits = [Fraction(t, 2 * _SCALE**2 * 2**160) / Fraction(sigma) ** 2 for t in twice]
+    if log_weights is not None:
+        logits = [logit + Fraction(a) for logit, a in zip(logits, log_weights.tolist(), strict=True)]
     top = max(logits)
     with localcontext(Context(prec=60, Emin=-(10**6), Emax=10**6)):
         leads = [max(logit - top, Fraction(-300)) for logit in logits]
@@ -149,13 +172,18 @@ def exact_error(images: Tensor, x: Tensor, sigma: float, mean: Tensor) -> float:
     return float(np.linalg.norm(off)) / size if size else float("inf") if np.linalg.norm(off) else 0.0
 
 
-def error_over_bound(images: Tensor, x: Tensor, sigma: float) -> tuple[float, float]:
+def error_over_bound(
+    images: Tensor, x: Tensor, sigma: float, log_weights: np.ndarray | None = None
+) -> tuple[float, float]:
     """The exact relative error of the mean in float64, and its proven bound, of one row."""
     D = OptimalDenoiser(images, method="screened")
+    if log_weights is not None:
+        D = D.weighted(log_weights)
     z, levels = D.query(x, sigma)
     sums = D.evaluator.moments(z, levels, single=True)
     mean = (sums.average + D.points.centre)[0]
-    return exact_error(images, x, sigma, mean), float(sums.bound[0])
+    given = None if log_weights is None else D.log_weights
+    return exact_error(images, x, sigma, mean, given), float(sums.bound[0])
 
 
 @dataclass
@@ -178,13 +206,18 @@ def main(config: Config) -> int:
         n = int(random.choice([1, 2, 3, 16, 40, 200])) if dim < 1000 else int(random.choice([2, 16, 40]))
         sigma = float(10 ** (random.uniform(-2, 2) if random.random() < 0.7 else random.uniform(-9, 9)))
         images, x = make(kind, query, n, dim, sigma, random)
+        prior = str(random.choice([*PRIORS], p=[0.4, *[0.1] * 6]))
+        log_weights = PRIORS[prior](images, x, sigma, random)
+        if log_weights is not None and not np.isfinite(log_weights).any():
+            log_weights = None
         # With few points in float64, and none; the rest by bytes.
         few = int(random.choice([0, 3000]))
         with mock.patch.object(screened, "_few", lambda points, few=few: min(few, points.size)):
-            error, bound = error_over_bound(images, x, sigma)
+            error, bound = error_over_bound(images, x, sigma, log_weights)
         found.append(error / bound if bound else float("inf") if error else 0.0)
         if not error <= bound:
             broken.append({"case": case, "data": kind, "x": query, "n": n, "D": dim, "sigma": sigma, "few": few})
+            broken[-1] |= {"prior": prior}
             broken[-1] |= {"error": error, "bound": bound}
             print(broken[-1])
     quantiles = {str(q): float(np.quantile(found, q)) for q in (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1.0)}

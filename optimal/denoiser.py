@@ -140,6 +140,7 @@ class OptimalDenoiser:
             >>> D(torch.tensor([[0.0]]), 1.0)              # tanh(1/2)
             tensor([[0.4621]])
         """
+        self.points.whole()
         out = copy.copy(self)
         out.points = self.points.weighted(checked_log_weights(log_weights, len(self)))
         out.evaluator = Evaluator(out.points, self.evaluator.accuracy)
@@ -224,6 +225,7 @@ class OptimalDenoiser:
         """
         if isinstance(index, Tensor) and index.ndim == 0:
             index = int(whole_numbers("index", index[None]))
+        self.points.whole()
         one = isinstance(index, int) and not isinstance(index, bool)
         places = torch.tensor([index]) if one else whole_numbers("index", index)
         wrong = (places < 0) | (places >= len(self))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor
 
 from optimal import (
+    Dataset,
     FlowMap,
     OptimalDenoiser,
+    ShardedDenoiser,
     basins,
     capture,
     certify,
@@ -30,10 +33,21 @@ from optimal import (
 )
 from optimal.datasets import to_float
 from optimal.draws import draw_indexed
+from optimal.evaluate import screened
 from optimal.regimes import top_eigenvalue
 from optimal.span import landed
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+
+import proof as cases
+
 Normal = Callable[..., Tensor]
+
+
+@pytest.fixture(params=[0, 3000], ids=["by bytes", "in float64"])
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries end in products of bytes, or in float64."""
+    monkeypatch.setattr(screened, "_few", lambda points: min(request.param, points.size))
 
 
 def reference(data: Tensor, log_weights: Tensor, x: Tensor, sigma: float | Tensor) -> dict[str, Tensor]:
@@ -102,8 +116,6 @@ def test_images_in_float32(normal: Normal, method: str, scale: float) -> None:
 
 def test_the_bound_holds_under_a_prior_made_to_break_it(normal: Normal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prior that undoes the distances, as computed: all points weigh the same, and every rounding counts in full."""
-    from optimal.evaluate import screened
-
     images = (60 * normal(400, 1, 16, 16) + 127).clamp(0, 255).to(torch.uint8)
     data = to_float(images).double()
     for few in (0, 3000):
@@ -341,6 +353,17 @@ def test_orbits_of_weighted_points(normal: Normal, group: str) -> None:
     assert torch.equal(D.nearest(x), whole.nearest(x))
 
 
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("prior", [name for name in cases.PRIORS if name != "none"])
+@pytest.mark.parametrize("kind", ["ties", "noise"])
+def test_the_bound_holds_in_exact_arithmetic(kind: str, prior: str) -> None:
+    random = np.random.default_rng(sum(map(ord, kind + prior)))
+    for query, sigma in itertools.product(("noisy", "a middle"), (1e-3, 1.0, 1e3)):
+        images, x = cases.make(kind, query, 8, 300, sigma, random)
+        error, bound = cases.error_over_bound(images, x, sigma, cases.PRIORS[prior](images, x, sigma, random))
+        assert error <= bound, (query, sigma, error, bound)
+
+
 @pytest.mark.parametrize(
     ("log_weights", "message"),
     [
@@ -357,6 +380,22 @@ def test_orbits_of_weighted_points(normal: Normal, group: str) -> None:
 def test_bad_log_weights(log_weights: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         OptimalDenoiser(torch.eye(3)).weighted(log_weights)
+
+
+def test_shared_points_take_no_prior(normal: Normal) -> None:
+    D = ShardedDenoiser(Dataset("some", normal(6, 3).float().numpy(), np.arange(6) % 2))
+    x = normal(2, 3)
+    for asked in (
+        lambda: D.weighted(torch.zeros(6)),
+        lambda: D.given(1),
+        lambda: D.given(torch.tensor([0, 1])),
+        lambda: D.by_class(x, 1.0),
+        lambda: D.without(0),
+        lambda: D.without(torch.tensor([0, 1])),
+    ):
+        with pytest.raises(NotImplementedError, match="is not shared by ShardedDenoiser"):
+            asked()
+    assert torch.equal(D.log_weights, torch.full((6,), -math.log(6), dtype=torch.float64))
 
 
 def test_no_point_is_left() -> None:

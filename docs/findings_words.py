@@ -116,10 +116,11 @@ def easier(a: Arrays) -> str:
         if f"difficulty/{name}_pairs" in a:
             seen = series(f"{name}_sizes", of(f"{name}_pairs"))
             rows.append(f"- {name.capitalize()} on pairs that it has seen: {seen}.")
-    for kind, words in (("more", "as many times the pairs"), ("longer", "the same pairs")):
+    many = "as many times the pairs"
+    for kind, words in (("more", many), ("longer", "the same pairs"), ("most", f"half {many}")):
         for size, fresh, seen in zip(of(f"{kind}_sizes"), of(f"{kind}_same"), of(f"{kind}_pairs"), strict=True):
             rows.append(
-                f"- After {int(of('more_steps')):,} steps on {words} knowledge is right for {pct(fresh)} of fresh "
+                f"- After {int(of(f'{kind}_steps')):,} steps on {words} knowledge is right for {pct(fresh)} of fresh "
                 f"noises at N = {int(size)}, and for {pct(seen)} of pairs that it has seen."
             )
     return "\n".join(map(bullet, rows))

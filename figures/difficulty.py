@@ -42,7 +42,7 @@ _COLORS = {
     "multistep": "tab:purple",
 }
 _WORDS = {"multistep": "multi-step"}
-_MORE = {"more": ("*", "more pairs"), "longer": ("x", "the same pairs")}
+_MORE = {"more": ("*", "more pairs"), "longer": ("x", "the same pairs"), "most": ("P", "more pairs")}
 _LEAST, _MOST = 0.02, 0.99
 _ASKED = 0.9
 
@@ -53,9 +53,9 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Returns:
         learners (K,), denoiser first; for each, as knowledge_sizes and so on: sizes (M,); same (M, 3), share of fresh
         noises and its interval, in one step; denoiser_same_2 and so on in more steps; knowledge_pairs (M, 3) on pairs
-        that were seen; more_sizes (L,), more_same and more_pairs (L, 3) of more_steps on more pairs, and longer_sizes
-        and so on of as many on the same pairs; gap_sizes (G,), gap (G, 3); best (M,), the student of the highest share
-        at each N of the denoiser; law and denoiser_law (5,): a, b, N at 90% and its interval; samples, draws, steps,
+        that were seen; more_sizes (L,), more_same and more_pairs (L, 3) of more_steps on more pairs, longer_… on the
+        same pairs, most_… of most_steps; gap_sizes (G,), gap (G, 3); best (M,), the student of the highest share at
+        each N of the denoiser; law and denoiser_law (5,): a, b, N at 90% and its interval; samples, draws, steps,
         batch; seconds (K,), of training, the mean over N.
 
     Raises:
@@ -85,7 +85,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
             f"{kind}_pairs": _ends(rows, "same_pairs").reshape(-1, 3),
         }
         if some:
-            arrays["more_steps"] = np.array(some[0].config["training"]["experiment"]["optimisation"]["steps"])
+            arrays[f"{kind}_steps"] = np.array(some[0].config["training"]["experiment"]["optimisation"]["steps"])
     sizes = arrays["denoiser_sizes"]
     best = [max(learners[1:], key=lambda name, size=size: _at(arrays, name, size)) for size in sizes.tolist()]
     highest = np.array([_at(arrays, name, size) for name, size in zip(best, sizes.tolist(), strict=True)])
@@ -162,7 +162,7 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     for kind, (marker, words) in _MORE.items():
         if len(arrays[f"{kind}_sizes"]):
             value, low, high = arrays[f"{kind}_same"].T
-            label = f"{int(arrays['more_steps']):,} steps, {words}"
+            label = f"{int(arrays[f'{kind}_steps']):,} steps, {words}"
             second.plot(arrays[f"{kind}_sizes"], value, marker, color=_COLORS["knowledge"], markersize=8, label=label)
             second.vlines(arrays[f"{kind}_sizes"], low, high, color=_COLORS["knowledge"], linewidth=1)
     _draw_law(second, arrays)

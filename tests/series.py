@@ -479,10 +479,10 @@ def difficulty(a: Asked) -> Shown:
         y = 1 / (1 + np.exp(float(a["law"][1]) * np.log(x) - float(a["law"][0])))
         fit = {f"best: 90% at N = {at:.2g} [{low:.2g}, {high:.2g}]": (x, y)}
     longer: dict[str, Pair] = {}
-    for kind, pairs in (("more", "more pairs"), ("longer", "the same pairs")):
+    for kind, pairs in (("more", "more pairs"), ("longer", "the same pairs"), ("most", "more pairs")):
         at, same = a[f"{kind}_sizes"], a[f"{kind}_same"]
         if len(at):
-            longer[f"{int(a['more_steps']):,} steps, {pairs}"] = at, same[:, 0]
+            longer[f"{int(a[f'{kind}_steps']):,} steps, {pairs}"] = at, same[:, 0]
             jumps.segments.append([[(x, low), (x, high)] for x, (_, low, high) in zip(at, same, strict=True)])
     for panel, more in ((sampled, chance), (jumps, longer | fit)):
         panel.named |= more

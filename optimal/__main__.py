@@ -52,6 +52,7 @@ class Info(_Common):
 class Border(_Common):
     """Where the optimal denoiser stops blending many points and returns one, measured on the data."""
 
+    label: options.Label = None
     draws: int = 256
     """Noisy points x0 + sigma noise that are looked at."""
     seed: options.Seed = 0
@@ -66,6 +67,7 @@ class _AtPoint(_Common):
     or two values, these: 0.3 or 0.3,-1.2."""
     sigma: float = dataclasses.field(kw_only=True)
     """Noise level, in units of the data (images span -1 to 1), > 0."""
+    label: options.Label = None
     add_noise: bool = False
     """Add noise of this level to IMAGE first; else IMAGE is taken as the noisy x itself."""
     seed: options.Seed = 0
@@ -95,6 +97,7 @@ class Sample(_Common):
 
     n: options.Number = 16
     """Number of samples."""
+    label: options.Label = None
     steps: int = 18
     """Steps from sigma-max to 0."""
     solver: options.SolverName = "heun"
@@ -198,7 +201,7 @@ def _border(command: Border, data: Dataset) -> tuple[dict[str, Any], list[str]]:
     device = device_of(command.device)
     if command.dry_run:
         return _planned(data, f"the border by {draws} draws", expected("border", data, draws))
-    found = located(data, draws, command.seed, device=device, say=say)
+    found = located(data, draws, command.seed, label=command.label, device=device, say=say)
     count, entropy = found["count"], found["entropy"]
     return found, [
         data.describe(),
@@ -234,7 +237,7 @@ def _denoise(command: Denoise, data: Dataset) -> tuple[dict[str, Any], list[str]
     if command.dry_run:
         return _planned(data, f"E[x0 | x] at sigma = {command.sigma:g}", expected("denoise", data))
     out = writable(command.out, "denoised")
-    mean, found = denoised(data, x, command.sigma, command.top, device=device, say=say)
+    mean, found = denoised(data, x, command.sigma, command.top, label=command.label, device=device, say=say)
     path = suffixed(out, ".npy")
     with replacing(path) as temporary:
         np.save(temporary, mean[0].numpy())
@@ -261,7 +264,7 @@ def _where(command: Where, data: Dataset) -> tuple[dict[str, Any], list[str]]:
     if command.dry_run:
         return _planned(data, f"the landing of x from sigma = {command.sigma:g}", expected("where", data))
     out = writable(command.out, "where") if command.out else None
-    mean, found = destination(data, x, command.sigma, device=device, say=say)
+    mean, found = destination(data, x, command.sigma, label=command.label, device=device, say=say)
     sentences = [data.describe(), f"x becomes data point @{found['index']} ({found['sure']})"]
     if math.prod(data.event) <= 2:
         sentences[-1] += f", which is {', '.join(f'{v:.6g}' for v in data[found['index']].flatten())}"
@@ -290,6 +293,7 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         sigma_max=command.sigma_max,
         seed=command.seed,
         options=parse_options(command.solver_option),
+        label=command.label,
         device=device,
         say=say,
     )

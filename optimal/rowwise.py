@@ -24,7 +24,7 @@ from .query import Levels, per_row, require_points
 if TYPE_CHECKING:
     from .denoiser import OptimalDenoiser
 
-__all__ = ["ByClass", "GivenLabels", "LeaveOneOut", "by_class", "of_class", "whole_numbers"]
+__all__ = ["ByClass", "GivenLabels", "LeaveOneOut", "by_class", "log_weights_of_class", "of_class", "whole_numbers"]
 
 _CLASSES: WeakKeyDictionary[OptimalDenoiser, dict[int, OptimalDenoiser]] = WeakKeyDictionary()
 """The optima of classes that have been asked for."""
@@ -67,14 +67,27 @@ def of_class(D: OptimalDenoiser, label: int) -> OptimalDenoiser:
     """
     known = _CLASSES.setdefault(D, {})
     if label not in known:
-        own = D.labels == label
-        if label not in D.classes.tolist():
-            few = ", ".join(map(str, D.classes[:10].tolist())) + (", …" if len(D.classes) > 10 else "")
-            raise ValueError(f"there are no points of class {label}, the classes are {few}")
         # Normal tensors: what is kept may be asked for gradients later.
         with torch.inference_mode(False), torch.no_grad():
-            known[label] = D.weighted(torch.where(own, 0.0, -torch.inf).double())
+            known[label] = D.weighted(log_weights_of_class(D.labels, label, D.classes))
     return known[label]
+
+
+def log_weights_of_class(labels: Int[Tensor, " N"], label: int, classes: Int[Tensor, " C"]) -> Float[Tensor, " N"]:
+    """0 for the points of one class and −inf for all others, (N,) float64.
+
+    Args:
+        labels: of all points.
+        label: the class.
+        classes: those that there are, for the message.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    if label not in classes.tolist():
+        few = ", ".join(map(str, classes[:10].tolist())) + (", …" if len(classes) > 10 else "")
+        raise ValueError(f"there are no points of class {label}, the classes are {few}")
+    return torch.where(labels == label, 0.0, -torch.inf).double()
 
 
 def by_class(D: OptimalDenoiser, x: Num[Tensor, "B *event"], sigma: Levels) -> ByClass:

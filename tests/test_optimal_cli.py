@@ -49,6 +49,28 @@ def asked(capsys: Captured, *arguments: str) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)
 
 
+def test_a_class_of_the_data(capsys: Captured) -> None:
+    D = OptimalDenoiser(load("digits"))
+    found = asked(capsys, "denoise", "digits", "@0", "--sigma", "2", "--label", "7", "--top", "3")
+    x = load("digits")[0][None]
+    post = D.given(7).posterior(x, 2.0)
+    assert found["entropy"] == pytest.approx(float(post.entropy))
+    assert found["points"][0]["index"] == int(post.top_index)
+    assert D.labels[[point["index"] for point in found["points"]]].tolist() == [7, 7, 7]
+    where = asked(capsys, "where", "digits", "@0", "--sigma", "2", "--label", "7")
+    assert where["index"] == int(FlowMap(D.given(7)).index(x, 2.0))
+    assert where["label"] == 7
+    ends = asked(capsys, "sample", "digits", "-n", "4", "--steps", "6", "--label", "3")["index"]
+    assert D.labels[[index for index in ends if index >= 0]].tolist() == [3] * sum(index >= 0 for index in ends)
+    border = asked(capsys, "border", "digits", "--draws", "8", "--label", "3")
+    exact = seeking_refining_border(D.given(3), draws=8, generator=stream(0, "evaluation"))
+    assert border["count"]["sigma"] == pytest.approx(exact.sigma)
+    assert run("denoise", "digits", "@0", "--sigma", "2", "--label", "10") != 0
+    assert "there are no points of class 10, the classes are 0, 1, 2" in capsys.readouterr().err
+    assert run("denoise", "five-deltas", "0.3", "--sigma", "2", "--label", "1") != 0
+    assert "has no labels" in capsys.readouterr().err
+
+
 def test_info(folder: Path, capsys: Captured) -> None:
     found = asked(capsys, "info", str(folder))
     data = load(folder)

@@ -20,6 +20,7 @@ from ..denoiser import OptimalDenoiser
 from ..flow import FlowMap, certify
 from ..randomness import RowNoise, stream
 from ..regimes import collapse_sigma, speciation_sigma, top_eigenvalue
+from ..rowwise import log_weights_of_class
 from ..samplers import Solver, sample, solver_of
 from ..schedule import karras
 from ..span import landed, sample_in_span, way_of
@@ -66,10 +67,12 @@ def described(data: Dataset, *, device: torch.device = _CPU, say: Say) -> dict[s
     }
 
 
-def located(data: Dataset, draws: int, seed: int, *, device: torch.device = _CPU, say: Say) -> dict[str, Any]:
+def located(
+    data: Dataset, draws: int, seed: int, *, label: int | None = None, device: torch.device = _CPU, say: Say
+) -> dict[str, Any]:
     """The border, by both of its definitions: {"count": …, "entropy": …}, each with sigma, low, high and threshold."""
     announce(expected("border", data, draws), say)
-    D = _optimum(data, device)
+    D = _optimum(data, device, label)
     found: dict[str, Any] = {"draws": draws, "seed": seed}
     for name, measure in (("count", seeking_refining_border), ("entropy", collapse_border)):
         border = measure(D, draws=draws, generator=stream(seed, "evaluation"), progress=True)
@@ -78,11 +81,18 @@ def located(data: Dataset, draws: int, seed: int, *, device: torch.device = _CPU
 
 
 def denoised(
-    data: Dataset, x: Tensor, sigma: float, top: int, *, device: torch.device = _CPU, say: Say
+    data: Dataset,
+    x: Tensor,
+    sigma: float,
+    top: int,
+    *,
+    label: int | None = None,
+    device: torch.device = _CPU,
+    say: Say,
 ) -> tuple[Tensor, dict[str, Any]]:
     """E[x0 | x] of x, (1, *event), and the most probable points."""
     announce(expected("denoise", data), say)
-    D = _optimum(data, device)
+    D = _optimum(data, device, label)
     x = x.to(device)
     post = D.posterior(x, sigma)
     weights, index = D.weights(x, sigma)[0].topk(min(top, len(D)))
@@ -99,7 +109,7 @@ def denoised(
 
 
 def destination(
-    data: Dataset, x: Tensor, sigma: float, *, device: torch.device = _CPU, say: Say
+    data: Dataset, x: Tensor, sigma: float, *, label: int | None = None, device: torch.device = _CPU, say: Say
 ) -> tuple[Tensor, dict[str, Any]]:
     """Where the exact flow takes x, (1, *event), and how sure that is; the first is E[x0 | x].
 
@@ -107,7 +117,7 @@ def destination(
     the border between basins to within rounding; `weight`: the posterior probability of the destination.
     """
     announce(expected("where", data), say)
-    D = _optimum(data, device)
+    D = _optimum(data, device, label)
     x = x.to(device)
     post = D.posterior(x, sigma)
     landing = FlowMap(D).land(x, sigma, progress=True)
@@ -145,13 +155,14 @@ def sampled(
     sigma_max: float | None,
     seed: int,
     options: Mapping[str, Any],
+    label: int | None = None,
     device: torch.device = _CPU,
     say: Say,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """n samples: arrays (noises, samples, index of the data point that each is, or −1; sigmas), and what they are."""
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
-    D = _optimum(data, device)
+    D = _optimum(data, device, label)
     if sigma_max is None:
         sigma_max = 80.0 * max(1.0, 2 * D.standard_deviation)
     sigmas = karras(steps, sigma_min=sigma_min, sigma_max=sigma_max)
@@ -159,7 +170,7 @@ def sampled(
     rows = RowNoise(stream(seed, "samples"))
     shape = (n, *data.event)
     noises = (sigma_max * rows.draw(shape)).float().to(device)
-    direct = 2 * steps * seconds_of_a_call(len(D), D.points.dim, n)
+    direct = 2 * steps * seconds_of_a_call(D.points.size, D.points.dim, n)
     axes = seconds_of_the_axes(D)
     way = "full" if chosen.draws(steps) else way_of(D)
     in_span = way != "full" and direct > (axes if way == "few" else max(axes / 2, LONG))
@@ -213,8 +224,14 @@ def solver_on(sigmas: Tensor, name: str, options: Mapping[str, Any]) -> Solver:
     return chosen
 
 
-def _optimum(data: Dataset, device: torch.device) -> OptimalDenoiser:
-    """The optimum of the data, which lie where it computes."""
+def _optimum(data: Dataset, device: torch.device, label: int | None = None) -> OptimalDenoiser:
+    """The optimum of the data, or of one class of them, which lie where it computes."""
+    log_weights = None
+    if label is not None:
+        labels = torch.from_numpy(data.classes)
+        log_weights = log_weights_of_class(labels, label, labels.unique())
     if device.type == "cpu":
-        return OptimalDenoiser(data)
-    return OptimalDenoiser(torch.from_numpy(np.ascontiguousarray(data.array)).to(device))
+        D = OptimalDenoiser(data)
+    else:
+        D = OptimalDenoiser(torch.from_numpy(np.ascontiguousarray(data.array)).to(device))
+    return D if log_weights is None else D.weighted(log_weights)

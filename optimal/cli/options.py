@@ -25,6 +25,7 @@ __all__ = [
     "Device",
     "DryRun",
     "Json",
+    "Label",
     "Number",
     "Quick",
     "Real",
@@ -67,6 +68,12 @@ SolverOption = Annotated[
 ]
 Number = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 """A number; of what is said in the help text."""
+Label = Annotated[
+    int | None,
+    tyro.conf.arg(
+        metavar="INT", help="Class of the data that the optimum is of; all unless given.", help_behavior_hint=""
+    ),
+]
 Seed = Annotated[int, tyro.conf.arg(help="Of all draws.")]
 Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, cuda:1, mps …; auto is a GPU where there is one.")]
 Batch = Annotated[

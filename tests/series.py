@@ -556,7 +556,7 @@ SERIES: dict[str, Callable[[Any], Shown]] = {
 }
 
 UNSEEN = {
-    "difficulty": r"best|denoiser_law|(more|longer)_pairs",
+    "difficulty": r"best|denoiser_law|(more|longer|most)_pairs",
     "fig1": r"toy_border_(low|high)",
     "steps": r"steps|(whole|above|below)_distance|border_(low|high)",
     "grids": r"distance",

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from optimal import OptimalDenoiser
 from optimal.draws import Data, points_at, size_of
+from optimal.posterior import Optimum
 from optimal.randomness import fixed_generator
 
 from .sampled import NEAR
@@ -63,7 +63,7 @@ class _Found:
     mirrored: list[int]
 
 
-def check_held_out(D: OptimalDenoiser, points: Data, *, seconds: float = SECONDS, progress: bool = False) -> Apart:
+def check_held_out(D: Optimum, points: Data, *, seconds: float = SECONDS, progress: bool = False) -> Apart:
     """Held-out points, looked at; what there is to say of them is said as one warning each, and kept.
 
     Args:
@@ -91,7 +91,7 @@ def check_held_out(D: OptimalDenoiser, points: Data, *, seconds: float = SECONDS
     return Apart(points, seen, remarks)
 
 
-def require_drawn(D: OptimalDenoiser, apart: Apart, index: Tensor) -> None:
+def require_drawn(D: Optimum, apart: Apart, index: Tensor) -> None:
     """Raise ValueError where one of the points at `index` that nobody has looked at yet is a data point."""
     left = index.unique()
     left = left[~apart.seen[left]]
@@ -101,13 +101,13 @@ def require_drawn(D: OptimalDenoiser, apart: Apart, index: Tensor) -> None:
     _judged(found, len(left), len(left))
 
 
-def _blocks(index: Tensor, D: OptimalDenoiser) -> Iterator[Tensor]:
+def _blocks(index: Tensor, D: Optimum) -> Iterator[Tensor]:
     most = max(1, min(_MOST, _VALUES // D.points.dim))
     few = min(_FEW, most)
     yield from (part for part in (index[:few], *index[few:].split(most)) if len(part))
 
 
-def _look(D: OptimalDenoiser, points: Any, index: Tensor, found: _Found) -> None:
+def _look(D: Optimum, points: Any, index: Tensor, found: _Found) -> None:
     x = points_at(D, points, index)
     same, near = _compared(D, x)
     found.same += index[same].tolist()
@@ -119,7 +119,7 @@ def _look(D: OptimalDenoiser, points: Any, index: Tensor, found: _Found) -> None
         found.mirrored += index[(alike | close) & ~own & ~same & ~near].tolist()
 
 
-def _compared(D: OptimalDenoiser, x: Tensor) -> tuple[Tensor, Tensor]:
+def _compared(D: Optimum, x: Tensor) -> tuple[Tensor, Tensor]:
     """Which of the rows are a data point, and which nearly, (B,) bool on the CPU."""
     difference = (x - D.take(D.nearest(x)).to(x)).flatten(1)
     same = difference.abs().amax(1) <= _SAME * x.abs().flatten(1).amax(1)

@@ -40,9 +40,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from optimal import OptimalDenoiser
 from optimal.border import Border, seeking_refining_border
 from optimal.denoiser import Denoiser
+from optimal.posterior import Optimum
 from optimal.query import Levels, level_list
 
 from .heldout import Apart
@@ -147,7 +147,7 @@ class Measured:
 
 def measure(
     model: Denoiser,
-    D: OptimalDenoiser,
+    D: Optimum,
     *,
     on: On = None,
     sigmas: Levels | None = None,
@@ -161,7 +161,8 @@ def measure(
 
     Args:
         model: F, any denoiser; a `Model` says its range, its name and its labels.
-        D: the optimum of the data: of the class, where the network is asked for one.
+        D: the optimum of the data: of the class, where the network is asked for one; of an `orbit`, where it was
+            trained on images as they are and turned.
         on: where x is: None, at x0 + σ ε with x0 from the data of D, or from some of them, (K,) int64 places in the
             data; points (B, *event) or a `Dataset` for x0 that are none of the data (held-out), all looked at first, or
             what `check_held_out` has looked at; "trajectory", on the network's own flow, dx/dσ = (x − F)/σ from noise,
@@ -223,7 +224,7 @@ _PARTS = ("value", "low", "high")
 
 
 def _columns(
-    D: OptimalDenoiser, x: Tensor, sigma: float, answer: Tensor, x0: Tensor | None, level: float
+    D: Optimum, x: Tensor, sigma: float, answer: Tensor, x0: Tensor | None, level: float
 ) -> tuple[dict[str, Interval], int]:
     post = D.posterior(x, sigma)
     dim = x[0].numel()
@@ -253,7 +254,7 @@ def _columns(
     return columns, carriers_of(row["gap"]) if (row["gap"] > row["blur"]).any() else 0
 
 
-def _row_sums(D: OptimalDenoiser, answer: Tensor, mean: Tensor, x0: Tensor | None, bound: Tensor) -> dict[str, Tensor]:
+def _row_sums(D: Optimum, answer: Tensor, mean: Tensor, x0: Tensor | None, bound: Tensor) -> dict[str, Tensor]:
     """What the columns are means of, (B,) float64 each; "blur" is the square of what ‖F − D‖ may be off by, and
     "excess_blur" what the excess risk then may."""
     f, d = answer.double().flatten(1), mean.double().flatten(1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from optimal import OptimalDenoiser, karras, trajectory
 from optimal.denoiser import Denoiser
 from optimal.draws import Data, draw_indexed
+from optimal.posterior import Optimum
 from optimal.randomness import stream
 
 from .heldout import Apart, check_held_out, require_drawn
@@ -46,7 +47,7 @@ _TOP = 160.0
 """First level of a trajectory over the data's standard deviation, where the network names none: EDM's 80 for 0.5."""
 
 
-def default_sigmas(D: OptimalDenoiser, border: float, within: tuple[float, float] = (0.0, math.inf)) -> Tensor:
+def default_sigmas(D: Optimum, border: float, within: tuple[float, float] = (0.0, math.inf)) -> Tensor:
     """Twelve levels, even in log σ on either side of the border, itself among them: six octaves down, five up.
 
     Args:
@@ -75,7 +76,7 @@ def _are_places(on: Any) -> bool:
     return isinstance(on, Tensor) and on.dtype == torch.int64 and on.ndim == 1
 
 
-def source_of(D: OptimalDenoiser, on: Data | Apart | None, *, progress: bool = False) -> Data | Apart | None:
+def source_of(D: Optimum, on: Data | Apart | None, *, progress: bool = False) -> Data | Apart | None:
     """What x0 is drawn from: None for the data, the points at places in the data, or held-out points, looked at.
 
     Raises:
@@ -94,7 +95,7 @@ def source_of(D: OptimalDenoiser, on: Data | Apart | None, *, progress: bool = F
 
 def around(
     model: Denoiser,
-    D: OptimalDenoiser,
+    D: Optimum,
     source: Data | Apart | None,
     levels: Tensor,
     draws: int,
@@ -112,7 +113,7 @@ def around(
         yield sigma, x, evaluate(asked, x, sigma), x0
 
 
-def along(model: Denoiser, D: OptimalDenoiser, levels: Tensor, draws: int, seed: int) -> Iterator[Place]:
+def along(model: Denoiser, D: Optimum, levels: Tensor, draws: int, seed: int) -> Iterator[Place]:
     """On the model's own flow from noises at its first level, in Heun steps; there is no x0."""
     high, top = range_of(model)[1], float(levels.max())
     first = high if math.isfinite(high) else _TOP * (D.standard_deviation or 1.0)
@@ -135,7 +136,8 @@ def along(model: Denoiser, D: OptimalDenoiser, levels: Tensor, draws: int, seed:
 def labelled(model: Denoiser, labels: Any, size: int, index: Tensor | None = None) -> Denoiser:
     """The model given its labels, one a row: those at `index` of `size` points."""
     if labels is None:
-        held = getattr(model, "labels", None)
+        # The labels of an optimum are those of its points.
+        held = None if isinstance(model, OptimalDenoiser) else getattr(model, "labels", None)
         if isinstance(held, Tensor) and held.ndim != (1 if held.is_floating_point() else 0):
             raise ValueError("a model with one label a row does not say which points they are of: give labels= instead")
         return model

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from optimal import Dataset, OptimalDenoiser
+from optimal import Dataset
 from optimal.draws import Data, points_at, size_of
+from optimal.posterior import Optimum
 
 from . import checkpoint
 from .config import experiment_of
@@ -23,7 +24,7 @@ _MOST = 2**31
 """Bytes of training data that are read for this."""
 
 
-def seen_in_training(model: Any, D: OptimalDenoiser, held_out: Data) -> tuple[str, ...]:
+def seen_in_training(model: Any, D: Optimum, held_out: Data) -> tuple[str, ...]:
     """A sentence where the network was trained on some of the held-out points, value by value in float32; else none.
 
     Args:
@@ -53,7 +54,7 @@ def seen_in_training(model: Any, D: OptimalDenoiser, held_out: Data) -> tuple[st
     return (f"{model.name} was trained on {seen:,} of the {count:,} held-out points, on {about['name']}",)
 
 
-def _digests(D: OptimalDenoiser, data: Data) -> Iterator[bytes]:
+def _digests(D: Optimum, data: Data) -> Iterator[bytes]:
     """8 bytes a point."""
     for index in torch.arange(size_of(D, data)).split(_ROWS):
         for row in points_at(D, data, index).float().cpu().numpy():

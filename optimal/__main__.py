@@ -18,7 +18,7 @@ import torch
 import tyro
 
 from .cli import as_json, in_words, options, parse_options, parsed, read_point, save_grid, suffixed, writable
-from .cli.answers import denoised, described, destination, expected, located, sampled
+from .cli.answers import denoised, described, destination, expected, located, sampled, shown_points
 from .cli.point_files import NUMBERS
 from .cli.run import run, say
 from .datasets import Dataset, load
@@ -55,6 +55,7 @@ class Border(_Common):
     label: options.Label = None
     draws: int = 256
     """Noisy points x0 + sigma noise that are looked at."""
+    orbit: options.Orbit = None
     seed: options.Seed = 0
     quick: options.Quick = False
     """At most 64 draws, whatever --draws says, to have a look."""
@@ -79,6 +80,7 @@ class Denoise(_AtPoint):
 
     top: int = 5
     """How many of the most probable data points are listed and shown."""
+    orbit: options.Orbit = None
     out: Path = Path("denoised")
     """Path of the files, without suffix: NPY of the answer and, of images, PNG: x, the answer, the points."""
 
@@ -109,6 +111,7 @@ class Sample(_Common):
     sigma_max: options.Real = None
     """First noise level, in units of the data; unless given 80, or 160 standard deviations of the data if that is
     more."""
+    orbit: options.Orbit = None
     seed: options.Seed = 0
     out: Path = Path("samples")
     """Path of the files, without suffix: NPZ and, of images, PNG."""
@@ -201,10 +204,10 @@ def _border(command: Border, data: Dataset) -> tuple[dict[str, Any], list[str]]:
     device = device_of(command.device)
     if command.dry_run:
         return _planned(data, f"the border by {draws} draws", expected("border", data, draws))
-    found = located(data, draws, command.seed, label=command.label, device=device, say=say)
+    found = located(data, draws, command.seed, label=command.label, group=command.orbit, device=device, say=say)
     count, entropy = found["count"], found["entropy"]
     return found, [
-        data.describe(),
+        _about(data, command.orbit),
         f"median effective count of 2 at sigma = {_interval(count)}: the border between mode seeking and mode refining",
         f"mean entropy of 1 nat at sigma = {_interval(entropy)}: the collapse of Biroli et al. 2024",
         f"95% bootstrap intervals, {draws} draws, seed {command.seed}",
@@ -237,23 +240,31 @@ def _denoise(command: Denoise, data: Dataset) -> tuple[dict[str, Any], list[str]
     if command.dry_run:
         return _planned(data, f"E[x0 | x] at sigma = {command.sigma:g}", expected("denoise", data))
     out = writable(command.out, "denoised")
-    mean, found = denoised(data, x, command.sigma, command.top, label=command.label, device=device, say=say)
+    mean, found = denoised(
+        data, x, command.sigma, command.top, label=command.label, group=command.orbit, device=device, say=say
+    )
     path = suffixed(out, ".npy")
     with replacing(path) as temporary:
         np.save(temporary, mean[0].numpy())
     files = [path]
     if data.is_image:
-        shown = torch.cat([x, mean, data[[point["index"] for point in found["points"]]]])
+        shown = torch.cat([x, mean, shown_points(data, found["points"], command.orbit)])
         files.append(_grid(shown, out, columns=len(shown)))
     found["files"] = [str(file) for file in files]
     return found, [
-        data.describe(),
+        _about(data, command.orbit),
         f"at sigma = {command.sigma:g} the answer blends {found['effective_count']:.4g} points (effective count), "
         f"{found['entropy']:.4g} nats",
-        "most probable: " + ", ".join(f"@{point['index']} {point['weight']:.3g}" for point in found["points"]),
+        "most probable: " + ", ".join(f"{_named(point)} {point['weight']:.3g}" for point in found["points"]),
         *([f"E[x0 | x] = {', '.join(f'{v:.6g}' for v in mean.flatten())}"] if mean.numel() <= 2 else []),
         _written(files, "from left to right x, E[x0 | x], the points" if data.is_image else ""),
     ]
+
+
+def _named(point: dict[str, Any]) -> str:
+    """@3, or @3 under an element of the group: @3 mirrored."""
+    element = point.get("element")
+    return f"@{point['index']}" + (f" {element}" if element else "")
 
 
 def _where(command: Where, data: Dataset) -> tuple[dict[str, Any], list[str]]:
@@ -294,6 +305,7 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         seed=command.seed,
         options=parse_options(command.solver_option),
         label=command.label,
+        group=command.orbit,
         device=device,
         say=say,
     )
@@ -305,12 +317,20 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         files.append(_grid(arrays["samples"], out))
     found["files"] = [str(file) for file in files]
     return found, [
-        data.describe(),
+        _about(data, command.orbit),
         f"{command.n} samples, {command.steps} steps of {command.solver} from sigma = {found['sigma_max']:g}, "
         f"{found['nfe']} calls each" + (", in the span of the data" if found["in_span"] else ""),
-        f"{found['copies']} of them are data points, {found['different']} different ones",
+        f"{found['copies']} of them are {_points_of(command.orbit)}, {found['different']} different ones",
         _written(files),
     ]
+
+
+def _about(data: Dataset, orbit: str | None) -> str:
+    return data.describe() + ("" if orbit is None else f"; with their images under {orbit}")
+
+
+def _points_of(orbit: str | None) -> str:
+    return "data points" if orbit is None else "images of data points"
 
 
 def _grid(images: torch.Tensor, out: Path, columns: int | None = None) -> Path:

@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from .denoiser import OptimalDenoiser
 from .draws import Data, draw_pairs
+from .posterior import Optimum
 from .query import Levels, level_list
 from .randomness import generator_of
 
@@ -184,7 +185,7 @@ def effective_counts(
 
 
 def seeking_refining_border(
-    D: OptimalDenoiser,
+    D: Optimum,
     data: Data | None = None,
     *,
     threshold: float = 2.0,
@@ -219,7 +220,7 @@ def seeking_refining_border(
 
 
 def collapse_border(
-    D: OptimalDenoiser,
+    D: Optimum,
     data: Data | None = None,
     *,
     threshold: float = 1.0,
@@ -253,7 +254,7 @@ def _median(entropy: Tensor) -> Tensor:
 
 
 def _locate(
-    D: OptimalDenoiser,
+    D: Optimum,
     data: Data | None,
     summary: Callable[[Tensor], Tensor],
     threshold: float,

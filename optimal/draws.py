@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .datasets import Dataset, to_float
-from .denoiser import OptimalDenoiser
+from .posterior import Optimum
 from .randomness import fixed_generator, generator_of
 
 __all__ = ["Data", "draw_indexed", "draw_pairs", "fixed_generator", "points_at", "size_of"]
@@ -15,9 +15,7 @@ __all__ = ["Data", "draw_indexed", "draw_pairs", "fixed_generator", "points_at",
 Data = Dataset | Tensor | np.ndarray
 
 
-def draw_pairs(
-    D: OptimalDenoiser, data: Data | None, draws: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
+def draw_pairs(D: Optimum, data: Data | None, draws: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """x0 and ε, float32, both (draws, *event), where the points of D are; x0 drawn with replacement.
 
     Args:
@@ -35,7 +33,7 @@ def draw_pairs(
 
 
 def draw_indexed(
-    D: OptimalDenoiser, data: Data | None, draws: int, generator: torch.Generator | None
+    D: Optimum, data: Data | None, draws: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`draw_pairs`, and before them which of the points every x0 is, (draws,) int64 on the CPU."""
     if not hasattr(draws, "__index__"):
@@ -52,7 +50,7 @@ def draw_indexed(
     return index, x0, torch.randn(x0.shape, generator=source, dtype=torch.float32, device=source.device).to(x0.device)
 
 
-def size_of(D: OptimalDenoiser, data: Data) -> int:
+def size_of(D: Optimum, data: Data) -> int:
     """How many points other data have.
 
     Raises:
@@ -61,7 +59,7 @@ def size_of(D: OptimalDenoiser, data: Data) -> int:
     return len(_rows(D, data))
 
 
-def points_at(D: OptimalDenoiser, data: Data, index: Tensor) -> Tensor:
+def points_at(D: Optimum, data: Data, index: Tensor) -> Tensor:
     """The points of other data at `index`, (B,) int64, in floating point, where the points of D are.
 
     Raises:
@@ -72,7 +70,7 @@ def points_at(D: OptimalDenoiser, data: Data, index: Tensor) -> Tensor:
     return (to_float(some) if some.dtype == torch.uint8 else some).to(D.points.device)
 
 
-def _rows(D: OptimalDenoiser, data: Data) -> Tensor | np.ndarray:
+def _rows(D: Optimum, data: Data) -> Tensor | np.ndarray:
     """The points of other data, checked before anything is drawn; a map is not read."""
     rows = data.array if isinstance(data, Dataset) else data.detach() if isinstance(data, Tensor) else np.asarray(data)
     if rows.ndim == 0 or len(rows) == 0:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
-__all__ = ["Posterior"]
+from .points import Points
+from .query import Levels
+
+__all__ = ["Optimum", "Posterior"]
 
 
 @dataclass(frozen=True)
@@ -44,3 +49,26 @@ class Posterior:
     def effective_count(self) -> Tensor:
         """exp(entropy), (B,): 1 when the posterior is one point, N when it is uniform."""
         return self.entropy.exp()
+
+
+class Optimum(Protocol):
+    """The optimum of points that are known one by one: of data as they are, under a prior, with their images.
+
+    What is measured along x = x0 + σ ε asks no more of it than this: points to draw, and the posterior over them.
+    """
+
+    event: tuple[int, ...]
+    data: Any
+
+    @property
+    def points(self) -> Points: ...
+    @property
+    def mean(self) -> Tensor: ...
+    @property
+    def standard_deviation(self) -> float: ...
+    def __len__(self) -> int: ...
+    def __call__(self, x: Tensor, sigma: Levels, /) -> Tensor: ...
+    def posterior(self, x: Tensor, sigma: Levels, /) -> Posterior: ...
+    def drawn(self, count: int, generator: torch.Generator, /) -> Tensor: ...
+    def take(self, index: Tensor, /) -> Tensor: ...
+    def nearest(self, x: Tensor, /) -> Tensor: ...

@@ -229,7 +229,7 @@ def test_bad_input() -> None:
         measure(open_model(lambda x, s: x, event=(2,)), DELTAS)
     with pytest.raises(ValueError, match="held-out points must be none of the data"):
         measure(DELTAS, DELTAS, on=load("five-deltas"), sigmas=[1.0])
-    with pytest.raises(ValueError, match="labels are for a Model, and OptimalDenoiser takes none"):
+    with pytest.raises(ValueError, match="five-deltas has no labels, so that there are no classes"):
         measure(DELTAS, DELTAS, labels=3)
 
 

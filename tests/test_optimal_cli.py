@@ -196,6 +196,45 @@ def test_samples_are_data_points(folder: Path, solver: list[str], capsys: Captur
         assert image.size == (3 * (6 * 21 + 1), 2 * (4 * 21 + 1))
 
 
+def test_data_with_their_mirror_images_are_those_of_the_doubled_data(capsys: Captured) -> None:
+    twice = OptimalDenoiser(load("digits", xflip=True))
+    found = asked(capsys, "denoise", "digits", "@5", "--sigma", "1", "--add-noise", "--orbit", "flip", "--out", "five")
+    x = load("digits")[5:6] + torch.randn((1, 8, 8), generator=stream(0, "queries"))
+    assert np.allclose(np.load("five.npy"), twice(x, 1.0)[0], atol=1e-5)
+    weights, index = twice.weights(x, 1.0)[0].topk(5)
+    assert [(p["index"], p["element"]) for p in found["points"]] == [
+        (k % 1797, "mirrored" if k >= 1797 else "") for k in index.tolist()
+    ]
+    assert np.allclose([p["weight"] for p in found["points"]], weights, atol=1e-5)
+    with Image.open("five.png") as image:
+        pixels = np.asarray(image)
+    for column, k in enumerate(index.tolist()):
+        left = (2 + column) * 129
+        assert (pixels[:128:16, left : left + 128 : 16] == to_uint8(twice.take(torch.tensor([k])))[0, 0].numpy()).all()
+    found = asked(capsys, "border", "digits", "--draws", "64", "--orbit", "flip")
+    expected = seeking_refining_border(twice, draws=64, generator=stream(0, "evaluation"))
+    assert found["count"]["sigma"] == pytest.approx(expected.sigma, rel=1e-6)
+
+
+@pytest.mark.parametrize("group", ["flip", "quarter-turns"])
+def test_samples_of_data_with_their_images_are_images(group: str, capsys: Captured) -> None:
+    assert run("sample", "digits", "-n", "12", "--orbit", group, "--out", "some") == 0
+    assert f"with their images under {group}" in capsys.readouterr().out
+    found = asked(capsys, "sample", "digits", "-n", "12", "--orbit", group, "--out", "some")
+    assert found["copies"] == 12
+    names = answers.names_of(group)  # pyright: ignore
+    assert len(set(names)) == (2 if group == "flip" else 8)
+    assert len(set(found["element"])) > 1
+    with np.load("some.npz") as arrays:
+        samples = torch.from_numpy(arrays["samples"])
+    for sample_, index, element in zip(samples, found["index"], found["element"], strict=True):
+        image = load("digits")[index]
+        if "mirrored" in element:
+            image = image.flip(-1)
+        image = torch.rot90(image, sum(k for k in (1, 2, 3) if f"{90 * k}°" in element), (-2, -1))
+        assert np.allclose(sample_, image, atol=2e-3)
+
+
 def test_many_samples_of_large_data_are_taken_in_their_span(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, told = load(folder), []
     options: dict[str, Any] = {"sigma_min": 0.002, "sigma_max": None, "seed": 1, "options": {}, "say": told.append}
@@ -261,6 +300,9 @@ def test_the_start_grows_with_the_data(capsys: Captured) -> None:
         (["sample", "digits", "--sigma-min", "-1"], "a grid needs 0 < sigma_min"),
         (["sample", "digits", "--steps", "0"], "a grid needs at least 1 step"),
         (["border", "digits", "--draws", "0"], "draws must be at least 1, got 0"),
+        (["border", "five-deltas", "--orbit", "flip"], "flip needs images of shape (C, H, W)"),
+        (["sample", "digits", "--orbit", "flip", "--solver", "consistency"], "it takes no --orbit"),
+        (["sample", "digits", "--orbit", "flop"], "--orbit must be one of flip, quarter-turns"),
     ],
 )
 def test_bad_input_is_one_sentence(command: list[str], sentence: str, capsys: Captured) -> None:

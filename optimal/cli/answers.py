@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..border import collapse_border, seeking_refining_border
+from ..conditional import Group, PermutedOrbit, orbit
 from ..datasets import Dataset
 from ..denoiser import OptimalDenoiser
 from ..flow import FlowMap, certify
@@ -26,7 +27,17 @@ from ..schedule import karras
 from ..span import landed, sample_in_span, way_of
 from .estimate import LONG, Say, announce, seconds_of_a_call, seconds_of_reading, seconds_of_the_axes
 
-__all__ = ["denoised", "described", "destination", "expected", "located", "sampled", "solver_on"]
+__all__ = [
+    "denoised",
+    "described",
+    "destination",
+    "expected",
+    "located",
+    "names_of",
+    "sampled",
+    "shown_points",
+    "solver_on",
+]
 
 _CPU = torch.device("cpu")
 _FLOW_CALLS = 80
@@ -68,12 +79,19 @@ def described(data: Dataset, *, device: torch.device = _CPU, say: Say) -> dict[s
 
 
 def located(
-    data: Dataset, draws: int, seed: int, *, label: int | None = None, device: torch.device = _CPU, say: Say
+    data: Dataset,
+    draws: int,
+    seed: int,
+    *,
+    label: int | None = None,
+    group: Group | None = None,
+    device: torch.device = _CPU,
+    say: Say,
 ) -> dict[str, Any]:
     """The border, by both of its definitions: {"count": …, "entropy": …}, each with sigma, low, high and threshold."""
-    announce(expected("border", data, draws), say)
-    D = _optimum(data, device, label)
-    found: dict[str, Any] = {"draws": draws, "seed": seed}
+    announce(len(names_of(group)) * expected("border", data, draws), say)
+    D = _of(_optimum(data, device, label), group)
+    found: dict[str, Any] = {"draws": draws, "seed": seed} | _told(group)
     for name, measure in (("count", seeking_refining_border), ("entropy", collapse_border)):
         border = measure(D, draws=draws, generator=stream(seed, "evaluation"), progress=True)
         found[name] = {key: getattr(border, key) for key in ("sigma", "low", "high", "threshold")}
@@ -87,17 +105,22 @@ def denoised(
     top: int,
     *,
     label: int | None = None,
+    group: Group | None = None,
     device: torch.device = _CPU,
     say: Say,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """E[x0 | x] of x, (1, *event), and the most probable points."""
-    announce(expected("denoise", data), say)
-    D = _optimum(data, device, label)
+    """E[x0 | x] of x, (1, *event), and the most probable points: their index, of images `element` too, and weight."""
+    announce(len(names_of(group)) * expected("denoise", data), say)
+    D = _of(_optimum(data, device, label), group)
     x = x.to(device)
     post = D.posterior(x, sigma)
     weights, index = D.weights(x, sigma)[0].topk(min(top, len(D)))
-    points = [{"index": int(k), "weight": float(w)} for k, w in zip(index, weights, strict=True) if w > 0]
-    return post.mean.cpu(), {
+    points = [
+        {"index": int(k) % len(data)} | _turned(group, int(k) // len(data)) | {"weight": float(w)}
+        for k, w in zip(index, weights, strict=True)
+        if w > 0
+    ]
+    return post.mean.cpu(), _told(group) | {
         "sigma": sigma,
         "effective_count": float(post.effective_count),
         "entropy": float(post.entropy),
@@ -156,12 +179,15 @@ def sampled(
     seed: int,
     options: Mapping[str, Any],
     label: int | None = None,
+    group: Group | None = None,
     device: torch.device = _CPU,
     say: Say,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """n samples: arrays (noises, samples, index of the data point that each is, or −1; sigmas), and what they are."""
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
+    if group is not None and solver == "consistency":
+        raise ValueError("--solver consistency ends on a point of the data as they are: it takes no --orbit")
     D = _optimum(data, device, label)
     if sigma_max is None:
         sigma_max = 80.0 * max(1.0, 2 * D.standard_deviation)
@@ -170,9 +196,10 @@ def sampled(
     rows = RowNoise(stream(seed, "samples"))
     shape = (n, *data.event)
     noises = (sigma_max * rows.draw(shape)).float().to(device)
-    direct = 2 * steps * seconds_of_a_call(D.points.size, D.points.dim, n)
+    source = _of(D, group)
+    direct = 2 * steps * len(names_of(group)) * seconds_of_a_call(D.points.size, D.points.dim, n)
     axes = seconds_of_the_axes(D)
-    way = "full" if chosen.draws(steps) else way_of(D)
+    way = "full" if chosen.draws(steps) or group else way_of(D)
     in_span = way != "full" and direct > (axes if way == "few" else max(axes / 2, LONG))
     if in_span:
         announce(axes + direct / 10, say)
@@ -180,7 +207,7 @@ def sampled(
         samples, index, nfe = ends.x, ends.index, ends.nfe
     else:
         calls: list[int] = []
-        model = FlowMap(D) if solver == "consistency" else D
+        model = FlowMap(source) if solver == "consistency" else source
         announce(direct * (_FLOW_CALLS / 2 if solver == "consistency" else 1), say)
         samples = sample(
             model,
@@ -191,8 +218,8 @@ def sampled(
             progress=True,
             callback=lambda state: calls.append(state.nfe),
         )
-        index, nfe = landed(D, samples), calls[-1]
-    found = {
+        index, nfe = landed(source, samples), calls[-1]
+    found = _told(group) | {
         "n": n,
         "solver": solver,
         "steps": steps,
@@ -203,10 +230,33 @@ def sampled(
         "in_span": in_span,
         "copies": int((index >= 0).sum()),
         "different": len(index[index >= 0].unique()),
-        "index": index.tolist(),
     }
-    arrays = {"noises": noises, "samples": samples, "index": index, "sigmas": sigmas}
+    # Which point, and under which element; −1 stays what it is.
+    point, element = index.where(index < 0, index % len(D)), index.div(len(D), rounding_mode="floor")
+    found["index"] = point.tolist()
+    if group is not None:
+        found["element"] = [names_of(group)[k] if k >= 0 else None for k in element.tolist()]
+    arrays = {"noises": noises, "samples": samples, "index": point, "sigmas": sigmas}
     return {name: array.cpu() for name, array in arrays.items()}, found
+
+
+def shown_points(data: Dataset, points: list[dict[str, Any]], group: Group | None) -> Tensor:
+    """The most probable points that `denoised` found, as they lie, (n, *event)."""
+    index = torch.tensor([point["index"] for point in points], dtype=torch.int64)
+    rows = data[index.tolist()]
+    if group is None:
+        return rows
+    names, D = names_of(group), _of(OptimalDenoiser(rows), group)
+    element = torch.tensor([names.index(point["element"]) for point in points], dtype=torch.int64)
+    return D.take(element * len(rows) + torch.arange(len(rows)))
+
+
+def names_of(group: Group | None) -> list[str]:
+    """What the elements of a group do, in words; "" for what leaves a point as it is."""
+    if group is None:
+        return [""]
+    turns = ["", "turned by 90°", "turned by 180°", "turned by 270°"] if group == "quarter-turns" else [""]
+    return [" and ".join(filter(None, (side, turn))) for side in ("", "mirrored") for turn in turns]
 
 
 def solver_on(sigmas: Tensor, name: str, options: Mapping[str, Any]) -> Solver:
@@ -235,3 +285,21 @@ def _optimum(data: Dataset, device: torch.device, label: int | None = None) -> O
     else:
         D = OptimalDenoiser(torch.from_numpy(np.ascontiguousarray(data.array)).to(device))
     return D if log_weights is None else D.weighted(log_weights)
+
+
+def _of(D: OptimalDenoiser, group: Group | None) -> OptimalDenoiser | PermutedOrbit:
+    """The optimum of the data, or of the data with their images."""
+    if group is None:
+        return D
+    turned = orbit(D, group)
+    # Of the groups that a command line has; the images of all others are too many to be listed.
+    assert isinstance(turned, PermutedOrbit)
+    return turned
+
+
+def _told(group: Group | None) -> dict[str, Any]:
+    return {} if group is None else {"orbit": group}
+
+
+def _turned(group: Group | None, element: int) -> dict[str, Any]:
+    return {} if group is None else {"element": names_of(group)[element]}

@@ -66,6 +66,13 @@ SolverOption = Annotated[
     tyro.conf.UseAppendAction,
     tyro.conf.arg(metavar="NAME=VALUE", help="Option of the solver; may be repeated: --solver-option order=3."),
 ]
+Orbit = Annotated[
+    Literal["flip", "quarter-turns"] | None,
+    tyro.conf.arg(
+        help="Images are taken with their mirror images (flip), or with all that turning adds (quarter-turns, square).",
+        help_behavior_hint="",
+    ),
+]
 Number = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 """A number; of what is said in the help text."""
 Label = Annotated[

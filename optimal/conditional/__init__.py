@@ -11,3 +11,4 @@ from .leave_one_out import mean_influence as mean_influence
 from .leave_one_out import split_stability as split_stability
 from .orbits import Group as Group
 from .orbits import orbit as orbit
+from .permuted import PermutedOrbit as PermutedOrbit

@@ -158,6 +158,19 @@ class PermutedOrbit(Orbit):
         index = self._kept.to(x.device)[:, None] * len(self.D) + found.view(len(self._kept), len(x))
         return index.gather(0, first[None])[0]
 
+    def two_nearest(self, x: Num[Tensor, "B *event"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Distances from x to the nearest and the second nearest of the distinct images, (B,) float64 each.
+
+        The second is inf where there is one distinct image.
+        """
+        require_points(x, self.event)
+        index, distance = self.D.neighbours(self._asked(x.detach()), 2)
+        images = torch.cat([self._images(self.D.take(column.clamp_min(0)).to(x.device)) for column in index.unbind(1)])
+        distances = distance.T.reshape(len(images), len(x))
+        first = distances.argmin(0)[None]
+        same = (images == images.gather(0, first[..., None].expand(1, *images.shape[1:]))).all(2)
+        return distances.gather(0, first)[0], distances.masked_fill(same, torch.inf).amin(0)
+
     @property
     def mean(self) -> Float[Tensor, " *event"]:
         images = self._images(self.D.mean.expand(len(self._kept), *self.event))[:, 0]

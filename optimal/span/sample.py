@@ -38,7 +38,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ from tqdm import tqdm
 
 from ..arithmetic import ours
 from ..denoiser import OptimalDenoiser
-from ..points import in_range
+from ..points import Points, in_range
 from ..samplers import Solver, sample, solver_of, trajectory
 from ..schedule import grid
 from .basis import RANK, SKETCH, basis_bytes, basis_of
@@ -220,7 +220,18 @@ def _joined(parts: list[SpanSample]) -> SpanSample:
     return SpanSample(x, index, error, exact, parts[0].nfe)
 
 
-def landed(D: OptimalDenoiser, ends: Tensor) -> Tensor:
+class Neighbours(Protocol):
+    """Points of which the two nearest to an x are known."""
+
+    @property
+    def points(self) -> Points: ...
+    @property
+    def standard_deviation(self) -> float: ...
+    def nearest(self, x: Tensor, /) -> Tensor: ...
+    def two_nearest(self, x: Tensor, /) -> tuple[Tensor, Tensor]: ...
+
+
+def landed(D: Neighbours, ends: Tensor) -> Tensor:
     """The data point that each end is, (B,) int64, −1 where it is none.
 
     It is one if it lies on it to within the rounding of its dtype, or to within a thousandth of the distance to the

@@ -111,6 +111,8 @@ class Sample(_Common):
     sigma_max: options.Real = None
     """First noise level, in units of the data; unless given 80, or 160 standard deviations of the data if that is
     more."""
+    guidance: options.Real = None
+    """Weight w of D + w (D_c - D), D_c the optimum of --label and D that of all data; 1, no guidance, unless given."""
     orbit: options.Orbit = None
     seed: options.Seed = 0
     out: Path = Path("samples")
@@ -305,6 +307,7 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         seed=command.seed,
         options=parse_options(command.solver_option),
         label=command.label,
+        guidance=command.guidance,
         group=command.orbit,
         device=device,
         say=say,

@@ -15,7 +15,7 @@ from problems import absolute_error, row_error
 from torch import Tensor
 
 from neural import open_model
-from optimal import FlowMap, Guided, OptimalDenoiser, guided, karras, sample
+from optimal import FlowMap, Guided, OptimalDenoiser, guided, karras, load, sample
 from optimal.reference import Gaussian
 
 Normal = Callable[..., Tensor]
@@ -69,6 +69,25 @@ def test_the_tilted_posterior_of_hard_labels_is_the_class_and_of_soft_ones_is_no
         without = logits.softmax(1) @ points
         pushed = guided(lambda x, sigma, c=of_class: c, lambda x, sigma, u=without: u, weight)(x, 1.0)
         assert absolute_error(pushed, tilted).max() > 0.05
+
+
+def test_of_digits_it_is_the_error_that_the_exact_classifier_says(normal: Normal) -> None:
+    data = load("digits")
+    D, label = OptimalDenoiser(data), 3
+    own = torch.from_numpy(data.classes) == label
+    others = D.weighted(torch.where(own, -torch.inf, 0.0).double())
+    x = data.points[:40].double() + 0.9 * normal(40, 1, 8, 8)
+    share = D.class_log_probabilities(x, 0.9)[:, int((D.classes == label).nonzero())].exp().view(-1, 1, 1, 1)
+    given = D.given(label)
+    error = (4.0 - 1) * (1 - share) * (given(x, 0.9) - others(x, 0.9))
+    assert absolute_error(guided(given, D, 4.0)(x, 0.9), given(x, 0.9) + error).max() <= 1e-11
+    # A label for every row, and a weight.
+    labels, weights = torch.arange(40) % 10, torch.linspace(0, 3, 40)
+    rows = [
+        guided(D.given(c), D, w)(x[i : i + 1], 0.9)
+        for i, (c, w) in enumerate(zip(labels.tolist(), weights.tolist(), strict=True))
+    ]
+    assert absolute_error(guided(D.given(labels), D, weights)(x, 0.9), torch.cat(rows)).max() <= 1e-11
 
 
 def test_two_points_in_closed_form() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from optimal import FlowMap, OptimalDenoiser, load, sample, seeking_refining_border
+from optimal import FlowMap, OptimalDenoiser, guided, load, sample, seeking_refining_border
 from optimal.__main__ import main
 from optimal.cli import answers, estimate
 from optimal.datasets import to_uint8
@@ -216,6 +216,20 @@ def test_data_with_their_mirror_images_are_those_of_the_doubled_data(capsys: Cap
     assert found["count"]["sigma"] == pytest.approx(expected.sigma, rel=1e-6)
 
 
+def test_samples_of_a_class_are_guided(capsys: Captured) -> None:
+    words = ["sample", "digits", "-n", "24", "--label", "3", "--out", "some"]
+    plain = asked(capsys, *words)
+    assert asked(capsys, *words, "--guidance", "1")["index"] == plain["index"]
+    found = asked(capsys, *words, "--guidance", "8")
+    assert found["guidance"] == 8
+    assert found["different"] < plain["different"]
+    data = load("digits")
+    D = OptimalDenoiser(data)
+    with np.load("some.npz") as arrays:
+        start, sigmas, ends = (torch.from_numpy(arrays[name]) for name in ("noises", "sigmas", "samples"))
+    torch.testing.assert_close(sample(guided(D.given(3), D, 8.0), start, sigmas), ends, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("group", ["flip", "quarter-turns"])
 def test_samples_of_data_with_their_images_are_images(group: str, capsys: Captured) -> None:
     assert run("sample", "digits", "-n", "12", "--orbit", group, "--out", "some") == 0
@@ -302,6 +316,7 @@ def test_the_start_grows_with_the_data(capsys: Captured) -> None:
         (["border", "digits", "--draws", "0"], "draws must be at least 1, got 0"),
         (["border", "five-deltas", "--orbit", "flip"], "flip needs images of shape (C, H, W)"),
         (["sample", "digits", "--orbit", "flip", "--solver", "consistency"], "it takes no --orbit"),
+        (["sample", "digits", "--guidance", "2"], "--guidance is of a class, under a solver: it needs --label"),
         (["sample", "digits", "--orbit", "flop"], "--orbit must be one of flip, quarter-turns"),
     ],
 )

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..border import collapse_border, seeking_refining_border
-from ..conditional import Group, PermutedOrbit, orbit
+from ..conditional import Group, PermutedOrbit, guided, orbit
 from ..datasets import Dataset
 from ..denoiser import OptimalDenoiser
 from ..flow import FlowMap, certify
@@ -179,6 +179,7 @@ def sampled(
     seed: int,
     options: Mapping[str, Any],
     label: int | None = None,
+    guidance: float | None = None,
     group: Group | None = None,
     device: torch.device = _CPU,
     say: Say,
@@ -188,6 +189,8 @@ def sampled(
         raise ValueError(f"n must be at least 1, got {n}")
     if group is not None and solver == "consistency":
         raise ValueError("--solver consistency ends on a point of the data as they are: it takes no --orbit")
+    if guidance is not None and (label is None or solver == "consistency"):
+        raise ValueError("--guidance is of a class, under a solver: it needs --label, and no --solver consistency")
     D = _optimum(data, device, label)
     if sigma_max is None:
         sigma_max = 80.0 * max(1.0, 2 * D.standard_deviation)
@@ -197,9 +200,10 @@ def sampled(
     shape = (n, *data.event)
     noises = (sigma_max * rows.draw(shape)).float().to(device)
     source = _of(D, group)
-    direct = 2 * steps * len(names_of(group)) * seconds_of_a_call(D.points.size, D.points.dim, n)
+    count = D.points.size if guidance is None else D.points.size + len(D)
+    direct = 2 * steps * len(names_of(group)) * seconds_of_a_call(count, D.points.dim, n)
     axes = seconds_of_the_axes(D)
-    way = "full" if chosen.draws(steps) or group else way_of(D)
+    way = "full" if chosen.draws(steps) or group or guidance is not None else way_of(D)
     in_span = way != "full" and direct > (axes if way == "few" else max(axes / 2, LONG))
     if in_span:
         announce(axes + direct / 10, say)
@@ -208,6 +212,8 @@ def sampled(
     else:
         calls: list[int] = []
         model = FlowMap(source) if solver == "consistency" else source
+        if guidance is not None:
+            model = guided(source, _of(_optimum(data, device), group), guidance)
         announce(direct * (_FLOW_CALLS / 2 if solver == "consistency" else 1), say)
         samples = sample(
             model,
@@ -219,18 +225,22 @@ def sampled(
             callback=lambda state: calls.append(state.nfe),
         )
         index, nfe = landed(source, samples), calls[-1]
-    found = _told(group) | {
-        "n": n,
-        "solver": solver,
-        "steps": steps,
-        "nfe": nfe,
-        "sigma_max": sigma_max,
-        "sigma_min": sigma_min,
-        "seed": seed,
-        "in_span": in_span,
-        "copies": int((index >= 0).sum()),
-        "different": len(index[index >= 0].unique()),
-    }
+    found = (
+        _told(group)
+        | ({} if guidance is None else {"guidance": guidance})
+        | {
+            "n": n,
+            "solver": solver,
+            "steps": steps,
+            "nfe": nfe,
+            "sigma_max": sigma_max,
+            "sigma_min": sigma_min,
+            "seed": seed,
+            "in_span": in_span,
+            "copies": int((index >= 0).sum()),
+            "different": len(index[index >= 0].unique()),
+        }
+    )
     # Which point, and under which element; −1 stays what it is.
     point, element = index.where(index < 0, index % len(D)), index.div(len(D), rounding_mode="floor")
     found["index"] = point.tolist()

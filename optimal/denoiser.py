@@ -18,9 +18,8 @@ and why the result can be trusted at σ = 0.002 in float32, stands in `optimal.e
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import Protocol, overload, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,13 +29,10 @@ from torch import Tensor
 from .datasets import Dataset
 from .evaluate import Accuracy, Evaluator, Tilt
 from .evaluate.derivatives import posterior_sums
-from .evaluate.left_out import LeftOutEvaluator
-from .kernel import Smoothed, Tempered
-from .measurement import GivenMeasurement, Operator, gaussian_log_likelihood
-from .points import Points, checked_log_weights
+from .other_priors import OtherPriors
+from .points import Points
 from .posterior import Posterior
 from .query import Levels, per_row, require_points
-from .rowwise import ByClass, GivenLabels, LeaveOneOut, by_class, of_class, whole_numbers
 
 __all__ = ["Denoiser", "OptimalDenoiser", "Posterior"]
 
@@ -52,7 +48,7 @@ class Denoiser(Protocol):
     def __call__(self, x: Tensor, sigma: float | Tensor, /) -> Tensor: ...
 
 
-class OptimalDenoiser:
+class OptimalDenoiser(OtherPriors):
     """E[x0 | x] over N data points, exactly (Eq. 43).
 
     Args:
@@ -121,188 +117,6 @@ class OptimalDenoiser:
         prior = "" if self.points.prior is None else "weighted, "
         method = self.evaluator.accuracy.method
         return f"OptimalDenoiser({some}{len(self)} points of shape {self.event}, {prior}method={method!r})"
-
-    def weighted(self, log_weights: Float[Tensor, " N"] | np.ndarray) -> OptimalDenoiser:
-        """The optimum under another prior: point j has the probability π_j ∝ e^{a_j} where it had 1/N.
-
-        w_j ∝ exp(a_j − ‖x − y_j‖²/2σ²). A constant added to all a_j changes nothing, a_j + log 2 is point j listed
-        twice, and −inf takes it away; `log_density` is that of the normalised prior. The data, their norms and the
-        budget are shared with this denoiser. Everything that says which point it is counts in the data, as ever.
-
-        Args:
-            log_weights: (N,), a_j, of any real dtype; taken as float64.
-
-        Raises:
-            ValueError: log-weights of another length, nan or beyond 1e150; no point is left.
-
-        Example:
-            >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]])).weighted(torch.tensor([0.0, 1.0]))
-            >>> D(torch.tensor([[0.0]]), 1.0)              # tanh(1/2)
-            tensor([[0.4621]])
-        """
-        self.points.whole()
-        out = copy.copy(self)
-        out.points = self.points.weighted(checked_log_weights(log_weights, len(self)))
-        out.evaluator = Evaluator(out.points, self.evaluator.accuracy)
-        return out
-
-    @property
-    def labels(self) -> Int[Tensor, " N"]:
-        """The class of every data point, (N,) int64, on the CPU.
-
-        Raises:
-            ValueError: data without labels, or with labels that are no classes.
-        """
-        if not isinstance(self.data, Dataset):
-            raise ValueError("data without labels have no classes: give a Dataset that has them")
-        return torch.from_numpy(self.data.classes)
-
-    @property
-    def classes(self) -> Int[Tensor, " C"]:
-        """The labels that points with a probability have, (C,) int64, increasing."""
-        return self.labels[self.log_weights.cpu() > -torch.inf].unique()
-
-    @overload
-    def given(self, labels: int) -> OptimalDenoiser: ...
-    @overload
-    def given(self, labels: Int[Tensor, "B"]) -> GivenLabels: ...
-    def given(self, labels: int | Int[Tensor, "B"]) -> OptimalDenoiser | GivenLabels:
-        """The class-conditional optimum, E[x0 | x, c]: of the points of class c alone.
-
-        Args:
-            labels: one class, for an `OptimalDenoiser` of its points; or (B,) whole numbers, for a denoiser of B rows
-                that each have their own. Each row takes the points of its class only.
-
-        Raises:
-            ValueError: data without labels, a label that no point has.
-
-        Example:
-            >>> from optimal import load
-            >>> D = OptimalDenoiser(load("digits"))
-            >>> seven = D.given(7)
-            >>> D.labels[seven.nearest(torch.zeros(1, 1, 8, 8))]
-            tensor([7])
-        """
-        if isinstance(labels, Tensor) and labels.ndim == 0:
-            labels = int(whole_numbers("labels", labels[None]))
-        if isinstance(labels, int) and not isinstance(labels, bool):
-            return of_class(self, labels)
-        return GivenLabels(self, whole_numbers("labels", labels))
-
-    def by_class(self, x: Num[Tensor, "B *event"], sigma: Levels) -> ByClass:
-        """P(c | x) and D_c(x, σ) for all classes c, in one pass over the data: D = Σ_c P(c | x) D_c.
-
-        Raises:
-            ValueError: as for a call; data without labels.
-        """
-        return by_class(self, x, sigma)
-
-    def class_log_probabilities(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B C"]:
-        """log P(c | x) of every class of `classes`, (B, C) float64: the exact classifier of noisy points.
-
-        Its gradient to x is (D_c − D)/σ².
-
-        Raises:
-            ValueError: as for `by_class`.
-        """
-        return by_class(self, x, sigma).log_probabilities
-
-    @overload
-    def without(self, index: int) -> OptimalDenoiser: ...
-    @overload
-    def without(self, index: Int[Tensor, "B"]) -> LeaveOneOut: ...
-    def without(self, index: int | Int[Tensor, "B"]) -> OptimalDenoiser | LeaveOneOut:
-        """The optimum that does not know a data point: D_{−j} = (D − w_j y_j)/(1 − w_j), summed and not subtracted.
-
-        Only that entry of the data is left out; copies of it, if there are any, stay.
-
-        Args:
-            index: one data point, for an `OptimalDenoiser` of all others; or (B,), for a denoiser of B rows of which
-                row b does not know point index[b], in one pass over the data.
-
-        Raises:
-            ValueError: no whole numbers from 0 to N − 1; no point with a probability is left.
-        """
-        if isinstance(index, Tensor) and index.ndim == 0:
-            index = int(whole_numbers("index", index[None]))
-        self.points.whole()
-        one = isinstance(index, int) and not isinstance(index, bool)
-        places = torch.tensor([index]) if one else whole_numbers("index", index)
-        wrong = (places < 0) | (places >= len(self))
-        if wrong.any():
-            raise ValueError(f"index must lie between 0 and {len(self) - 1}, got {int(places[wrong][0])}")
-        if one:
-            a = torch.zeros(len(self), dtype=torch.float64)
-            a[places] = -torch.inf
-            return self.weighted(a)
-        own = self.points.inner(places.to(self.points.device))
-        if self.points.size == 1 and (own >= 0).any():
-            raise ValueError("index must leave at least one point with a probability, there is one only")
-        out = copy.copy(self)
-        out.evaluator = LeftOutEvaluator(self.points, self.evaluator.accuracy, own)
-        return LeaveOneOut(out, places, self.points.log_share_without(own))
-
-    def measured(self, operator: Operator, observation: Tensor | np.ndarray, noise: float) -> GivenMeasurement:
-        """E[x0 | x, y] given a measurement of x0: y = A(x0) + η, η ~ N(0, noise² I).
-
-        Each data point's log-likelihood, −‖y − A(y_j)‖²/2 noise², is added to its prior: one pass over the data. With
-        A = 1 it is the optimum of one observation of noise level (1/σ² + 1/noise²)^−½.
-
-        Args:
-            operator: A, one of three: a mask, bool, of the shape of a point, True where x0 is seen; a matrix (m, D) on
-                the flattened point; or any function of batches, (B, *event) float64 -> (B, *out), linear or not.
-            observation: y. Under a mask of the shape of a point, what it hides not looked at; of a matrix (m,); (*out).
-            noise: standard deviation of each value of η, in units of the observation, > 0. An exact observation is for
-                `observed`: 0 for the points that agree with it and −inf for others.
-
-        Raises:
-            ValueError: an operator or observation of another shape, or not finite; a noise that is not positive.
-
-        Example:
-            >>> D = OptimalDenoiser(torch.tensor([[-1.0, 2.0], [1.0, 3.0]]))
-            >>> M = D.measured(torch.tensor([True, False]), torch.tensor([0.5, torch.nan]), noise=1.0)
-            >>> M.log_weights.exp()                        # (1 ± tanh(0.5))/2
-            tensor([0.2689, 0.7311], dtype=torch.float64)
-        """
-        return self.observed(gaussian_log_likelihood(self, operator, observation, noise))
-
-    def observed(self, log_likelihood: Float[Tensor, " N"] | np.ndarray) -> GivenMeasurement:
-        """E[x0 | x, y] of any observation y that is independent of x given x0, by its log-likelihood.
-
-        Args:
-            log_likelihood: (N,), log p(y | y_j) of every data point; −inf where it excludes the point. A constant that
-                is left out changes `log_evidence` and `log_probability` by itself, and nothing else.
-
-        Raises:
-            ValueError: as for `weighted`.
-        """
-        return GivenMeasurement(self, log_likelihood)
-
-    def smoothed(self, bandwidth: float) -> Smoothed:
-        """The optimum of the data convolved with N(0, bandwidth² I): a kernel density estimate, or data with noise.
-
-        Raises:
-            ValueError: a bandwidth that is negative or not finite.
-        """
-        return Smoothed(self, bandwidth)
-
-    def tempered(self, temperature: float) -> Tempered:
-        """The optimum with its logits over `temperature`: D(x, σ√T).
-
-        Raises:
-            ValueError: a temperature that is not positive and finite.
-        """
-        return Tempered(self, temperature)
-
-    @property
-    def log_weights(self) -> Float[Tensor, " N"]:
-        """log π_j, (N,) float64, normalised: −log N unless `weighted`, −inf of points that have been taken away."""
-        own = self.points.log_weight(torch.arange(self.points.size, device=self.points.device))
-        if self.points.size == len(self):
-            return own
-        out = torch.full((len(self),), -torch.inf, dtype=torch.float64, device=own.device)
-        out[self.points.outer(torch.arange(self.points.size, device=own.device))] = own
-        return out
 
     def __call__(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """E[x0 | x] (Eq. 43).

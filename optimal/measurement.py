@@ -35,7 +35,7 @@ from .query import Levels, per_row
 if TYPE_CHECKING:
     from .denoiser import OptimalDenoiser
 
-__all__ = ["GivenMeasurement", "Operator", "gaussian_log_likelihood"]
+__all__ = ["GivenMeasurement", "Operator", "gaussian_log_likelihood", "linear"]
 
 Operator = Tensor | Callable[[Tensor], Tensor]
 """A mask, a matrix, or a function of batches: see `OptimalDenoiser.measured`."""
@@ -123,10 +123,7 @@ def gaussian_log_likelihood(
             f"noise must be positive and finite, got {s:g}: of an exact observation, D.observed takes 0 for the points "
             "that agree with it and -inf for others"
         )
-    observed = torch.as_tensor(observation).detach().to(points.device, torch.float64)
-    measure, observed = _measuring(operator, observed, D.event)
-    if not observed.isfinite().all():
-        raise ValueError("observation must be finite, it has values that are not")
+    measure, observed = _measuring(operator, observation, D.event, points.device)
     count, index = observed.numel(), torch.arange(points.size, device=points.device)
     squares = torch.empty(points.size, dtype=torch.float64, device=points.device)
     with torch.no_grad():
@@ -144,10 +141,43 @@ def gaussian_log_likelihood(
     return out
 
 
+def linear(
+    operator: Operator, observation: Tensor | np.ndarray, event: tuple[int, ...]
+) -> tuple[Float[Tensor, "m D"], Float[Tensor, " m"]]:
+    """A linear operator as a matrix, and the observation as a vector, float64, on the CPU.
+
+    Raises:
+        ValueError: an operator or observation of another shape or not finite; an operator that is not linear.
+    """
+    measure, observed = _measuring(operator, observation, event, torch.device("cpu"))
+    dim = math.prod(event)
+    probe = torch.linspace(-1, 2, dim, dtype=torch.float64)
+    with torch.no_grad():
+        found = measure(torch.cat([torch.eye(dim, dtype=torch.float64), probe[None]]).reshape(-1, *event))
+    _require_measured(found, dim + 1, observed)
+    values = found.double().reshape(dim + 1, -1)
+    if not values.isfinite().all():
+        raise ValueError("operator must give finite values, of a unit vector it does not")
+    matrix, image = values[:-1].T.contiguous(), values[-1]
+    if (matrix @ probe - image).abs().max() > 1e-5 * (matrix.abs() @ probe.abs()).max():
+        raise ValueError("operator must be linear here, of a sum of points it does not give the sum")
+    return matrix, observed.flatten()
+
+
 def _measuring(
+    operator: Operator, observation: Tensor | np.ndarray, event: tuple[int, ...], device: torch.device
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The operator as a function of batches, and the observation as one of its results, float64."""
+    observed = torch.as_tensor(observation).detach().to(device, torch.float64)
+    measure, observed = _operating(operator, observed, event)
+    if not observed.isfinite().all():
+        raise ValueError("observation must be finite, it has values that are not")
+    return measure, observed
+
+
+def _operating(
     operator: Operator, observed: Tensor, event: tuple[int, ...]
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """The operator as a function of batches, and the observation as one of its results."""
     if not isinstance(operator, Tensor):
         if not callable(operator):
             raise ValueError(f"operator must be a mask, a matrix or a function, got {type(operator).__name__}")

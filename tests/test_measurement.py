@@ -13,6 +13,8 @@ from contracts import check_denoiser
 from torch import Tensor
 
 from optimal import FlowMap, OptimalDenoiser, karras, load, sample
+from optimal.conditional import diffpir, dps, pigdm
+from optimal.reference import Gaussian
 
 Normal = Callable[..., Tensor]
 NOISE, SIGMA = 0.7, 0.9
@@ -74,7 +76,7 @@ def test_a_mask_a_matrix_and_a_function_are_one(data: Tensor, normal: Normal) ->
     answers = [
         D.measured(mask, torch.where(mask, y, torch.nan), NOISE),
         D.measured(matrix, y[mask].numpy(), NOISE),
-        D.measured(lambda x: x[:, mask], y[mask], torch.tensor(NOISE, dtype=torch.float64)),
+        D.measured(lambda x: x[:, mask], y[mask], NOISE),
     ]
     for M in answers[1:]:
         assert (M(x, SIGMA) - answers[0](x, SIGMA)).abs().max() <= 1e-12
@@ -235,3 +237,89 @@ def test_what_is_refused(data: Tensor, operator: Any, observation: Any, noise: A
 def test_log_likelihoods_are_checked_as_log_weights_are(data: Tensor, a: Any) -> None:
     with pytest.raises(ValueError, match="log_weights must"):
         OptimalDenoiser(data).observed(a)
+
+
+def solver_of(name: str, D: Any, event: tuple[int, ...], *problem: Any) -> Any:
+    return {"dps": dps, "pigdm": pigdm, "diffpir": diffpir}[name](D, event, *problem)
+
+
+def test_dps_is_the_gradient_of_the_likelihood_at_the_mean(data: Tensor, normal: Normal) -> None:
+    D, x = OptimalDenoiser(data), (data[:4] + SIGMA * normal(4, 2, 3, 4)).requires_grad_()
+    y = blurred(data[9:10])[0]
+    guess = normal_density(blurred(D(x, SIGMA)) - y, NOISE)
+    (gradient,) = torch.autograd.grad(guess.sum(), x)
+    z = x.detach()
+    expected = D(z, SIGMA) + SIGMA**2 * gradient
+    with torch.no_grad():
+        assert (dps(D, (2, 3, 4), blurred, y, NOISE)(z, SIGMA) - expected).abs().max() <= 1e-12
+
+
+def test_pigdm_is_exact_where_the_points_are_an_isotropic_gaussian(normal: Normal) -> None:
+    """x0 ~ N(m, v I): Cov[x0 | x] is σ² v/(σ² + v) I, as it takes for granted; E[x0 | x, y] from the precisions."""
+    v, mean, matrix, y, x = 0.6, normal(6), normal(3, 6), normal(3), 2 * normal(5, 6)
+    D = Gaussian(mean, v * torch.eye(6, dtype=torch.float64))
+    for sigma in (0.1, 1.0, 20.0):
+        precision = (1 / v + 1 / sigma**2) * torch.eye(6, dtype=torch.float64) + matrix.T @ matrix / NOISE**2
+        expected = torch.linalg.solve(precision, (mean / v + x / sigma**2 + matrix.T @ y / NOISE**2).T).T
+        assert (pigdm(D, (6,), matrix, y, NOISE, variance=v)(x, sigma) - expected).abs().max() <= 1e-12
+        assert (pigdm(D, (6,), matrix, y, NOISE)(x, sigma) - expected).abs().max() > 1e-4
+
+
+def test_diffpir_is_the_proximal_step(data: Tensor, normal: Normal) -> None:
+    D, x, y, strength = OptimalDenoiser(data), 2 * normal(5, 2, 3, 4), blurred(data[9:10])[0], 3.0
+    z = diffpir(D, (2, 3, 4), blurred, y, NOISE, strength)(x, SIGMA).requires_grad_()
+    cost = (blurred(z) - y).square().sum() / NOISE**2 + strength * (z - D(x, SIGMA)).square().sum() / SIGMA**2
+    (slope,) = torch.autograd.grad(cost, z)
+    assert slope.abs().max() <= 1e-11
+
+
+@pytest.mark.parametrize("name", ["dps", "pigdm", "diffpir"])
+def test_an_estimate_is_a_denoiser_and_of_nothing_seen_the_optimum(name: str, data: Tensor, normal: Normal) -> None:
+    D, event, x = OptimalDenoiser(data), (2, 3, 4), normal(5, 2, 3, 4)
+    nothing = solver_of(name, D, event, torch.zeros(2, 24), torch.ones(2), NOISE)
+    assert (nothing(x, SIGMA) - D(x, SIGMA)).abs().max() <= 1e-15
+    mask = torch.rand(event, generator=torch.Generator().manual_seed(3)) < 0.5
+    y = data[4]
+    one = solver_of(name, D, event, mask, y, NOISE)(x, SIGMA)
+    other = solver_of(name, D, event, lambda x: x[:, mask], y[mask], NOISE)(x, SIGMA)
+    assert (one - other).abs().max() <= 1e-12
+    rows = solver_of(name, D, event, mask, y, NOISE)
+    levels = torch.linspace(0.5, 2, 5, dtype=torch.float64)
+    single = torch.cat([rows(x[i : i + 1], levels[i]) for i in range(5)])
+    assert (rows(x, levels) - single).abs().max() <= 1e-12
+    assert rows(x.float(), SIGMA).dtype == torch.float32
+    assert sample(rows, 3 * x, karras(5, sigma_max=3.0)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["dps", "pigdm", "diffpir"])
+def test_what_estimates_refuse(name: str, data: Tensor) -> None:
+    D, event = OptimalDenoiser(data), (2, 3, 4)
+    for operator, observation, sentence in (
+        (crossed, torch.tensor(1.0), "operator must be linear here, of a sum of points"),
+        (lambda x: x.flatten(1) + 1, torch.ones(24), "operator must be linear here"),
+        (lambda x: x.flatten(1) / 0, torch.ones(24), "operator must give finite values, of a unit vector"),
+        (MASK[0], POINT, "operator, a mask, must have the shape of a point"),
+        (MASK, torch.full(event, torch.nan), "observation must be finite"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            solver_of(name, D, event, operator, observation, NOISE)
+    with pytest.raises(ValueError, match="noise must be positive and finite, got 0"):
+        solver_of(name, D, event, MASK, POINT, 0.0)
+    with pytest.raises(ValueError, match=r"x must have shape \(B, 2, 3, 4\)"):
+        solver_of(name, D, event, MASK, POINT, 1.0)(torch.zeros(2, 3), 1.0)
+    if name != "dps":
+        with pytest.raises(ValueError, match=r"(variance|strength) must be positive and finite, got -1"):
+            {"pigdm": pigdm, "diffpir": diffpir}[name](D, event, MASK, POINT, 1.0, -1.0)
+
+
+def test_the_referee_tells_them_apart() -> None:
+    """Two points, seen halfway between them: Cov[x0 | x] = 0.64, and each estimate by hand beside the exact one."""
+    u, s = torch.tensor([[0.8], [-0.8]], dtype=torch.float64), 1.0
+    D, matrix, y = OptimalDenoiser(u), torch.ones(1, 1, dtype=torch.float64), torch.tensor([0.3])
+    M, x = D.measured(matrix, y, s), torch.zeros(1, 1, dtype=torch.float64)
+    pull, square = float(y) / s**2, SIGMA**2
+    assert float(M(x, SIGMA)) == pytest.approx(0.8 * math.tanh(0.8 * pull), abs=1e-12)
+    found = {name: float(solver_of(name, D, (1,), matrix, y, s)(x, SIGMA)) for name in ("dps", "pigdm", "diffpir")}
+    spread = square / (square + 1)
+    expected = {"dps": 0.64 * pull, "pigdm": 0.64 * float(y) / (s**2 + spread), "diffpir": float(y) * spread}
+    assert found == pytest.approx(expected, abs=1e-7)

@@ -3,6 +3,9 @@
 from .base import Orbit as Orbit
 from .guidance import Guided as Guided
 from .guidance import guided as guided
+from .inverse import diffpir as diffpir
+from .inverse import dps as dps
+from .inverse import pigdm as pigdm
 from .leave_one_out import Measured as Measured
 from .leave_one_out import bandwidth as bandwidth
 from .leave_one_out import held_out_risk as held_out_risk

@@ -17,8 +17,10 @@ NAMES = (
     "04_distilled_optimum",
     "05_trained_vs_optimal",
     "06_your_own_data",
+    "07_measurements",
 )
-ALLOWED = {"optimal", "optimal.datasets", "neural", "matplotlib.pyplot", "ipywidgets", "torch", "pathlib", "tempfile"}
+DOORS = {"optimal", "optimal.conditional", "optimal.datasets", "neural"}
+ALLOWED = DOORS | {"matplotlib.pyplot", "ipywidgets", "torch", "pathlib", "tempfile"}
 WITH_SLIDER = ("01_optimal_denoiser", "04_distilled_optimum")
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -288,6 +288,9 @@ def test_an_estimate_is_a_denoiser_and_of_nothing_seen_the_optimum(name: str, da
     single = torch.cat([rows(x[i : i + 1], levels[i]) for i in range(5)])
     assert (rows(x, levels) - single).abs().max() <= 1e-12
     assert rows(x.float(), SIGMA).dtype == torch.float32
+    assert rows(x[:0], SIGMA).shape == (0, 2, 3, 4)
+    with torch.inference_mode():
+        assert torch.equal(rows(x.clone(), SIGMA), rows(x, SIGMA))
     assert sample(rows, 3 * x, karras(5, sigma_max=3.0)).isfinite().all()
 
 
@@ -307,6 +310,9 @@ def test_what_estimates_refuse(name: str, data: Tensor) -> None:
         solver_of(name, D, event, MASK, POINT, 0.0)
     with pytest.raises(ValueError, match=r"x must have shape \(B, 2, 3, 4\)"):
         solver_of(name, D, event, MASK, POINT, 1.0)(torch.zeros(2, 3), 1.0)
+    if name != "diffpir":
+        with pytest.raises(ValueError, match="D must have gradients to x, the answer of function has none"):
+            solver_of(name, lambda x, sigma: D(x.detach(), sigma), event, MASK, POINT, 1.0)(POINT[None], 1.0)
     if name != "dps":
         with pytest.raises(ValueError, match=r"(variance|strength) must be positive and finite, got -1"):
             {"pigdm": pigdm, "diffpir": diffpir}[name](D, event, MASK, POINT, 1.0, -1.0)

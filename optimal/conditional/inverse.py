@@ -68,21 +68,26 @@ class InverseSolver:
         """D + C Aᵀ (s² I + A R Aᵀ)⁻¹ (y − A D), (B, *event); no gradient flows through it.
 
         Raises:
-            ValueError: x of another event shape, a level that is not positive, and what D refuses.
+            ValueError: x of another event shape, a level that is not positive, a D without gradients where they are
+                needed, and what D refuses.
         """
         require_points(x, self.event)
         sigmas = levels(sigma, len(x), x.device)
         squares = sigmas.square()[:, None]
         within = self._within(squares)
-        with torch.enable_grad():
-            z = x.detach().requires_grad_(self._exact)
-            mean = self.D(z, sigmas)
+        # Copies made out of inference mode may be asked for gradients.
+        with torch.inference_mode(False), torch.enable_grad():
+            z = x.detach().clone().requires_grad_(self._exact)
+            mean = self.D(z, sigmas.clone())
+        if self._exact and not mean.requires_grad and len(x):
+            raise ValueError(f"D must have gradients to x, the answer of {type(self.D).__name__} has none")
         D = mean.detach().double().flatten(1)
         matrix, basis = self._matrix.to(x.device), self._basis.to(x.device)
         residual = (self._observed.to(x.device) - D @ matrix.T) @ basis
         pull = residual / (self._square + within * self._values.to(x.device)) @ basis.T @ matrix
-        if self._exact:
-            (slope,) = torch.autograd.grad(mean, z, pull.reshape(x.shape).to(mean.dtype))
+        if self._exact and len(x):
+            with torch.inference_mode(False):
+                (slope,) = torch.autograd.grad(mean, z, pull.reshape(x.shape).to(mean.dtype, copy=True))
             moved = squares * slope.double().flatten(1)
         else:
             moved = within * pull

@@ -19,7 +19,7 @@ from optimal import FlowMap, OptimalDenoiser, karras, sample
 
 from .common import TITLE_SIZE, WIDTH, cell, generator, note, provenance, shares
 from .config import Config
-from .networks import dataset, network, prepare, sampled
+from .networks import dataset, network, prepare, sampled, stages
 
 __all__ = ["TITLE", "compute", "draw"]
 
@@ -62,7 +62,8 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     for name, model, solver, steps in _METHODS:
         runs[name] = sample(D if model == "optimum" else net, x, karras(steps), solver=solver)
     for technique in TECHNIQUES:
-        for n in _STUDENT_STEPS:
+        few = [n for n in stages(config, "digits") if n <= 4] if technique == "progressive" else _STUDENT_STEPS
+        for n in (few[0], few[-1]):
             model, arguments = sampled(config, "digits", technique, n)
             runs[f"{technique} student: {n} call{'s' if n > 1 else ''}"] = sample(model, x, **arguments)
     for ends in runs.values():

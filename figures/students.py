@@ -177,6 +177,8 @@ def _draw_one(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     )
     for place, (column, label, marker, color, face) in enumerate(kinds):
         there = ~np.isnan(arrays[column][:, 0])
+        if not there.any():
+            continue
         same, low, high = arrays[column][there].T
         rows = (np.arange(len(names)) + 0.28 * (place - 1))[there]
         axes.hlines(rows, low, high, color="0.5", linewidth=2)

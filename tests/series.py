@@ -409,17 +409,25 @@ def students(a: Arrays) -> Shown:
     jump.inside = 0.9
     jump.words.append("pure noise x, at σ = 80")
     one, levels = Panel(words=list(names)), []
-    for place, (prefix, label) in enumerate(
-        (("", "five points"), ("digits_", f"digits, N = {int(a['digits_size']):,}"))
-    ):
-        share, low, high = a[f"{prefix}one_same"].T
-        rows = np.arange(len(names)) + 0.3 * (place - 0.5)
+    kinds = (
+        ("", "one_same", "five points"),
+        ("digits_", "one_same", f"digits, N = {int(a['digits_size']):,}"),
+        ("digits_", "one_seen", "digits, pairs seen in training"),
+    )
+    for place, (prefix, column, label) in enumerate(kinds):
+        there = ~np.isnan(a[f"{prefix}{column}"][:, 0])
+        if not there.any():
+            continue
+        share, low, high = a[f"{prefix}{column}"][there].T
+        rows = (np.arange(len(names)) + 0.28 * (place - 1))[there]
         one.named[label] = (share, rows)
         one.segments.append([[(p, y), (q, y)] for p, q, y in zip(low, high, rows, strict=True)])
+        one.words += [f"{100 * v:.2f}%" if 0.99 < v < 1 else f"{100 * v:.0f}%" for v in share]
+        if column == "one_seen":
+            continue
         both = ["consistency", "multistep"]
         levels.append(_banded(both, [a[f"{prefix}curve_sigmas"]] * 2, [a[f"{prefix}same_{name}"] for name in both]))
         levels[-1].words.append(f"{int(a[f'{prefix}draws']):,} ")
-        one.words += [f"{100 * v:.2f}%" if 0.99 < v < 1 else f"{100 * v:.0f}%" for v in share]
     one.legend = [*one.named]
     return [*maps, Panel(words=["output: where x ends"]), jump, one, *levels], []
 

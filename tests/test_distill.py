@@ -366,7 +366,7 @@ def test_students_of_presets() -> None:
         ("progressive", {}),
         ("multistep", {"weighting": "none"}),
     ):
-        options = dataclasses.replace(PRESETS["faces"].optimisation, **changes)
+        options = dataclasses.replace(PRESETS["faces"].optimisation, target="x0", **changes)
         config = student_of("faces", technique)
         assert config.experiment == dataclasses.replace(PRESETS["faces"], optimisation=options)
         assert config.solver == ("euler" if technique == "progressive" else "heun")

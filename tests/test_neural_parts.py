@@ -346,7 +346,7 @@ def test_the_exact_target_has_the_same_minimum_and_no_noise() -> None:
         training, objective = new_training(chosen, data, device="cpu")
         assert isinstance(objective, kind)
         assert next(train(training, objective)).step == 1
-    with pytest.raises(ValueError, match="target must be x0 or posterior, got 'mean'"):
+    with pytest.raises(ValueError, match="target must be x0, batch or posterior, got 'mean'"):
         Optimisation(target="mean")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="load the data with xflip=True, not flip, got True"):
         Optimisation(target="posterior", flip=True)

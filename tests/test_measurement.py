@@ -12,6 +12,8 @@ import torch
 from contracts import check_denoiser
 from torch import Tensor
 
+from neural import open_model
+from neural.adapters.asked import derivatives
 from optimal import FlowMap, OptimalDenoiser, karras, load, sample
 from optimal.conditional import diffpir, dps, pigdm
 from optimal.reference import Gaussian
@@ -316,6 +318,17 @@ def test_what_estimates_refuse(name: str, data: Tensor) -> None:
     if name != "dps":
         with pytest.raises(ValueError, match=r"(variance|strength) must be positive and finite, got -1"):
             {"pigdm": pigdm, "diffpir": diffpir}[name](D, event, MASK, POINT, 1.0, -1.0)
+
+
+def test_a_network_is_asked_for_its_gradients() -> None:
+    F, y = open_model("pretrained:digits", device="cpu"), torch.zeros(1, 8, 8)
+    x, mask = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(1, 8, 8).bool()
+    pushed = dps(F, (1, 8, 8), mask, y, 2.0)
+    with pytest.raises(ValueError, match="D must have gradients to x, the answer of Model has none"):
+        pushed(x, 1.0)
+    with torch.no_grad(), derivatives():
+        assert (pushed(x, 1.0) - F(x, 1.0)).norm() > 0.01
+    assert diffpir(F, (1, 8, 8), mask, y, 2.0)(x, 1.0).square().sum() < F(x, 1.0).square().sum()
 
 
 def test_the_referee_tells_them_apart() -> None:

@@ -105,7 +105,7 @@ _STUDENTS: dict[str, dict[str, dict[str, Any]]] = {
     "digits": {
         "consistency": _DIGITS_STUDENTS | {"steps": 4000, "levels": 12, "ema": 0.95},
         "progressive": _DIGITS_STUDENTS | {"steps": 800, "levels": 16, "ema": 0.98, "width": 160},
-        "knowledge": _DIGITS_STUDENTS | {"steps": 3200, "levels": 16, "ema": 0.99, "uses": 8},
+        "knowledge": _DIGITS_STUDENTS | {"steps": 6400, "levels": 16, "ema": 0.99, "uses": 8},
         "multistep": _DIGITS_STUDENTS | {"steps": 3200, "levels": 16, "ema": 0.99, "uses": 8},
     },
 }

@@ -155,10 +155,10 @@ def _limit(axes: Axes, arrays: Mapping[str, np.ndarray], i: int) -> None:
     axes.axhline(float(floor.flat[0]), color="0.6", linewidth=1)
     if floor.ndim:
         axes.fill_between([0, 1], *floor[1:, None].repeat(2, 1), transform=axes.get_yaxis_transform(), **_FLOOR)
-    far = max(range(len(methods)), key=lambda k: float(values[k].max()))
-    if float(values[far].max()) > top:
-        calls = int(arrays[f"{i}_{far}_nfe"][values[far].argmax()])
-        words = f"↑ {methods[far]}: {float(values[far].max()):,.0f} at {calls} calls"
-        style = {"ha": "right", "va": "top", "fontsize": SMALL, "color": "tab:red", "zorder": 5}
+    far = [k for k in range(len(methods)) if float(values[k].max()) > top]
+    for line, k in enumerate(sorted(far, key=lambda k: -float(values[k].max()))):
+        calls = int(arrays[f"{i}_{k}_nfe"][values[k].argmax()])
+        words = f"↑ {methods[k]}: {float(values[k].max()):,.0f} at {calls} calls"
+        style = {"ha": "right", "va": "top", "fontsize": SMALL, "color": _style(methods[k])["color"], "zorder": 5}
         style["bbox"] = {"facecolor": "w", "alpha": 0.85, "edgecolor": "none", "pad": 2}
-        axes.text(0.98, 0.97, words, transform=axes.transAxes, **style)
+        axes.text(0.98, 0.97 - 0.06 * line, words, transform=axes.transAxes, **style)

@@ -464,9 +464,10 @@ def fewstep(a: Asked) -> Shown:
         # Far values are said, not shown.
         panels[-1].inside = 0.2
         far = {j: c[f"{j}_wasserstein"].reshape(len(c[f"{j}_nfe"]), -1)[:, 0] for j in k}
-        j = max(far, key=lambda j: far[j].max())
-        if far[j].max() > 2 * max(values[0] for values in far.values()):
-            panels[-1].words.append(f"{names[j]}: {far[j].max():,.0f} at {int(c[f'{j}_nfe'][far[j].argmax()])} calls")
+        for j in far:
+            if far[j].max() > 2 * max(values[0] for values in far.values()):
+                calls = int(c[f"{j}_nfe"][far[j].argmax()])
+                panels[-1].words.append(f"{names[j]}: {far[j].max():,.0f} at {calls} calls")
     return panels, names
 
 

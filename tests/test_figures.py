@@ -410,7 +410,7 @@ def test_networks_go_from_copies_to_samples_that_they_agree_on(of_generalise: di
 def test_difficulty_is_the_shipped_table(of_difficulty: dict[str, np.ndarray]) -> None:
     """Number by number; nothing of it is made while it is drawn."""
     arrays, cells = of_difficulty, table("difficulty").values()
-    assert arrays["learners"].tolist()[:3] == ["denoiser", "consistency", "knowledge"]
+    assert arrays["learners"].tolist() == ["denoiser", *TECHNIQUES]
     for name in arrays["learners"].tolist():
         mine = {cell.data["data"]["points"]: cell.tables for cell in cells if cell.name.endswith(f"-{name}")}
         assert arrays[f"{name}_sizes"].tolist() == sorted(mine)

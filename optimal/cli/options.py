@@ -69,6 +69,7 @@ SolverOption = Annotated[
 Orbit = Annotated[
     Literal["flip", "quarter-turns"] | None,
     tyro.conf.arg(
+        metavar="{flip,quarter-turns}",
         help="Images are taken with their mirror images (flip), or with all that turning adds (quarter-turns, square).",
         help_behavior_hint="",
     ),

@@ -46,7 +46,7 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 test: ready
 	$(PYTEST)
 
-# The same without the tests that take more than a second or two: 2 min 20 s.
+# The same without the tests that take more than a second or two: 2 min 10 s.
 check: ready
 	$(PYTEST) -m 'not slow'
 

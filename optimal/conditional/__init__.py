@@ -1,4 +1,4 @@
-"""Other weights on the same points: mirrors and shifts, and guidance between two optima."""
+"""Other weights on the same points: mirrors and shifts, soft labels, and guidance between two optima."""
 
 from .base import Orbit as Orbit
 from .guidance import Guided as Guided
@@ -15,3 +15,6 @@ from .leave_one_out import split_stability as split_stability
 from .orbits import Group as Group
 from .orbits import orbit as orbit
 from .permuted import PermutedOrbit as PermutedOrbit
+from .soft_labels import landing_shares as landing_shares
+from .soft_labels import soft_labels as soft_labels
+from .soft_labels import tilted as tilted

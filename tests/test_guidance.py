@@ -15,20 +15,39 @@ from problems import absolute_error, row_error
 from torch import Tensor
 
 from neural import open_model
-from optimal import FlowMap, Guided, OptimalDenoiser, guided, karras, load, sample
+from optimal import (
+    FlowMap,
+    Guided,
+    OptimalDenoiser,
+    basins,
+    certify,
+    collapse_border,
+    effective_counts,
+    guided,
+    karras,
+    load,
+    orbit,
+    sample,
+    sample_in_span,
+    seeking_refining_border,
+)
+from optimal.conditional import bandwidth, held_out_risk, mean_influence, split_stability
 from optimal.reference import Gaussian
+from optimal.regimes import top_eigenvalue
 
 Normal = Callable[..., Tensor]
 
 
 class Asked:
-    """A denoiser that counts its calls."""
+    """A denoiser that counts its calls, and notes at which level the first row was."""
 
     def __init__(self, D: Any):
         self.D, self.calls = D, 0
+        self.levels: list[float] = []
 
     def __call__(self, x: Tensor, sigma: Any) -> Tensor:
         self.calls += 1
+        self.levels.append(float(torch.as_tensor(sigma).flatten()[0]))
         return self.D(x, sigma)
 
 
@@ -135,19 +154,102 @@ def test_outside_of_its_interval_it_is_the_conditional_one(classes: tuple[Tensor
     assert without.calls == 0
 
 
+@pytest.mark.parametrize(
+    ("solver", "options"),
+    [("heun", {}), ("dpm_solver", {"order": 2}), ("edm_stochastic", {"S_churn": 2.0}), ("dpm_solver_pp", {})],
+)
+def test_a_step_takes_the_weight_of_the_level_that_it_asks_at(
+    normal: Normal, solver: str, options: dict[str, Any]
+) -> None:
+    """(lo, hi] of Kynkäänniemi et al.: also where a step begins on one side of an end and asks again on the other."""
+    u = torch.tensor([[1.0]], dtype=torch.float64)
+    given, without = Asked(OptimalDenoiser(u)), Asked(OptimalDenoiser(torch.cat([u, -u])))
+    sigmas = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.0], dtype=torch.float64)
+    D = guided(given, without, 3.0, interval=(1.0, 4.0))
+    sample(D, 8 * normal(3, 1), sigmas, solver=solver, generator=torch.Generator().manual_seed(1), **options)
+    assert without.levels == [sigma for sigma in given.levels if 1 < sigma <= 4]
+    assert 1.0 in given.levels
+    assert 0 < len(without.levels) < len(given.levels)
+    between = set(given.levels) - set(sigmas.tolist())
+    assert bool(between) == (solver in ("dpm_solver", "edm_stochastic"))
+    if solver == "heun":
+        # Every level but the first and the last is asked twice: by the step that ends there, and by that which starts.
+        assert given.levels == [8.0, 4.0, 4.0, 2.0, 2.0, 1.0, 1.0, 0.5, 0.5]
+        assert without.levels == [4.0, 4.0, 2.0, 2.0]
+
+
+def test_edges_of_the_interval_are_those_of_the_paper(classes: tuple[Tensor, Tensor], normal: Normal) -> None:
+    own, others = classes
+    given, without = OptimalDenoiser(own), OptimalDenoiser(torch.cat([own, others]))
+    D, x = guided(given, without, 3.0, interval=(0.5, 2.0)), 2 * normal(6, 3)
+    ends = torch.tensor([0.5, math.nextafter(0.5, 1), 2.0, math.nextafter(2.0, 3), 0.01, 80.0], dtype=torch.float64)
+    inside = torch.tensor([False, True, True, False, False, False])
+    always = guided(given, without, 3.0)
+    assert torch.equal(D(x, ends), torch.where(inside[:, None], always(x, ends), given(x, ends)))
+    assert torch.equal(guided(given, without, 3.0, (0.0, math.inf))(x, ends), always(x, ends))
+
+
 def test_it_is_no_posterior(classes: tuple[Tensor, Tensor]) -> None:
     D = guided(OptimalDenoiser(classes[0]), OptimalDenoiser(torch.cat(classes)), 2.0)
-    for name in ("posterior", "log_density", "entropy", "weights"):
+    public = {name for name in dir(D.conditional) if not name.startswith("_")} - {"event"}
+    for name in sorted(public | {"log_density", "entropy", "effective_count"}):
         assert not hasattr(D, name)
         with pytest.raises(AttributeError, match=f"a guided denoiser has no {name}: .* mean of no distribution"):
             getattr(D, name)
     with pytest.raises(AttributeError, match="'Guided' object has no attribute 'anything'"):
         D.anything  # noqa: B018
-    with pytest.raises(ValueError, match="D must be an OptimalDenoiser, got Guided: give sigmas="):
-        FlowMap(D)
     x = torch.ones(2, 3)
     for other in (copy.deepcopy(D), pickle.loads(pickle.dumps(D))):
         assert torch.equal(other(x, 0.7), D(x, 0.7))
+
+
+ASKED: dict[str, Callable[[Any], object]] = {
+    "border": seeking_refining_border,
+    "collapse": collapse_border,
+    "counts": lambda D: effective_counts(D, [1.0]),
+    "held-out risk": lambda D: held_out_risk(D, 1.0),
+    "influence": lambda D: mean_influence(D, 1.0),
+    "stability": lambda D: split_stability(D, 1.0),
+    "bandwidth": bandwidth,
+    "eigenvalue": top_eigenvalue,
+    "span": lambda D: sample_in_span(D, torch.ones(1, 3), karras(4)),
+    "certify": lambda D: certify(D, torch.ones(1, 3), 1.0, torch.tensor([0])),
+    "basins": lambda D: basins(D, n=4, generator=torch.Generator()),
+    "flow": FlowMap,
+    "index": lambda D: FlowMap(D, karras(4)).index(torch.ones(1, 3), 1.0),
+    "orbit": lambda D: orbit(D, "flip"),
+}
+
+
+@pytest.mark.parametrize("question", ASKED)
+def test_what_asks_for_a_posterior_refuses_it_in_a_sentence(classes: tuple[Tensor, Tensor], question: str) -> None:
+    D = guided(OptimalDenoiser(classes[0]), OptimalDenoiser(torch.cat(classes)), 2.0)
+    with pytest.raises(ValueError, match=r"a guided denoiser has no|OptimalDenoiser, got Guided|D is Guided") as caught:
+        ASKED[question](D)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_proven_of_the_class_is_not_of_the_guided_flow() -> None:
+    """x is captured by a point of the class, at this σ already; guided, it goes to the other one."""
+    own, other = torch.tensor([[0.41, -1.84], [0.88, 3.26]]).double(), torch.tensor([[0.58, -2.43]]).double()
+    inside, D = OptimalDenoiser(own), OptimalDenoiser(torch.cat([own, other]))
+    x, sigma = torch.tensor([[-1.82, -0.97]], dtype=torch.float64), 2.56
+    assert bool(certify(inside, x, sigma, torch.tensor([0])).holds)
+    grid = karras(200, sigma_min=1e-3, sigma_max=sigma)
+    for weight, end in ((1.0, 0), (8.0, 1)):
+        landing = FlowMap(guided(inside, D, weight), grid).land(x, sigma)
+        assert absolute_error(landing.x, own[end : end + 1]).max() <= 1e-6
+        # And it says of itself that nothing is known.
+        assert landing.index.tolist() == [-1]
+        assert landing.captured.isnan().all()
+
+
+def test_its_flow_need_not_end_on_a_data_point() -> None:
+    """At w = ¼ of two points ±1, one a class: −½ is nearer to −1, and there D_w = ¼ − ¾ = −½."""
+    own, both = torch.tensor([[1.0]]).double(), torch.tensor([[1.0], [-1.0]]).double()
+    D = guided(OptimalDenoiser(own), OptimalDenoiser(both), 0.25)
+    ends = sample(D, torch.tensor([[-3.0], [3.0]], dtype=torch.float64), karras(60, sigma_min=1e-3, sigma_max=1.0))
+    assert absolute_error(ends, torch.tensor([[-0.5], [1.0]])).max() <= 1e-6
 
 
 def test_it_is_sampled_like_any_other(classes: tuple[Tensor, Tensor], normal: Normal) -> None:

@@ -4,17 +4,24 @@
 
 with D_c of a class and D_u of all data classifier-free guidance (Ho, Salimans 2022: their 1 + w is this w), with D_c a
 network and D_u a worse one of the same data autoguidance (Karras et al. 2024). Inside an interval of noise levels only,
-lo < σ <= hi; outside it is D_c, w = 1 (Kynkäänniemi et al. 2024).
+lo < σ <= hi; outside it is D_c, w = 1 (Kynkäänniemi et al. 2024, w as a function of σ on (σ_lo, σ_hi]). Here w belongs
+to the level at which the denoiser is asked: where a step starts above hi and ends inside, Heun's second call is guided.
+The sampler that its authors published decides by the step instead, for both of its calls: there an interval is a range
+of steps, which is ours with hi the level of the first of them and lo that of the first after them, but for the second
+calls of the two steps that cross an end.
 
 What it does to the optimum. The distribution that guidance is said to sample, p_w(x0) ∝ p(x0) p(c | x0)^w, has the
 points of the data with other weights. Of hard labels p(c | y_j) is 0 or 1 and so is its w-th power: p_w is the class
-itself, and its optimum D_c, for every w > 0. All that guidance does to it is then an error, with P(c | x) the share of
+itself, and its optimum D_c, for every w > 0 (of soft ones it is not: `optimal.conditional.soft_labels`). All that
+guidance does to it is then an error, with P(c | x) the share of
 the class in the posterior and D_¬c the optimum of all other points,
 
     D_w − D_c = (w − 1)(1 − P(c | x))(D_c − D_¬c)
 
 which vanishes where x has chosen its class, and away from there pushes it off the others. D_w is the posterior mean of
-no data: it has no density and no entropy, and its flow need not end on a data point.
+no data: it has no density and no entropy. Its flow need not end on a data point (at w < ½ some of it ends on w y_c +
+(1 − w) y_k, between two), and what `certify` proves of the flow of D_c does not hold of it, since the error is not
+small where x is captured among the points of the class.
 
 References:
     Ho, Salimans 2022, "Classifier-Free Diffusion Guidance". Kynkäänniemi, Aittala, Karras, Laine, Aila, Lehtinen 2024,
@@ -31,13 +38,17 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from ..denoiser import Denoiser
+from ..denoiser import Denoiser, OptimalDenoiser
 from ..query import Levels, beside, levels, require_points
 
 __all__ = ["Guided", "guided"]
 
-_NOT_THERE = ("posterior", "log_density", "entropy", "effective_count", "weights", "covariance_product")
-"""What a posterior has, and a guided denoiser has not."""
+_OF_AN_OPTIMUM = ("data", "points", "evaluator", "log_density", "entropy", "effective_count")
+"""What a guided denoiser has not, beside all that the class of an optimum has."""
+
+
+class _NoPosterior(AttributeError, ValueError):
+    """What is not there, so that hasattr says so; and what a measurement of it was asked for wrongly."""
 
 
 class Guided:
@@ -102,8 +113,8 @@ class Guided:
         return torch.where(wide == 1, given, torch.where(wide == 0, without, out))
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name in _NOT_THERE:
-            raise AttributeError(
+        if name in _OF_AN_OPTIMUM or (not name.startswith("_") and hasattr(OptimalDenoiser, name)):
+            raise _NoPosterior(
                 f"a guided denoiser has no {name}: D_u + w (D_c − D_u) is the mean of no distribution over the data"
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -121,7 +132,8 @@ def guided(
         conditional: D_c, any denoiser: the optimum of a class, a `neural.Model` given its labels, the better network.
         unconditional: D_u, of the same points: the optimum of all data, the `Model` without labels, the worse network.
         weight: w, a number or (B,), one a row; 1 is D_c, 0 is D_u, above 1 guides.
-        interval: (lo, hi): guides for lo < σ <= hi, elsewhere it is D_c; everywhere unless given.
+        interval: (lo, hi): guides for lo < σ <= hi, σ the level that the denoiser is asked at, also within a step;
+            elsewhere it is D_c; everywhere unless given.
 
     Raises:
         ValueError: denoisers of points of different shapes, or none; a weight that is not finite; an interval that is

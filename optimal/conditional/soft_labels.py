@@ -4,8 +4,8 @@ Let every data point y_j have probabilities p(c | y_j) of its classes, none of t
 
     p_w(x0) ∝ p(x0) p(c | x0)^w
 
-has the points of the data with log-weights a_j = log π_j + w log p(c | y_j), so that its optimum is one line (`tilted`),
-at w = 1 that of the class. Guidance takes D + w (D_c − D) with D_c that of w = 1. Its score is that of no p_w, for
+has the points of the data with log-weights a_j = log π_j + w log p(c | y_j), so that its optimum is one line (`tilted`)
+and that of the class at w = 1. Guidance takes D + w (D_c − D) with this D_c. Its score is that of no p_w, for
 
     ∇ log p(x) + w ∇ log Σ_j w_j(x) p(c | y_j)   is not   ∇ log p(x) + ∇ log Σ_j w_j(x) p(c | y_j)^w,
 

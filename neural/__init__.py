@@ -20,6 +20,7 @@ from .adapters import from_flow as from_flow
 from .adapters import from_prediction as from_prediction
 from .adapters import from_times as from_times
 from .adapters import from_unet as from_unet
+from .adapters.asked import derivatives as derivatives
 from .auditing import audit as audit
 from .batch_target import target_variance as target_variance
 from .cache import cached as cached

@@ -63,6 +63,7 @@ class GivenMeasurement:
     def __init__(self, D: OptimalDenoiser, log_likelihood: Float[Tensor, " N"] | np.ndarray):
         self.D, self.event = D, D.event
         self.optimum = D.weighted(log_likelihood)
+        self.optimum.knows_observation = True
         self.log_likelihood = torch.as_tensor(log_likelihood).detach().to("cpu", torch.float64)
         self.log_evidence = float((D.log_weights.cpu() + self.log_likelihood).logsumexp(0))
 

@@ -35,7 +35,11 @@ class OtherPriors:
 
     Attributes:
         data, points, evaluator: see there.
+        knows_observation: whether the prior has the likelihood of an observation in it: `measured`, `observed`. It is
+            that of the points as they lie, and says nothing of their images under a group.
     """
+
+    knows_observation: bool = False
 
     data: Dataset | Tensor | np.ndarray
     points: Points

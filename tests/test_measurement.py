@@ -12,9 +12,8 @@ import torch
 from contracts import check_denoiser
 from torch import Tensor
 
-from neural import open_model
-from neural.adapters.asked import derivatives
-from optimal import FlowMap, OptimalDenoiser, karras, load, sample
+from neural import derivatives, open_model
+from optimal import FlowMap, OptimalDenoiser, karras, load, orbit, sample
 from optimal.conditional import diffpir, dps, pigdm
 from optimal.reference import Gaussian
 
@@ -204,6 +203,25 @@ def test_digits_of_which_the_upper_half_is_seen() -> None:
     assert M.log_evidence > D.measured(mask, -data[7], 0.05).log_evidence
 
 
+def test_an_orbit_of_what_was_measured_is_refused(data: Tensor, normal: Normal) -> None:
+    """The mirror image of a point is not as likely as the point; where it is, and where it is data, there is a way."""
+    D, x = OptimalDenoiser(data), normal(5, 2, 3, 4)
+    M = D.measured(halved, halved(data[7:8])[0], NOISE)
+    knowing: Any
+    for knowing in (M, M.optimum, M.optimum.weighted(torch.zeros(40)), M.optimum.without(3)):
+        with pytest.raises(ValueError, match="D must not know an observation, which tells a point from its images"):
+            orbit(knowing, "flip")
+    doubled = OptimalDenoiser(torch.cat([data, data.flip(-1)]))
+    alike = crossed(data[7:8])[0]
+    by_weights = orbit(D.weighted(D.measured(crossed, alike, NOISE).log_likelihood), "flip")
+    assert (by_weights(x, SIGMA) - doubled.measured(crossed, alike, NOISE)(x, SIGMA)).abs().max() <= 1e-12
+    # What it would have answered, taking the likelihood of a point for that of its mirror image.
+    wrong = orbit(D.weighted(M.log_likelihood), "flip")
+    assert (wrong(x, SIGMA) - doubled.measured(halved, halved(data[7:8])[0], NOISE)(x, SIGMA)).abs().max() > 0.1
+    # Priors, classes and points left out belong to the images of a point as well.
+    assert len(orbit(D.weighted(normal(40)).without(3), "flip")) == 80
+
+
 MASK = torch.ones(2, 3, 4, dtype=torch.bool)
 POINT = torch.zeros(2, 3, 4)
 
@@ -329,6 +347,28 @@ def test_a_network_is_asked_for_its_gradients() -> None:
     with torch.no_grad(), derivatives():
         assert (pushed(x, 1.0) - F(x, 1.0)).norm() > 0.01
     assert diffpir(F, (1, 8, 8), mask, y, 2.0)(x, 1.0).square().sum() < F(x, 1.0).square().sum()
+
+
+def test_the_jacobian_of_a_network_is_that_of_differences() -> None:
+    """Cov[x0 | x] Aᵀ … is σ² times the gradient of ⟨D, u⟩, which a network answers within `derivatives`."""
+    F = open_model("pretrained:digits", device="cpu")
+    data, mask = load("digits"), torch.zeros(1, 8, 8, dtype=torch.bool)
+    mask[:, :3] = True
+    y, x = data[5], data[6][None] + SIGMA * torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with derivatives():
+        moved = dps(F, (1, 8, 8), mask, y, NOISE)(x.double(), SIGMA) - F(x.double(), SIGMA)
+    towards = (mask * (y - F(x, SIGMA))).double() / NOISE**2
+    step = torch.zeros_like(x, dtype=torch.float64)
+    for place in ((0, 0, 2, 3), (0, 0, 6, 4)):
+        step.zero_()[place] = 1e-2
+        change = (F(x.double() + step, SIGMA) - F(x.double() - step, SIGMA)) / 2e-2
+        assert float((change * towards).sum()) * SIGMA**2 == pytest.approx(float(moved[place]), rel=0.02, abs=1e-3)
+    start = 80 * torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with derivatives():
+        seen = sample(pigdm(F, (1, 8, 8), mask, y, NOISE), start, karras(12))
+    unseen = sample(F, start, karras(12))
+    assert not seen.requires_grad
+    assert (mask * (seen - y)).norm() < (mask * (unseen - y)).norm()
 
 
 def test_the_referee_tells_them_apart() -> None:

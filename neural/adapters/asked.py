@@ -57,7 +57,23 @@ _MIXED = ("dtype", "scalar type", "Input type")
 
 @contextlib.contextmanager
 def derivatives() -> Iterator[None]:
-    """Within it, adapters and models give derivatives by x; without it they never do, whatever x asks for."""
+    """Within it, adapters and models give derivatives by x; without it they never do, whatever x asks for.
+
+    So the solvers of inverse problems that ask a denoiser for its Jacobian run on a network, too.
+
+    Example:
+        >>> from neural import derivatives, open_model
+        >>> from optimal import karras, sample
+        >>> from optimal.conditional import dps
+        >>> mask = torch.zeros(1, 8, 8, dtype=torch.bool)
+        >>> mask[:, :4] = True
+        >>> F = open_model("pretrained:digits", device="cpu")
+        >>> x = 80 * torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> with derivatives():
+        ...     ends = sample(dps(F, (1, 8, 8), mask, torch.zeros(1, 8, 8), noise=1.0), x, karras(8))
+        >>> (ends.shape, ends.requires_grad)
+        (torch.Size([2, 1, 8, 8]), False)
+    """
     token = _DERIVATIVES.set(True)
     try:
         with torch.enable_grad():

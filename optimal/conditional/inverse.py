@@ -100,7 +100,7 @@ def dps(
     """D + Cov[x0 | x] Aᵀ (y − A D)/s²: the gradient of log p(y | x0 = D(x, σ)), taken for that of log p(y | x).
 
     Args:
-        D: any denoiser with gradients; models of `neural` give theirs within `neural.adapters.asked.derivatives()`.
+        D: any denoiser with gradients; models of `neural` give theirs within `with neural.derivatives():`.
         event: shape of one point.
         operator: a mask, a matrix, or a linear function of batches, as for `OptimalDenoiser.measured`.
         observation: y.

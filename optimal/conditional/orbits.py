@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
+from ..measurement import GivenMeasurement
 from .base import Orbit
 from .permuted import PermutedOrbit, permutation_of
 from .shifted import ShiftOrbit
@@ -57,7 +58,9 @@ def orbit(
         list of elements asks D at |G| places for every x, "shifts" takes one pass by the Fourier transform.
 
     Raises:
-        ValueError: D without posterior; an unknown group; points that are no images, or images that are not square;
+        ValueError: D without posterior, or one that knows an observation, of which each image has a likelihood of its
+            own: that of the point has to be taken for all of them, `D.weighted(M.log_likelihood)`, or the images given
+            as data, and measured; an unknown group; points that are no images, or images that are not square;
             a transform that interpolates or otherwise changes values; weights of another length, nan, or all −inf.
 
     Example:
@@ -68,6 +71,11 @@ def orbit(
         >>> (D(x, 0.5) + D(x.flip(-1), 0.5).flip(-1)) / 2
         tensor([[[[0.5000, 0.5000]]]])
     """
+    if isinstance(D, GivenMeasurement) or (isinstance(D, OptimalDenoiser) and D.knows_observation):
+        raise ValueError(
+            "D must not know an observation, which tells a point from its images: measure data that hold the images, "
+            "or, if it is as likely of all images of a point, take the orbit of D.weighted(M.log_likelihood)"
+        )
     if not isinstance(D, OptimalDenoiser):
         raise ValueError(f"an orbit needs the posterior over the data: D must be an OptimalDenoiser, got {_kind(D)}")
     if group == "shifts":

@@ -35,7 +35,13 @@ from .query import Levels, per_row
 if TYPE_CHECKING:
     from .denoiser import OptimalDenoiser
 
-__all__ = ["GivenMeasurement", "Operator", "gaussian_log_likelihood", "linear"]
+__all__ = [
+    "GivenMeasurement",
+    "Operator",
+    "as_function",
+    "gaussian_log_likelihood",
+    "require_measured",
+]
 
 Operator = Tensor | Callable[[Tensor], Tensor]
 """A mask, a matrix, or a function of batches: see `OptimalDenoiser.measured`."""
@@ -109,11 +115,11 @@ class GivenMeasurement:
 
 
 def gaussian_log_likelihood(
-    D: OptimalDenoiser, operator: Operator, observation: Tensor | np.ndarray, noise: float
-) -> Float[Tensor, " N"]:
+    D: OptimalDenoiser, operator: Operator, observation: Tensor | np.ndarray, noise: float, *, rows: bool = False
+) -> Float[Tensor, "*B N"]:
     """log N(y; A(y_j), s² I) of every data point y_j, (N,) float64, on the CPU; −inf where it has no probability.
 
-    One pass over the data, in float64. Arguments and errors as for `OptimalDenoiser.measured`.
+    Of rows, (B, N). One pass over the data, in float64. Arguments and errors as for `OptimalDenoiser.measured`.
     """
     points = D.points
     points.whole()
@@ -124,61 +130,47 @@ def gaussian_log_likelihood(
             f"noise must be positive and finite, got {s:g}: of an exact observation, D.observed takes 0 for the points "
             "that agree with it and -inf for others"
         )
-    measure, observed = _measuring(operator, observation, D.event, points.device)
-    count, index = observed.numel(), torch.arange(points.size, device=points.device)
-    squares = torch.empty(points.size, dtype=torch.float64, device=points.device)
+    measure, observed = as_function(operator, torch.as_tensor(observation).to(points.device), D.event, rows=rows)
+    every = observed if rows else observed[None]
+    count, index = every[:1].numel(), torch.arange(points.size, device=points.device)
+    squares = torch.empty(len(every), points.size, dtype=torch.float64, device=points.device)
     with torch.no_grad():
         for part in index.split(max(1, min(_BLOCK_BYTES, points.memory // 8) // (8 * points.dim))):
             found = measure(points.exact(part, points.device).reshape(-1, *D.event))
-            _require_measured(found, len(part), observed)
-            squares[part] = ((found.double() - observed) / s).reshape(len(part), count).square().sum(1)
+            require_measured(found, len(part), observed, rows=rows)
+            if not len(every):
+                continue
+            for b, one in enumerate(every):
+                squares[b, part] = ((found.double() - one) / s).reshape(len(part), count).square().sum(1)
     if not squares.isfinite().all():
-        j = int(points.outer(index)[~squares.isfinite()][0])
+        j = int(points.outer(index)[(~squares.isfinite()).any(0)][0])
         raise ValueError(f"operator must give finite values within 1e150 times the noise, of point {j} it does not")
-    out = torch.full((len(D),), -torch.inf, dtype=torch.float64)
-    out[points.outer(index).cpu()] = (-squares / 2 - count * math.log(s * math.sqrt(2 * math.pi))).cpu()
-    if float(squares.max()) / 2 > _LARGEST:
+    if len(every) and float(squares.max()) / 2 > _LARGEST:
         raise ValueError(f"noise must not be that small, {s:g}: squares of (y - A(x0))/noise lie beyond 1e150")
-    return out
+    out = torch.full((len(every), len(D)), -torch.inf, dtype=torch.float64)
+    out[:, points.outer(index).cpu()] = (-squares / 2 - count * math.log(s * math.sqrt(2 * math.pi))).cpu()
+    return out if rows else out[0]
 
 
-def linear(
-    operator: Operator, observation: Tensor | np.ndarray, event: tuple[int, ...]
-) -> tuple[Float[Tensor, "m D"], Float[Tensor, " m"]]:
-    """A linear operator as a matrix, and the observation as a vector, float64, on the CPU.
+def as_function(
+    operator: Operator, observation: Tensor, event: tuple[int, ...], *, rows: bool = False
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The operator as a function of batches, and the observation as one of its results, or as B, float64.
 
     Raises:
-        ValueError: an operator or observation of another shape or not finite; an operator that is not linear.
+        ValueError: an operator of another shape or kind; an observation of another shape than a mask, or not finite.
     """
-    measure, observed = _measuring(operator, observation, event, torch.device("cpu"))
-    dim = math.prod(event)
-    probe = torch.linspace(-1, 2, dim, dtype=torch.float64)
-    with torch.no_grad():
-        found = measure(torch.cat([torch.eye(dim, dtype=torch.float64), probe[None]]).reshape(-1, *event))
-    _require_measured(found, dim + 1, observed)
-    values = found.double().reshape(dim + 1, -1)
-    if not values.isfinite().all():
-        raise ValueError("operator must give finite values, of a unit vector it does not")
-    matrix, image = values[:-1].T.contiguous(), values[-1]
-    if (matrix @ probe - image).abs().max() > 1e-5 * (matrix.abs() @ probe.abs()).max():
-        raise ValueError("operator must be linear here, of a sum of points it does not give the sum")
-    return matrix, observed.flatten()
-
-
-def _measuring(
-    operator: Operator, observation: Tensor | np.ndarray, event: tuple[int, ...], device: torch.device
-) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """The operator as a function of batches, and the observation as one of its results, float64."""
-    observed = torch.as_tensor(observation).detach().to(device, torch.float64)
-    measure, observed = _operating(operator, observed, event)
+    measure, observed = _operating(operator, observation.detach().double(), event, rows)
     if not observed.isfinite().all():
         raise ValueError("observation must be finite, it has values that are not")
     return measure, observed
 
 
 def _operating(
-    operator: Operator, observed: Tensor, event: tuple[int, ...]
+    operator: Operator, observed: Tensor, event: tuple[int, ...], rows: bool
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    if rows and observed.ndim == 0:
+        raise ValueError("observation must be one a row, (B, *out), got shape ()")
     if not isinstance(operator, Tensor):
         if not callable(operator):
             raise ValueError(f"operator must be a mask, a matrix or a function, got {type(operator).__name__}")
@@ -187,9 +179,12 @@ def _operating(
     if given.dtype == torch.bool:
         if tuple(given.shape) != event:
             raise ValueError(f"operator, a mask, must have the shape of a point, {event}, got {tuple(given.shape)}")
-        if tuple(observed.shape) != event:
-            raise ValueError(f"observation under a mask must have shape {event}, got {tuple(observed.shape)}")
-        return lambda x: x[:, given], observed[given]
+        if tuple(observed.shape[int(rows) :]) != event:
+            each = ", one a row" if rows else ""
+            raise ValueError(
+                f"observation under a mask must have shape {event}{each}, got {tuple(observed.shape)}{_hint(rows)}"
+            )
+        return lambda x: x[:, given], observed[:, given] if rows else observed[given]
     dim = math.prod(event)
     if given.ndim != 2 or given.shape[1] != dim or given.is_complex():
         rule = f"a mask of bools {event} or a real matrix (m, {dim})"
@@ -200,13 +195,18 @@ def _operating(
     return lambda x: x.flatten(1) @ matrix.T, observed
 
 
-def _require_measured(found: object, batch: int, observed: Tensor) -> None:
-    """Raise ValueError unless an operator made of a batch what can be compared with the observation."""
+def require_measured(found: object, batch: int, observed: Tensor, *, rows: bool = False) -> None:
+    """Raise ValueError unless an operator made of a batch what can be compared with the observation, or with each."""
     if not isinstance(found, Tensor) or found.is_complex() or found.ndim == 0 or len(found) != batch:
         got = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"operator must make a real tensor (B, *out) of (B, *event), got {got} for B = {batch}")
-    if found.shape[1:] != observed.shape:
+    if found.shape[1:] != observed.shape[int(rows) :]:
+        each = ", one a row" if rows else ""
         raise ValueError(
-            f"observation must have the shape that the operator gives, {tuple(found.shape[1:])}, got "
-            f"{tuple(observed.shape)}"
+            f"observation must have the shape that the operator gives, {tuple(found.shape[1:])}{each}, got "
+            f"{tuple(observed.shape)}{_hint(rows)}"
         )
+
+
+def _hint(rows: bool) -> str:
+    return "" if rows else "; one a row takes rows=True"

@@ -8,7 +8,7 @@ Any prior π_j ∝ e^{a_j} (`weighted`), a class (`given`), all points but one (
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, cast, overload
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from .datasets import Dataset
 from .evaluate import Evaluator
 from .evaluate.left_out import LeftOutEvaluator
 from .kernel import Smoothed, Tempered
+from .measured_rows import GivenMeasurements
 from .measurement import GivenMeasurement, Operator, gaussian_log_likelihood
 from .points import Points, checked_log_weights
 from .query import Levels
@@ -170,7 +171,17 @@ class OtherPriors:
         out.evaluator = LeftOutEvaluator(self.points, self.evaluator.accuracy, own)
         return LeaveOneOut(out, places, self.points.log_share_without(own))
 
-    def measured(self, operator: Operator, observation: Tensor | np.ndarray, noise: float) -> GivenMeasurement:
+    @overload
+    def measured(
+        self, operator: Operator, observation: Tensor | np.ndarray, noise: float, *, rows: Literal[False] = False
+    ) -> GivenMeasurement: ...
+    @overload
+    def measured(
+        self, operator: Operator, observation: Tensor | np.ndarray, noise: float, *, rows: Literal[True]
+    ) -> GivenMeasurements: ...
+    def measured(
+        self, operator: Operator, observation: Tensor | np.ndarray, noise: float, *, rows: bool = False
+    ) -> GivenMeasurement | GivenMeasurements:
         """E[x0 | x, y] given a measurement of x0: y = A(x0) + η, η ~ N(0, noise² I).
 
         Each data point's log-likelihood, −‖y − A(y_j)‖²/2 noise², is added to its prior: one pass over the data. With
@@ -181,7 +192,10 @@ class OtherPriors:
                 the flattened point; or any function of batches, (B, *event) float64 -> (B, *out), linear or not.
             observation: y. Under a mask of the shape of a point, what it hides not looked at; of a matrix (m,); (*out).
             noise: standard deviation of each value of η, in units of the observation, > 0. An exact observation is for
-                `observed`: 0 for the points that agree with it and −inf for others.
+                `observed`: 0 for the points that agree with it and −inf for others. Noise that is correlated, η = L ε,
+                is that of the operator L⁻¹A and the observation L⁻¹y, with noise 1.
+            rows: whether there is an observation for every row, (B, *out), for a denoiser of B rows that each know
+                their own.
 
         Raises:
             ValueError: an operator or observation of another shape, or not finite; a noise that is not positive.
@@ -193,19 +207,32 @@ class OtherPriors:
             >>> M.log_weights.exp()                        # (1 ± tanh(0.5))/2
             tensor([0.2689, 0.7311], dtype=torch.float64)
         """
-        return self.observed(gaussian_log_likelihood(self._optimum, operator, observation, noise))
+        found = gaussian_log_likelihood(self._optimum, operator, observation, noise, rows=rows)
+        return GivenMeasurements(self._optimum, found) if rows else GivenMeasurement(self._optimum, found)
 
-    def observed(self, log_likelihood: Float[Tensor, " N"] | np.ndarray) -> GivenMeasurement:
+    @overload
+    def observed(
+        self, log_likelihood: Float[Tensor, " N"] | np.ndarray, *, rows: Literal[False] = False
+    ) -> GivenMeasurement: ...
+    @overload
+    def observed(
+        self, log_likelihood: Float[Tensor, "B N"] | np.ndarray, *, rows: Literal[True]
+    ) -> GivenMeasurements: ...
+    def observed(
+        self, log_likelihood: Float[Tensor, "*B N"] | np.ndarray, *, rows: bool = False
+    ) -> GivenMeasurement | GivenMeasurements:
         """E[x0 | x, y] of any observation y that is independent of x given x0, by its log-likelihood.
 
         Args:
             log_likelihood: (N,), log p(y | y_j) of every data point; −inf where it excludes the point. A constant that
                 is left out changes `log_evidence` and `log_probability` by itself, and nothing else.
+            rows: whether there is an observation for every row: (B, N).
 
         Raises:
             ValueError: as for `weighted`.
         """
-        return GivenMeasurement(self._optimum, log_likelihood)
+        given = GivenMeasurements if rows else GivenMeasurement
+        return given(self._optimum, log_likelihood)
 
     def smoothed(self, bandwidth: float) -> Smoothed:
         """The optimum of the data convolved with N(0, bandwidth² I): a kernel density estimate, or data with noise.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from .points import Points
 from .query import Levels
 
-__all__ = ["Optimum", "Posterior"]
+__all__ = ["Optimum", "Posterior", "joined"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ class Posterior:
     def effective_count(self) -> Tensor:
         """exp(entropy), (B,): 1 when the posterior is one point, N when it is uniform."""
         return self.entropy.exp()
+
+
+def joined(posts: Sequence[Posterior]) -> Posterior:
+    """Posteriors of some rows each, at least one of them, one after another as one."""
+    names = (field.name for field in fields(Posterior) if field.name != "method")
+    parts = {name: torch.cat([getattr(post, name) for post in posts]) for name in names}
+    return Posterior(**parts, method=", ".join(dict.fromkeys(post.method for post in posts)))
 
 
 class Optimum(Protocol):

@@ -12,7 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Levels", "beside", "level_list", "levels", "per_row", "require_finite", "require_levels", "require_points"]
+__all__ = [
+    "Levels",
+    "beside",
+    "level_list",
+    "levels",
+    "per_row",
+    "require_finite",
+    "require_levels",
+    "require_points",
+    "require_rows",
+]
 
 Levels = float | Tensor | np.ndarray | Sequence[float]
 """Noise levels as they may be given: a number, or numbers in a list, array or tensor."""
@@ -90,6 +100,13 @@ def require_points(x: Tensor, event: tuple[int, ...] | None = None, *, name: str
         raise ValueError(f"{name} must have shape (B, {shape}), got {tuple(x.shape)}")
     if not x.dtype.is_floating_point:
         raise ValueError(f"{name} must be floating point, got {x.dtype}")
+
+
+def require_rows(x: Tensor, event: tuple[int, ...], count: int, name: str) -> None:
+    """Raise ValueError unless x is as for `require_points`, with as many rows as there are of what is given by row."""
+    require_points(x, event)
+    if len(x) != count:
+        raise ValueError(f"{name} must be one a row: {count} of them for {len(x)} rows")
 
 
 def require_finite(z: Tensor, *, name: str = "x") -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from .posterior import Posterior
-from .query import Levels, per_row, require_points
+from .query import Levels, per_row, require_rows
 
 if TYPE_CHECKING:
     from .denoiser import OptimalDenoiser
@@ -142,12 +142,12 @@ class GivenLabels:
         if not posts:
             return self.D.posterior(x, sigma)
         names = (field.name for field in fields(Posterior) if field.name != "method")
-        joined = {name: self._joined([getattr(post, name) for post in posts], x) for name in names}
-        return Posterior(**joined, method=", ".join(dict.fromkeys(post.method for post in posts)))
+        parts = {name: self._joined([getattr(post, name) for post in posts], x) for name in names}
+        return Posterior(**parts, method=", ".join(dict.fromkeys(post.method for post in posts)))
 
     def _parts(self, x: Tensor, sigma: Levels) -> list[tuple[OptimalDenoiser, tuple[Tensor, Tensor]]]:
         """The optimum of each class that has rows, with them and their levels."""
-        _require_rows(x, self.event, self.labels, "labels")
+        require_rows(x, self.event, len(self.labels), "labels")
         levels, labels = per_row("sigma", sigma, len(x), x.device, graph=True), self.labels.to(x.device)
         rows = [(label, (labels == label).nonzero().squeeze(1)) for label in labels.unique().tolist()]
         return [(of_class(self.D, label), (x[at], levels[at])) for label, at in rows]
@@ -187,22 +187,16 @@ class LeaveOneOut:
         Raises:
             ValueError: as for `OptimalDenoiser`; another number of rows than of points left out.
         """
-        _require_rows(x, self.event, self.index, "index")
+        require_rows(x, self.event, len(self.index), "index")
         return self._D(x, sigma)
 
     def score(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """∇ log p(x; σ) = (D − x)/σ² without the points, (B, *event)."""
-        _require_rows(x, self.event, self.index, "index")
+        require_rows(x, self.event, len(self.index), "index")
         return self._D.score(x, sigma)
 
     def posterior(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Posterior:
         """p(x0 | x) without the points; `log_density` is that of the others, normalised."""
-        _require_rows(x, self.event, self.index, "index")
+        require_rows(x, self.event, len(self.index), "index")
         post = self._D.posterior(x, sigma)
         return replace(post, log_density=post.log_density - self._log_share.to(x.device))
-
-
-def _require_rows(x: Tensor, event: tuple[int, ...], given: Tensor, name: str) -> None:
-    require_points(x, event)
-    if len(x) != len(given):
-        raise ValueError(f"{name} must be one a row: {len(given)} of them for {len(x)} rows")

@@ -320,7 +320,7 @@ def test_what_estimates_refuse(name: str, data: Tensor) -> None:
     for operator, observation, sentence in (
         (crossed, torch.tensor(1.0), "operator must be linear here, of a sum of points"),
         (lambda x: x.flatten(1) + 1, torch.ones(24), "operator must be linear here"),
-        (lambda x: x.flatten(1) / 0, torch.ones(24), "operator must give finite values, of a unit vector"),
+        (lambda x: x.flatten(1) / 0, torch.ones(24), "operator must give finite values, of a point it does not"),
         (MASK[0], POINT, "operator, a mask, must have the shape of a point"),
         (MASK, torch.full(event, torch.nan), "observation must be finite"),
     ):

@@ -31,8 +31,9 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from ..denoiser import Denoiser
-from ..measurement import Operator, linear
-from ..query import Levels, levels, require_points
+from ..measurement import Operator
+from ..query import Levels, beside, levels, require_points, require_rows
+from .systems import System, system_of
 
 __all__ = ["InverseSolver", "diffpir", "dps", "pigdm"]
 
@@ -48,32 +49,22 @@ class InverseSolver:
         event: shape of one point.
     """
 
-    def __init__(
-        self,
-        D: Denoiser,
-        event: tuple[int, ...],
-        system: tuple[Tensor, Tensor],
-        noise: float,
-        within: Within,
-        exact: bool,
-    ):
+    def __init__(self, D: Denoiser, event: tuple[int, ...], system: System, noise: float, within: Within, exact: bool):
         self.D, self.event = D, event
-        matrix, self._observed = system
-        # A Aᵀ = U diag(λ) Uᵀ, so that every row of a batch may have an R of its own.
-        values, self._basis = torch.linalg.eigh(matrix @ matrix.T)
-        self._matrix, self._values = matrix, values.clamp_min(0)
-        self._square, self._within, self._exact = noise**2, within, exact
+        self._system, self._square, self._within, self._exact = system, noise**2, within, exact
 
     def __call__(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """D + C Aᵀ (s² I + A R Aᵀ)⁻¹ (y − A D), (B, *event); no gradient flows through it.
 
         Raises:
-            ValueError: x of another event shape, a level that is not positive, a D without gradients where they are
-                needed, and what D refuses.
+            ValueError: x of another event shape, or of other rows than there are observations; a level that is not
+                positive; a D without gradients where they are needed, and what D refuses.
         """
         require_points(x, self.event)
+        if self._system.rows is not None:
+            require_rows(x, self.event, self._system.rows, "observation")
         sigmas = levels(sigma, len(x), x.device)
-        squares = sigmas.square()[:, None]
+        squares = sigmas.square()
         within = self._within(squares)
         # Copies made out of inference mode may be asked for gradients.
         with torch.inference_mode(False), torch.enable_grad():
@@ -81,35 +72,42 @@ class InverseSolver:
             mean = self.D(z, sigmas.clone())
         if self._exact and not mean.requires_grad and len(x):
             raise ValueError(f"D must have gradients to x, the answer of {type(self.D).__name__} has none")
-        D = mean.detach().double().flatten(1)
-        matrix, basis = self._matrix.to(x.device), self._basis.to(x.device)
-        residual = (self._observed.to(x.device) - D @ matrix.T) @ basis
-        pull = residual / (self._square + within * self._values.to(x.device)) @ basis.T @ matrix
+        D = mean.detach().double()
+        pull = self._system.pull(D, self._square, within)
         if self._exact and len(x):
             with torch.inference_mode(False):
-                (slope,) = torch.autograd.grad(mean, z, pull.reshape(x.shape).to(mean.dtype, copy=True))
-            moved = squares * slope.double().flatten(1)
+                (slope,) = torch.autograd.grad(mean, z, pull.to(mean.dtype, copy=True))
+            moved = beside(squares, x) * slope.double()
         else:
-            moved = within * pull
-        return (D + moved).reshape(x.shape).to(x.dtype)
+            moved = beside(within, x) * pull
+        return (D + moved).to(x.dtype)
 
 
 def dps(
-    D: Denoiser, event: tuple[int, ...], operator: Operator, observation: Tensor | np.ndarray, noise: float
+    D: Denoiser,
+    event: tuple[int, ...],
+    operator: Operator,
+    observation: Tensor | np.ndarray,
+    noise: float,
+    *,
+    rows: bool = False,
 ) -> InverseSolver:
     """D + Cov[x0 | x] Aᵀ (y − A D)/s²: the gradient of log p(y | x0 = D(x, σ)), taken for that of log p(y | x).
 
     Args:
         D: any denoiser with gradients; models of `neural` give theirs within `with neural.derivatives():`.
         event: shape of one point.
-        operator: a mask, a matrix, or a linear function of batches, as for `OptimalDenoiser.measured`.
-        observation: y.
+        operator: a mask, a matrix, or a linear function of batches, as for `OptimalDenoiser.measured`. A function whose
+            matrix would have more than 2²² values needs gradients to what it is given, and is never made one.
+        observation: y, (*out).
         noise: s, > 0.
+        rows: whether there is an observation for every row, (B, *out), for a denoiser of B rows.
 
     Raises:
         ValueError: as for `OptimalDenoiser.measured`; an operator that is not linear.
     """
-    return InverseSolver(D, event, linear(operator, observation, event), _positive("noise", noise), _nothing, True)
+    system = system_of(operator, observation, event, rows=rows)
+    return InverseSolver(D, event, system, _positive("noise", noise), torch.zeros_like, True)
 
 
 def pigdm(
@@ -119,6 +117,8 @@ def pigdm(
     observation: Tensor | np.ndarray,
     noise: float,
     variance: float = 1.0,
+    *,
+    rows: bool = False,
 ) -> InverseSolver:
     """D + Cov[x0 | x] Aᵀ (s² I + r² A Aᵀ)⁻¹ (y − A D), r² = σ² v/(σ² + v): p(x0 | x) taken for N(D, r² I).
 
@@ -129,7 +129,7 @@ def pigdm(
         ValueError: as for `dps`; a variance that is not positive.
     """
     v = _positive("variance", variance)
-    system = linear(operator, observation, event)
+    system = system_of(operator, observation, event, rows=rows)
     return InverseSolver(D, event, system, _positive("noise", noise), lambda square: square * v / (square + v), True)
 
 
@@ -140,6 +140,8 @@ def diffpir(
     observation: Tensor | np.ndarray,
     noise: float,
     strength: float = 1.0,
+    *,
+    rows: bool = False,
 ) -> InverseSolver:
     """argmin over z of ‖y − A z‖²/s² + λ ‖z − D‖²/σ²: p(x0 | x) taken for N(D, σ²/λ I). D needs no gradients.
 
@@ -150,12 +152,8 @@ def diffpir(
         ValueError: as for `dps`; a strength that is not positive.
     """
     share = _positive("strength", strength)
-    system = linear(operator, observation, event)
+    system = system_of(operator, observation, event, rows=rows)
     return InverseSolver(D, event, system, _positive("noise", noise), lambda square: square / share, False)
-
-
-def _nothing(square: Tensor) -> Tensor:
-    return torch.zeros_like(square)
 
 
 def _positive(name: str, value: float) -> float:

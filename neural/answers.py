@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from optimal import Dataset, OptimalDenoiser, karras, sample
+from optimal import Dataset, Guided, OptimalDenoiser, karras, sample
 from optimal.border import seeking_refining_border
 from optimal.cli import seconds_of_a_row
 from optimal.cli.answers import solver_on
@@ -31,6 +31,7 @@ from .named import OPTIMUM, as_meant, own_pairs, takes
 from .places import STEPS
 from .sampled import Method, samplers
 from .teachers import optimum_of
+from .wanted import unguided
 
 __all__ = ["Compared", "Drawing", "Place", "Plan", "compared", "drawing", "drawn", "planned"]
 
@@ -201,9 +202,23 @@ class Plan:
 
 
 def compared(
-    models: Sequence[Model], data: Dataset, plan: Plan, *, held_out: Dataset | None = None, say: Say
+    models: Sequence[Model],
+    data: Dataset,
+    plan: Plan,
+    *,
+    held_out: Dataset | None = None,
+    guided: Guided | None = None,
+    say: Say,
 ) -> Compared:
     """Models beside the optimum, as denoisers and as samplers from the same unit noises.
+
+    Args:
+        models: of different names.
+        data: the training data, of the class.
+        plan: everything else.
+        held_out: points that were not trained on, of the same class.
+        guided: the guided optimum that guided models are held to, in place of that of the data.
+        say: told what a user is to know while waiting.
 
     Raises:
         ValueError: as for `measure` and `samplers`; two models of one name.
@@ -217,7 +232,7 @@ def compared(
     D = optimum_of(data, models[0].device)
     announce(planned(models, D, plan, places), say)
     apart = check_held_out(D, held_out, progress=True) if held_out is not None and "held-out" in places else None
-    question(models, D, say, seed=plan.seed)
+    question([unguided(model) for model in models], D, say, seed=plan.seed)
     border, sigmas = None, plan.sigmas
     if sigmas is None:
         border = seeking_refining_border(D, progress=True)
@@ -227,14 +242,14 @@ def compared(
     for model in models:
         for place in places:
             on = {"data": None, "held-out": apart, "trajectory": "trajectory"}[place]
-            found = measure(model, D, on=on, sigmas=sigmas, draws=plan.draws, seed=plan.seed, progress=True)
+            found = measure(model, guided or D, on=on, sigmas=sigmas, draws=plan.draws, seed=plan.seed, progress=True)
             measured.append(dataclasses.replace(found, border=border))
     methods: dict[str, Method] = {}
     pairs: dict[str, tuple[Any, Any]] = {}
     for n, grid in grids.items():
         # Solvers that draw noise take it from here, each from its start.
         arguments = {"sigmas": grid, "solver": plan.solver, "generator": stream(plan.seed, "samples")}
-        for name, model in ({OPTIMUM: D} | dict(zip(names, models, strict=True))).items():
+        for name, model in ({OPTIMUM: guided or D} | dict(zip(names, models, strict=True))).items():
             methods[f"{name}, {n} steps"] = (model, arguments)
         for model in models:
             if takes(model, n):
@@ -242,7 +257,7 @@ def compared(
                 methods[name] = as_meant(model, n, plan.seed)
                 learnt = own_pairs(model)
                 pairs |= {} if learnt is None else {name: learnt}
-    rows = samplers(methods, D, n=plan.n, seed=plan.seed, pairs=pairs, progress=True)
+    rows = samplers(methods, D, n=plan.n, seed=plan.seed, pairs=pairs, guided=guided, progress=True)
     about = {"dataset": data.name, "fingerprint": data.fingerprint, "sigma_min": low, "sigma_max": high}
     return Compared(measured, rows, about)
 

@@ -31,18 +31,17 @@ def labels_of(data: Dataset, classes: int) -> Tensor:
 
 
 def of_label(data: Dataset, label: int) -> Dataset:
-    """The points of one class.
+    """The points of one class, as data of their own: the optimum of these is `D.given(label)`.
 
     Raises:
-        ValueError: data without labels, or without this one.
+        ValueError: data without labels that are classes, or without this one.
     """
-    if data.labels is None:
-        raise ValueError(f"{data.name} has no labels, so that there is no optimum of class {label}")
-    classes = data.labels if data.labels.ndim == 1 else data.labels.argmax(1)
-    index = np.flatnonzero(np.asarray(classes) == label)
-    if len(index) == 0:
-        raise ValueError(f"{data.name} has no points of class {label}, its labels are {_listed(np.unique(classes))}")
-    return Dataset(f"{data.name} of class {label}", data.array[index], None, data.licence, data.source)
+    own = data.classes == label
+    if not own.any():
+        raise ValueError(
+            f"{data.name} has no points of class {label}, its labels are {_listed(np.unique(data.classes))}"
+        )
+    return Dataset(f"{data.name} of class {label}", data.array[own], None, data.licence, data.source)
 
 
 def _listed(values: np.ndarray) -> str:

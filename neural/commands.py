@@ -49,14 +49,6 @@ Preset = Literal[
 ]
 _Models = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL…")]
 _Start = Annotated[Preset, tyro.conf.Positional]
-_Label = Annotated[
-    int | None,
-    tyro.conf.arg(
-        metavar="INT",
-        help="Class that networks are asked for; the optimum is that of its points.",
-        help_behavior_hint="",
-    ),
-]
 _SigmaMin = Annotated[
     float | None,
     tyro.conf.arg(
@@ -148,7 +140,10 @@ class Sample:
     """optimum, the folder of a run, pretrained:NAME, diffusers:FOLDER, or python:package.module.function."""
     dataset: options.Dataset = None
     option: options.DataOption = ()
-    label: _Label = None
+    label: options.Label = None
+    guidance: options.Guidance = None
+    interval: options.Interval = None
+    orbit: options.Orbit = None
     n: options.Number = 16
     """Number of samples."""
     steps: options.Whole = None
@@ -176,7 +171,10 @@ class Compare:
     beside them."""
     dataset: options.Dataset = None
     option: options.DataOption = ()
-    label: _Label = None
+    label: options.Label = None
+    guidance: options.Guidance = None
+    interval: options.Interval = None
+    orbit: options.Orbit = None
     held_out: _HeldOut = None
     held_out_option: options.DataOption = ()
     on: tuple[Place, ...] = ()
@@ -231,7 +229,10 @@ class Report:
     the pictures."""
     dataset: options.Dataset = None
     option: options.DataOption = ()
-    label: _Label = None
+    label: options.Label = None
+    guidance: options.Guidance = None
+    interval: options.Interval = None
+    orbit: options.Orbit = None
     held_out: _HeldOut = None
     held_out_option: options.DataOption = ()
     sigmas: options.Reals = None
@@ -261,7 +262,8 @@ class Likelihood:
     """The folder of a run, pretrained:NAME, diffusers:FOLDER, python:package.module.function, or optimum."""
     dataset: options.Dataset = None
     option: options.DataOption = ()
-    label: _Label = None
+    label: options.Label = None
+    orbit: options.Orbit = None
     held_out: _HeldOut = None
     held_out_option: options.DataOption = ()
     n: options.Number = 64

@@ -40,6 +40,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from optimal import Guided
 from optimal.border import Border, seeking_refining_border
 from optimal.denoiser import Denoiser
 from optimal.posterior import Optimum
@@ -63,6 +64,10 @@ _SINGLE = 2.0**-22
 """What float32 takes from an answer, and from the x that it is asked at, relative to where they lie."""
 _VALUES = 2**22
 """Values of x that are compared at once, in float64."""
+_HELD_TO_GUIDED = (
+    "it is held to the optimum guided as much, which is the posterior mean of nothing: its gap is a distance, and "
+    "there is no mmse and no excess risk"
+)
 _INVERSE_SQUARE = 3
 """Fewest values of a point in which 1/‖F‖² can have a mean though the density of F is positive at 0."""
 
@@ -147,7 +152,7 @@ class Measured:
 
 def measure(
     model: Denoiser,
-    D: Optimum,
+    D: Optimum | Guided,
     *,
     on: On = None,
     sigmas: Levels | None = None,
@@ -162,7 +167,9 @@ def measure(
     Args:
         model: F, any denoiser; a `Model` says its range, its name and its labels.
         D: the optimum of the data: of the class, where the network is asked for one; of an `orbit`, where it was
-            trained on images as they are and turned.
+            trained on images as they are and turned. Of a guided network, `guided` of two optima with its weight and
+            interval: points are then drawn from those of the conditional one, and the answers held to the guided one,
+            which is no posterior mean, so that mmse and excess_risk are nan.
         on: where x is: None, at x0 + σ ε with x0 from the data of D, or from some of them, (K,) int64 places in the
             data; points (B, *event) or a `Dataset` for x0 that are none of the data (held-out), all looked at first, or
             what `check_held_out` has looked at; "trajectory", on the network's own flow, dx/dσ = (x − F)/σ from noise,
@@ -177,8 +184,10 @@ def measure(
 
     Raises:
         ValueError: draws < 2; sigmas outside of the network's range; held-out points that are data points; labels of
-            another length, or for a denoiser that takes none; F's answer, or data, of another shape.
+            another length, or for a denoiser that takes none; F's answer, or data, of another shape; a guided D that is
+            not guided from an optimum.
     """
+    D, held = _optimum_of(D)
     if draws < 2:
         raise ValueError(f"draws must be at least 2, got {draws}")
     require_level(level)
@@ -207,7 +216,7 @@ def measure(
     for sigma, x, answer, x0 in bar:
         if not torch.isfinite(answer).all():
             raise ValueError(f"the answer of {getattr(model, 'name', 'the network')} is not finite at σ = {sigma:.3g}")
-        found[sigma], carriers[sigma] = _columns(D, x, sigma, answer, x0, level)
+        found[sigma], carriers[sigma] = _columns(D, held, x, sigma, answer, x0, level)
     columns = {
         name: Interval(*(torch.stack([getattr(found[s][name], part) for s in levels.tolist()]) for part in _PARTS))
         for name in found[float(levels[0])]
@@ -215,6 +224,8 @@ def measure(
     carried = torch.tensor([carriers[s] for s in levels.tolist()], dtype=torch.int64)
     name = str(getattr(model, "name", "network"))
     remarks = remarks_on(levels, carried, draws, math.prod(D.event), level)
+    if held is not None:
+        remarks += (_HELD_TO_GUIDED,)
     if isinstance(source, Apart):
         remarks += (*source.remarks, *seen_in_training(model, D, source.points))
     return Measured(levels, columns, where, draws, level, border, name, carried, remarks)
@@ -223,15 +234,33 @@ def measure(
 _PARTS = ("value", "low", "high")
 
 
+def _optimum_of(D: Optimum | Guided) -> tuple[Optimum, Guided | None]:
+    """Whose points are drawn, and what answers are held to where it is another: a guided optimum."""
+    if not isinstance(D, Guided):
+        return D, None
+    own: Any = D.conditional
+    if not hasattr(own, "posterior") or not hasattr(own, "drawn"):
+        raise ValueError(f"a guided D must be guided from an optimum, whose points are drawn, got {own!r}")
+    return own, D
+
+
 def _columns(
-    D: Optimum, x: Tensor, sigma: float, answer: Tensor, x0: Tensor | None, level: float
+    D: Optimum, held: Guided | None, x: Tensor, sigma: float, answer: Tensor, x0: Tensor | None, level: float
 ) -> tuple[dict[str, Interval], int]:
-    post = D.posterior(x, sigma)
     dim = x[0].numel()
-    bound = post.error_bound.to(torch.float64).nan_to_num(0.0)
+    if held is None:
+        post = D.posterior(x, sigma)
+        best, variance, amplified = post.mean, post.variance.double(), 1.0
+        bound = post.error_bound.to(torch.float64).nan_to_num(0.0)
+    else:
+        best, x0 = held(x, sigma), None
+        bound = x.new_zeros(len(x), dtype=torch.float64)
+        variance = torch.full_like(bound, torch.nan)
+        # Of two optima, extrapolated.
+        amplified = max(1.0, float((held.weight.abs() + (1 - held.weight).abs()).max()))
     size = max(1, _VALUES // dim)
     parts = [
-        _row_sums(D, answer[rows], post.mean[rows], None if x0 is None else x0[rows], bound[rows])
+        _row_sums(D, answer[rows], best[rows], None if x0 is None else x0[rows], bound[rows], amplified)
         for rows in (slice(start, start + size) for start in range(0, len(x), size))
     ]
     row = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -244,7 +273,7 @@ def _columns(
         "gap_share": _blurred(positive_interval(row["gap"], row["spread"], level), blur / spread),
         "gap_over_sigma_square": gaps.scaled(sigma**-2),
         "excess_risk": _widened(mean_interval(row["excess"], level), row["excess_blur"].mean()),
-        "mmse": mean_interval(post.variance.double(), level).within(0),
+        "mmse": mean_interval(variance, level).within(0),
         "explained_variance": mean_interval(row["explained"], level).within(high=1),
         "r_square": mean_interval(row["r_square"], level).within(high=1),
         "pearson": median_interval(row["pearson"], level),
@@ -254,9 +283,11 @@ def _columns(
     return columns, carriers_of(row["gap"]) if (row["gap"] > row["blur"]).any() else 0
 
 
-def _row_sums(D: Optimum, answer: Tensor, mean: Tensor, x0: Tensor | None, bound: Tensor) -> dict[str, Tensor]:
+def _row_sums(
+    D: Optimum, answer: Tensor, mean: Tensor, x0: Tensor | None, bound: Tensor, amplified: float
+) -> dict[str, Tensor]:
     """What the columns are means of, (B,) float64 each; "blur" is the square of what ‖F − D‖ may be off by, and
-    "excess_blur" what the excess risk then may."""
+    "excess_blur" what the excess risk then may. `amplified` is how much larger than D's the rounding of `mean` is."""
     f, d = answer.double().flatten(1), mean.double().flatten(1)
     dim, difference = f.shape[1], f - d
     gap = difference.square().sum(1)
@@ -265,7 +296,7 @@ def _row_sums(D: Optimum, answer: Tensor, mean: Tensor, x0: Tensor | None, bound
     excess = nothing if miss is None else 2 * (difference * miss).sum(1) + gap
     spread = (d - D.mean.flatten()).square().sum(1)
     norm = torch.maximum(d.norm(dim=1), f.norm(dim=1))
-    own = _ROUNDING * spread.sqrt().clamp_min(D.standard_deviation * math.sqrt(dim))
+    own = amplified * _ROUNDING * spread.sqrt().clamp_min(D.standard_deviation * math.sqrt(dim))
     blur = torch.maximum(bound * d.norm(dim=1), own) + _SINGLE * norm
     several = dim > 1
     about_f, about_d = f - f.mean(1, keepdim=True), d - d.mean(1, keepdim=True)

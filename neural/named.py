@@ -9,21 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from optimal import Dataset
+from optimal import Dataset, Guided
 from optimal.cli.estimate import Say
 from optimal.devices import device_of
 
 from . import checkpoint
-from .classes import of_label
 from .config import experiment_of
 from .model import Model, open_model, require_batch
 from .saved import load_model, model_path
 from .students import Student
 from .teachers import optimum_of
+from .wanted import Wanted
 
-__all__ = ["OPTIMUM", "as_meant", "of_label", "opened", "own_pairs", "takes"]
+__all__ = ["ALL", "OPTIMUM", "as_meant", "opened", "own_pairs", "takes"]
 
 OPTIMUM = "optimum"
+ALL = Wanted()
+"""All data, as they are."""
 
 
 def opened(
@@ -32,21 +34,25 @@ def opened(
     *,
     device: str = "auto",
     batch: int | None = None,
-    label: int | None = None,
+    wanted: Wanted = ALL,
     say: Say,
-) -> tuple[list[Model], Dataset]:
+) -> tuple[list[Model], Dataset, Guided | None]:
     """Models by what the command line calls them, and their data: those of the first run unless given.
 
     Args:
         names: "optimum", or what `open_model` understands.
         data: the training data; with a label those of all classes.
-        device, batch, label: as for `open_model`.
+        device, batch: as for `open_model`.
+        wanted: the class, guidance and group that all are asked for.
         say: told where a run was trained on other data.
+
+    Returns:
+        The models; the data, of the class and with their images; and the guided optimum, None without guidance.
 
     Raises:
         ValueError: no data, where no model knows its own; as for `open_model`; points of different shapes.
     """
-    device_of(device)
+    there = device_of(device)
     require_batch(batch)
     models = {name: open_model(name, device=device, batch=batch, name=name) for name in names if name != OPTIMUM}
     runs = {name: model.run for name, model in models.items() if model.run is not None}
@@ -55,17 +61,18 @@ def opened(
             raise ValueError(f"{names[0]} does not know its data: give --dataset")
         data = experiment_of(load_model(next(iter(runs.values())))[1]).load()
     for name, run in runs.items():
-        _tell_of_other_data(name, run, data, say)
-    if label is not None:
-        data = of_label(data, label)
+        _tell_of_other_data(name, run, data, say, flipped=wanted.orbit == "flip")
+    points, guiding = wanted.points(data), wanted.optimum(data, there)
     out = []
     for name in names:
-        # The optimum of a class is that of its points.
-        own = open_model(optimum_of(data, device_of(device)), name=OPTIMUM, batch=batch) if name == OPTIMUM else None
-        model = own or models[name]
-        model.require_event(data.event, data.name)
-        out.append(model.given(label) if label is not None and name != OPTIMUM else model)
-    return out, data
+        if name == OPTIMUM:
+            # The optimum of a class is that of its points.
+            own = open_model(optimum_of(points, there), name=OPTIMUM, batch=batch)
+            out.append(own if guiding is None else dataclasses.replace(own, denoiser=guiding))
+            continue
+        models[name].require_event(points.event, points.name)
+        out.append(wanted.network(models[name]))
+    return out, points, guiding
 
 
 def as_meant(model: Model, steps: int | None, seed: int) -> tuple[Model, dict[str, Any]]:
@@ -87,9 +94,9 @@ def own_pairs(model: Model) -> tuple[np.ndarray, np.ndarray] | None:
     return model.meant.pairs() if isinstance(model.meant, Student) else None
 
 
-def _tell_of_other_data(name: str, folder: Path, data: Dataset, say: Say) -> None:
+def _tell_of_other_data(name: str, folder: Path, data: Dataset, say: Say, *, flipped: bool) -> None:
     about = checkpoint.about(checkpoint.latest(model_path(folder)))
     if tuple(about["event"]) == data.event and about["fingerprint"] != data.fingerprint:
         say(f"warning: {name} was trained on other data ({about['name']}) than {data.name}")
-    if experiment_of(load_model(folder)[1]).optimisation.flip:
-        say(f"warning: {name} was trained with mirrored images; its optimum is that of --option xflip=True")
+    if experiment_of(load_model(folder)[1]).optimisation.flip and not flipped:
+        say(f"warning: {name} was trained with mirrored images; its optimum is that of --orbit flip")

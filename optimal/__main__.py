@@ -32,6 +32,19 @@ Point = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
 _TILE = 128
 """Pixels a side that an image of a grid has at least about."""
 _QUICK_DRAWS = 64
+_NO_POSTERIOR = "a guided denoiser is the mean of no distribution over the data"
+_REFUSED = {
+    ("border", "--guidance"): f"it is measured on a posterior, and {_NO_POSTERIOR}",
+    ("border", "--interval"): f"it is of --guidance, and {_NO_POSTERIOR}",
+    ("where", "--guidance"): f"it follows the exact flow to a data point, and {_NO_POSTERIOR}; sample has it",
+    ("where", "--interval"): "it is of --guidance, which sample has",
+    ("where", "--orbit"): "it follows the exact flow to a point of the data as they are; sample has it",
+    ("info", "--label"): "it describes all of the data",
+    ("info", "--orbit"): "it describes the data as they are",
+    ("info", "--guidance"): "it describes the data",
+    ("info", "--interval"): "it describes the data",
+}
+"""Options of other commands, and why these have them not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +93,8 @@ class Denoise(_AtPoint):
 
     top: int = 5
     """How many of the most probable data points are listed and shown."""
+    guidance: options.Guidance = None
+    interval: options.Interval = None
     orbit: options.Orbit = None
     out: Path = Path("denoised")
     """Path of the files, without suffix: NPY of the answer and, of images, PNG: x, the answer, the points."""
@@ -111,8 +126,8 @@ class Sample(_Common):
     sigma_max: options.Real = None
     """First noise level, in units of the data; unless given 80, or 160 standard deviations of the data if that is
     more."""
-    guidance: options.Real = None
-    """Weight w of D + w (D_c - D), D_c the optimum of --label and D that of all data; 1, no guidance, unless given."""
+    guidance: options.Guidance = None
+    interval: options.Interval = None
     orbit: options.Orbit = None
     seed: options.Seed = 0
     out: Path = Path("samples")
@@ -144,7 +159,8 @@ def command_of(words: Sequence[str]) -> Any:
     for name, kind in COMMANDS.items():
         one = Annotated[kind, tyro.conf.subcommand(name)]  # pyright: ignore
         kinds = one if kinds is None else kinds | one
-    return parsed(kinds, prog="python -m optimal", description=__doc__, args=_positions(list(words)))
+    args = _positions(list(words))
+    return parsed(kinds, prog="python -m optimal", description=__doc__, args=args, refused=_REFUSED)
 
 
 def _answer(words: list[str]) -> None:
@@ -243,7 +259,16 @@ def _denoise(command: Denoise, data: Dataset) -> tuple[dict[str, Any], list[str]
         return _planned(data, f"E[x0 | x] at sigma = {command.sigma:g}", expected("denoise", data))
     out = writable(command.out, "denoised")
     mean, found = denoised(
-        data, x, command.sigma, command.top, label=command.label, group=command.orbit, device=device, say=say
+        data,
+        x,
+        command.sigma,
+        command.top,
+        label=command.label,
+        guidance=command.guidance,
+        interval=command.interval,
+        group=command.orbit,
+        device=device,
+        say=say,
     )
     path = suffixed(out, ".npy")
     with replacing(path) as temporary:
@@ -253,14 +278,26 @@ def _denoise(command: Denoise, data: Dataset) -> tuple[dict[str, Any], list[str]
         shown = torch.cat([x, mean, shown_points(data, found["points"], command.orbit)])
         files.append(_grid(shown, out, columns=len(shown)))
     found["files"] = [str(file) for file in files]
+    guided = command.guidance is not None
+    answer = "the guided answer" if guided else "E[x0 | x]"
+    blend = "that of the class" if guided else "the answer"
     return found, [
         _about(data, command.orbit),
-        f"at sigma = {command.sigma:g} the answer blends {found['effective_count']:.4g} points (effective count), "
+        *([_pushed(found)] if guided else []),
+        f"at sigma = {command.sigma:g} {blend} blends {found['effective_count']:.4g} points (effective count), "
         f"{found['entropy']:.4g} nats",
         "most probable: " + ", ".join(f"{_named(point)} {point['weight']:.3g}" for point in found["points"]),
-        *([f"E[x0 | x] = {', '.join(f'{v:.6g}' for v in mean.flatten())}"] if mean.numel() <= 2 else []),
-        _written(files, "from left to right x, E[x0 | x], the points" if data.is_image else ""),
+        *([f"{answer} = {', '.join(f'{v:.6g}' for v in mean.flatten())}"] if mean.numel() <= 2 else []),
+        _written(files, f"from left to right x, {answer}, the points" if data.is_image else ""),
     ]
+
+
+def _pushed(found: dict[str, Any]) -> str:
+    """What guidance does to the answer: it is no posterior mean, and has no entropy of its own."""
+    return (
+        f"guided, w = {found['weight']:g} at this noise level: the answer lies {found['pushed']:.4g} from that of the "
+        f"class, whose probability here is {found['probability']:.4g}; it is the mean of no distribution"
+    )
 
 
 def _named(point: dict[str, Any]) -> str:
@@ -308,6 +345,7 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         options=parse_options(command.solver_option),
         label=command.label,
         guidance=command.guidance,
+        interval=command.interval,
         group=command.orbit,
         device=device,
         say=say,

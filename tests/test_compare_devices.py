@@ -77,7 +77,7 @@ def test_the_optimum_lies_beside_the_network_where_it_fits(
 def test_the_optimum_by_name_is_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     data = load("five-deltas")
     with second_device():
-        (model,), _ = opened(["optimum"], data, device=str(DEVICE), say=silent)
+        (model,), _, _ = opened(["optimum"], data, device=str(DEVICE), say=silent)
         assert isinstance(model.denoiser, OptimalDenoiser)
         assert model.denoiser.points.device.type == DEVICE.type
         x = torch.linspace(-3, 3, 7).view(-1, 1)

@@ -49,6 +49,39 @@ def asked(capsys: Captured, *arguments: str) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)
 
 
+def test_a_guided_answer(capsys: Captured) -> None:
+    """D + w (D_c − D), how far that is from D_c, and P(c | x); all else is the class's."""
+    D, x = OptimalDenoiser(load("digits")), load("digits")[5][None]
+    words = ["denoise", "digits", "@5", "--sigma", "1.5", "--label", "3", "--guidance", "4", "--out", "some"]
+    found = asked(capsys, *words)
+    expected = guided(D.given(3), D, 4.0)(x, 1.5)
+    assert np.abs(np.load("some.npy") - expected[0].numpy()).max() <= 1e-6
+    assert found["probability"] == pytest.approx(float(D.class_log_probabilities(x, 1.5)[0, 3].exp()), rel=1e-7)
+    assert found["pushed"] == pytest.approx(float((expected - D.given(3)(x, 1.5)).norm()), rel=1e-5)
+    assert found["entropy"] == pytest.approx(float(D.given(3).posterior(x, 1.5).entropy))
+    assert found["weight"] == 4
+    outside = asked(capsys, *words, "--interval", "1.5", "3")
+    assert (outside["weight"], outside["pushed"]) == (1, 0)
+    assert run(*words) == 0
+    told = capsys.readouterr().out
+    assert "guided, w = 4 at this noise level: the answer lies" in told
+    assert "x, the guided answer, the points" in told
+
+
+def test_samples_are_guided_in_an_interval(capsys: Captured) -> None:
+    words = ["sample", "digits", "-n", "4", "--steps", "6", "--label", "3", "--guidance", "6", "--out", "some"]
+    found = asked(capsys, *words, "--interval", "0.3", "2")
+    D = OptimalDenoiser(load("digits"))
+    with np.load("some.npz") as arrays:
+        noises, ends, sigmas = (torch.from_numpy(arrays[name]) for name in ("noises", "samples", "sigmas"))
+    expected = sample(guided(D.given(3), D, 6.0, (0.3, 2.0)), noises, sigmas, solver="heun")
+    assert (ends - expected).abs().max() <= 1e-5
+    assert found["interval"] == [0.3, 2.0]
+    # Above all levels it is not guided.
+    plain = asked(capsys, *words[:-4], "--out", "other")["index"]
+    assert asked(capsys, *words, "--interval", "100", "200")["index"] == plain
+
+
 def test_a_class_of_the_data(capsys: Captured) -> None:
     D = OptimalDenoiser(load("digits"))
     found = asked(capsys, "denoise", "digits", "@0", "--sigma", "2", "--label", "7", "--top", "3")
@@ -316,7 +349,17 @@ def test_the_start_grows_with_the_data(capsys: Captured) -> None:
         (["border", "digits", "--draws", "0"], "draws must be at least 1, got 0"),
         (["border", "five-deltas", "--orbit", "flip"], "flip needs images of shape (C, H, W)"),
         (["sample", "digits", "--orbit", "flip", "--solver", "consistency"], "it takes no --orbit"),
-        (["sample", "digits", "--guidance", "2"], "--guidance is of a class, under a solver: it needs --label"),
+        (["sample", "digits", "--guidance", "2"], "--guidance is towards a class: it needs --label"),
+        (["sample", "digits", "--guidance", "2", "--label", "3", "--solver", "consistency"], "it takes no --guidance"),
+        (["denoise", "digits", "@0", "--sigma", "1", "--guidance", "2"], "--guidance is towards a class"),
+        (
+            ["sample", "digits", "--label", "3", "--interval", "1", "2"],
+            "--interval is of guidance: it needs --guidance",
+        ),
+        (["border", "digits", "--label", "3", "--guidance", "2"], "border takes no --guidance: it is measured on a"),
+        (["where", "digits", "@0", "--sigma", "1", "--guidance=2"], "where takes no --guidance: it follows the exact"),
+        (["where", "digits", "@0", "--sigma", "1", "--orbit", "flip"], "where takes no --orbit: it follows the exact"),
+        (["info", "digits", "--label", "3"], "info takes no --label: it describes all of the data"),
         (["sample", "digits", "--orbit", "flop"], "--orbit must be one of flip, quarter-turns"),
     ],
 )

@@ -11,8 +11,9 @@ from optimal.cli.run import say
 from ..answers import Compared, Plan, compared, planned
 from ..commands import QUICK_DRAWS, QUICK_SAMPLES, Compare
 from ..measures import save_table
-from ..named import of_label, opened
+from ..named import opened
 from ..teachers import optimum_of
+from ..wanted import Wanted
 from .words import as_words, dataset_of, held_out_of
 
 __all__ = ["compare"]
@@ -41,11 +42,10 @@ def compare(command: Compare) -> None:
         sigma_max=command.sigma_max,
         seed=command.seed,
     )
-    options: dict[str, Any] = {"device": command.device, "batch": command.batch, "label": command.label}
-    models, data = opened(command.models, dataset_of(command), say=say, **options)
+    wanted = Wanted.of(command)
+    options: dict[str, Any] = {"device": command.device, "batch": command.batch, "wanted": wanted}
+    models, data, guided = opened(command.models, dataset_of(command), say=say, **options)
     held_out = held_out_of(command)
-    if held_out is not None and command.label is not None:
-        held_out = of_label(held_out, command.label)
     if command.dry_run:
         seconds = planned(models, optimum_of(data, models[0].device), plan, plan.places(held_out))
         names = ", ".join(model.name for model in models)
@@ -53,8 +53,9 @@ def compare(command: Compare) -> None:
         print(f"{data.describe()}\n{effort}; nothing was compared")
         return
     out = writable(command.out, "comparison")
-    found = compared(models, data, plan, held_out=held_out, say=say)
-    about = found.about | {"sentences": found.sentences(), "remarks": found.remarks(), "command": as_words(command)}
+    found = compared(models, data, plan, held_out=held_out, guided=guided, say=say)
+    about = found.about | wanted.told() | {"held_to": wanted.sentences()}
+    about |= {"sentences": found.sentences(), "remarks": found.remarks(), "command": as_words(command)}
     files = []
     for kind, rows in (("denoiser", found.denoisers), ("samplers", found.samplers)):
         path = suffixed(out, f"-{kind}")
@@ -63,7 +64,8 @@ def compare(command: Compare) -> None:
     if command.json:
         print(as_json(about | {"denoisers": found.denoisers, "samplers": found.samplers, "files": files}))
     else:
-        print("\n".join([data.describe(), _effort(plan), "", *_tables(found), "", ", ".join(files)]))
+        head = [data.describe(), *wanted.sentences(), _effort(plan), ""]
+        print("\n".join([*head, *_tables(found), "", ", ".join(files)]))
 
 
 def _effort(plan: Plan) -> str:

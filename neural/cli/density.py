@@ -12,7 +12,8 @@ from ..commands import Likelihood
 from ..convention import question
 from ..densities import densities, planned
 from ..measures import save_table
-from ..named import of_label, opened
+from ..named import opened
+from ..wanted import Wanted
 from .words import as_words, dataset_of, held_out_of
 
 __all__ = ["likelihood"]
@@ -20,17 +21,16 @@ __all__ = ["likelihood"]
 
 def likelihood(command: Likelihood) -> None:
     """Nats and bits of a network's density at noisy points, a row a point."""
-    (model,), data = opened(
+    wanted = Wanted.of(command)
+    (model,), data, _ = opened(
         [command.model],
         dataset_of(command),
         device=command.device,
         batch=command.batch,
-        label=command.label,
+        wanted=wanted,
         say=say,
     )
     held_out = held_out_of(command)
-    if held_out is not None and command.label is not None:
-        held_out = of_label(held_out, command.label)
     D = OptimalDenoiser(data)
     options: dict[str, Any] = {
         "sigma_min": command.sigma_min,

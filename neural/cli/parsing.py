@@ -22,6 +22,8 @@ __all__ = ["command_of"]
 
 _FLAGS = [f"optimisation.{f.name}" for f in dataclasses.fields(Optimisation) if isinstance(f.default, bool)]
 """Options that are on or off."""
+_GUIDED = "a guided denoiser is the mean of no distribution, and its flow has a density that nothing is compared with"
+_REFUSED = {("likelihood", option): _GUIDED for option in ("--guidance", "--interval")}
 
 
 def command_of(words: Sequence[str], description: str | None) -> Any:
@@ -54,7 +56,7 @@ def _parsed(words: Sequence[str], preset: str, technique: str, description: str 
         given = {"default": defaults[name]} if name in defaults else {}
         one = Annotated[kind, tyro.conf.subcommand(name, **given)]  # pyright: ignore
         kinds = one if kinds is None else kinds | one
-    return parsed(kinds, prog="python -m neural", description=description, args=words)
+    return parsed(kinds, prog="python -m neural", description=description, args=words, refused=_REFUSED)
 
 
 def _in_full(words: list[str]) -> list[str]:

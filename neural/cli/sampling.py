@@ -13,6 +13,7 @@ from optimal.storage import replacing
 from ..answers import drawing, drawn
 from ..commands import Sample
 from ..named import opened
+from ..wanted import Wanted
 from .words import as_words, dataset_of
 
 __all__ = ["draw"]
@@ -20,8 +21,8 @@ __all__ = ["draw"]
 
 def draw(command: Sample) -> None:
     """Samples of a model: arrays, what they are and, of images, a grid."""
-    options: dict[str, Any] = {"device": command.device, "batch": command.batch, "label": command.label}
-    (model,), data = opened([command.model], dataset_of(command), say=say, **options)
+    options: dict[str, Any] = {"device": command.device, "batch": command.batch, "wanted": Wanted.of(command)}
+    (model,), data, _ = opened([command.model], dataset_of(command), say=say, **options)
     how = drawing(
         model,
         command.n,
@@ -44,7 +45,7 @@ def draw(command: Sample) -> None:
     if data.is_image:
         files.append(save_grid(arrays["samples"], suffixed(out, ".png")))
     names = [str(file) for file in files]
-    found = {"dataset": data.name, "fingerprint": data.fingerprint} | found
+    found = {"dataset": data.name, "fingerprint": data.fingerprint} | Wanted.of(command).told() | found
     with replacing(files[1]) as temporary:
         temporary.write_text(as_json(found | {"command": as_words(command)}) + "\n")
     if command.json:

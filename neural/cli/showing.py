@@ -8,6 +8,7 @@ from optimal.cli import as_json, in_words, parse_options, plain, writable
 from optimal.cli.run import say
 
 from ..commands import QUICK_DRAWS, QUICK_SAMPLES, Audit, Report
+from ..wanted import Wanted
 from .words import dataset_of, held_out_of
 
 __all__ = ["audit", "report"]
@@ -49,7 +50,7 @@ def report(command: Report) -> None:
     given = prepared(
         command.models,
         dataset_of(command),
-        label=command.label,
+        wanted=Wanted.of(command),
         held_out=held_out_of(command),
         device=command.device,
         batch=command.batch,

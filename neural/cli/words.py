@@ -9,6 +9,7 @@ from typing import Any
 from optimal import Dataset, load
 from optimal.cli import parse_options
 
+from ..classes import of_label
 from ..commands import Compare, Likelihood, Report, Sample
 
 __all__ = ["as_words", "dataset_of", "held_out_of"]
@@ -26,14 +27,17 @@ def dataset_of(command: Sample | Compare | Report | Likelihood) -> Dataset | Non
 
 
 def held_out_of(command: Compare | Report | Likelihood) -> Dataset | None:
-    """What --held-out names; None without it.
+    """What --held-out names, of the class of --label; None without it.
 
     Raises:
-        ValueError: --held-out-option without it; as for `optimal.load`.
+        ValueError: --held-out-option without it; as for `optimal.load`; no points of the class.
     """
     if command.held_out_option and command.held_out is None:
         raise ValueError("--held-out-option is of --held-out: give that too")
-    return None if command.held_out is None else load(command.held_out, **parse_options(command.held_out_option))
+    if command.held_out is None:
+        return None
+    found = load(command.held_out, **parse_options(command.held_out_option))
+    return found if command.label is None else of_label(found, command.label)
 
 
 def as_words(command: Any) -> dict[str, Any]:

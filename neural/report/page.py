@@ -39,6 +39,10 @@ _WORDS = {
     "copy": "Equal to an image of the data in grey levels (exact), or within a twentieth of the standard deviation of "
     "the data from it, root mean square (near); mirrored: as its mirror image, left to right.",
 }
+_GUIDED = (
+    "D + w (D_c − D) of the exact optima of the class and of all data: what a network that is perfect on both would "
+    "answer under this guidance. It is the mean of no distribution."
+)
 _BITS = (
     "−log₂ of the density of a noisy point under the network, over the number of values: one bit less is twice the "
     "density for each value. A density may be above 1, of which the logarithm is positive: such bits are negative."
@@ -54,9 +58,11 @@ def html(study: Study, charts: Mapping[str, tuple[bytes, bytes]], files: Sequenc
         files: names of the tables and pictures beside the page.
     """
     names = ", ".join(each.name for each in study.networks)
-    title = f"{names} beside the optimum of {study.data.name}"
+    kind = "optimum" if study.wanted.guidance is None else "guided optimum"
+    title = f"{names} beside the {kind} of {study.data.name}"
     sections = [
         f"<h1>{escape(title)}</h1>",
+        *(f"<p>{escape(sentence)}.</p>" for sentence in study.wanted.sentences()),
         *(f'<p class="doubt">{escape(note)}</p>' for note in study.notes),
         *(f'<p class="lead">{escape(sentence)}.</p>' for each in study.networks for sentence in each.sentences()),
         *(_copies(each) for each in study.networks if each.found is None or len(study.networks) == 1),
@@ -158,7 +164,7 @@ def _gap_caption(study: Study) -> str:
 
 
 def _words(study: Study) -> str:
-    words = dict(_WORDS)
+    words = dict(_WORDS) | ({} if study.wanted.guidance is None else {"optimum": _GUIDED})
     if study.data.is_image and not study.trained:
         words["training image"] = f"An image of {study.data.name}, whatever the networks were trained on."
     if any(each.densities for each in study.networks):

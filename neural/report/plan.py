@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from optimal import Dataset, OptimalDenoiser
+from optimal import Dataset, Guided, OptimalDenoiser
 from optimal.cli import seconds_of_a_row
 from optimal.query import Levels
 from optimal.randomness import fixed_generator
@@ -60,8 +60,9 @@ class Plan:
 
 
 def has_density(model: Model) -> bool:
-    """Whether there is a likelihood of its own: not of the optimum, nor of students, whose answers are no means."""
-    return model.meant is None and not isinstance(model.denoiser, OptimalDenoiser)
+    """Whether there is a likelihood of its own: not of the optimum, nor of students, whose answers are no means, nor
+    of guided networks, whose answers are means of nothing."""
+    return model.meant is None and not isinstance(model.denoiser, OptimalDenoiser | Guided)
 
 
 def seconds_of(models: Sequence[Model], D: OptimalDenoiser, plan: Plan) -> tuple[float, float]:

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optimal import Dataset
+from optimal import Dataset, Guided
 from optimal.cli import announce, plain, writable
 from optimal.cli.estimate import Say
 from optimal.storage import remove_abandoned, temporary_folder
 
 from ..measures import save_table
 from ..model import Model
-from ..named import OPTIMUM, of_label, opened
+from ..named import ALL, OPTIMUM, opened
+from ..wanted import Wanted
 from .audited import sheet
 from .charts import DARK, LIGHT, drawn, gap_chart, points_chart, ratio_chart
 from .origin import fingerprint_of, trained_on
@@ -44,6 +45,8 @@ class Prepared:
         held_out: points that were not trained on, of the same class.
         trained: whether all networks are known to have been trained on the data.
         notes: what was told while they were opened.
+        wanted: the class, guidance and group that all are asked for.
+        guided: the guided optimum that guided networks are held to.
     """
 
     networks: list[Model]
@@ -51,13 +54,15 @@ class Prepared:
     held_out: Dataset | None
     trained: bool
     notes: tuple[str, ...]
+    wanted: Wanted = ALL
+    guided: Guided | None = None
 
 
 def prepared(
     models: Sequence[str],
     data: Dataset | None,
     *,
-    label: int | None = None,
+    wanted: Wanted = ALL,
     held_out: Dataset | None = None,
     device: str = "auto",
     batch: int | None = None,
@@ -68,8 +73,8 @@ def prepared(
     Args:
         models: as for `neural.named.opened`, "optimum" among them.
         data: the training data; None takes those of the first run among the models.
-        label: the class that networks are asked for; the data, and held_out, are then those of it.
-        held_out: points that were not trained on.
+        wanted: the class, guidance and group that networks and the optimum are asked for.
+        held_out: points that were not trained on, of the class.
         device, batch: as for `neural.open_model`.
         say: told what a user is to know while waiting.
 
@@ -86,15 +91,15 @@ def prepared(
         notes.append(text.removeprefix("warning: "))
         say(text)
 
-    networks, training = opened(models, data, device=device, batch=batch, label=label, say=told)
+    networks, training, guided = opened(models, data, device=device, batch=batch, wanted=wanted, say=told)
     if held_out is not None and held_out.event != training.event:
         raise ValueError(f"held-out points must have the shape of the data, {training.event}, got {held_out.event}")
-    if held_out is not None and label is not None:
-        held_out = of_label(held_out, label)
     # Of a class, runs know the data that it is of; where none are given, these are those of the first run.
     runs = [network for network in networks if network.name != OPTIMUM]
-    whole = training.fingerprint if label is None else fingerprint_of(runs[0]) if data is None else data.fingerprint
-    return Prepared(networks, training, held_out, trained_on(runs, training.fingerprint, whole), tuple(notes))
+    whole = training.fingerprint if wanted == ALL else fingerprint_of(runs[0]) if data is None else data.fingerprint
+    return Prepared(
+        networks, training, held_out, trained_on(runs, training.fingerprint, whole), tuple(notes), wanted, guided
+    )
 
 
 def reported(given: Prepared, plan: Plan, out: str | Path, *, say: Say) -> tuple[Study, list[Path]]:
@@ -116,6 +121,7 @@ def reported(given: Prepared, plan: Plan, out: str | Path, *, say: Say) -> tuple
         given.networks,
         given.data,
         held_out=plan.held_out,
+        guided=given.guided,
         sigmas=plan.sigmas,
         steps=plan.steps,
         effort=plan.effort,
@@ -125,7 +131,7 @@ def reported(given: Prepared, plan: Plan, out: str | Path, *, say: Say) -> tuple
         say=lambda seconds: announce(seconds, say),
         tell=say,
     )
-    found = dataclasses.replace(found, trained=given.trained, notes=given.notes)
+    found = dataclasses.replace(found, trained=given.trained, notes=given.notes, wanted=given.wanted)
     files = write(found, out)
     written = {path.name for path in files}
     older = sorted(path.name for path in Path(out).iterdir() if _OWN.fullmatch(path.name) and path.name not in written)
@@ -237,6 +243,8 @@ def about(study: Study) -> dict[str, Any]:
     return {
         "dataset": study.data.name,
         "trained": study.trained,
+        **study.wanted.told(),
+        "held_to": study.wanted.sentences(),
         "notes": list(study.notes),
         "fingerprint": study.data.fingerprint,
         "held_out": study.held_out,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from optimal import Dataset, OptimalDenoiser, sample
+from optimal import Dataset, Guided, OptimalDenoiser, sample
 from optimal.border import Border, seeking_refining_border
 from optimal.query import Levels
 from optimal.randomness import stream
@@ -29,8 +29,9 @@ from ..copies import Audit
 from ..heldout import Apart, check_held_out
 from ..measuring import Measured, default_sigmas, measure
 from ..model import Model
-from ..named import as_meant, own_pairs
+from ..named import ALL, as_meant, own_pairs
 from ..sampled import samplers
+from ..wanted import Wanted, unguided
 from .densities import Density, density
 from .origin import trained_on
 from .plan import Effort, Plan, has_density, seconds_of
@@ -111,6 +112,7 @@ class Study:
         left_out: seconds that the likelihood would have taken, where that was too long; None where it was not.
         trained: whether all networks are known to have been trained on the data.
         notes: what else was told of networks and data before, a sentence each.
+        wanted: the class, guidance and group that networks and optimum were asked for.
     """
 
     data: Dataset
@@ -124,6 +126,7 @@ class Study:
     left_out: float | None
     trained: bool
     notes: tuple[str, ...] = ()
+    wanted: Wanted = ALL
 
     def place(self, on: str) -> str:
         """What a page calls where x is."""
@@ -139,6 +142,7 @@ def study(
     data: Dataset,
     *,
     held_out: Dataset | None = None,
+    guided: Guided | None = None,
     sigmas: Levels | None = None,
     steps: int | None = None,
     effort: Effort | None = None,
@@ -154,6 +158,7 @@ def study(
         models: of different names.
         data: the training data.
         held_out: further points of the same distribution, none of them in the data.
+        guided: the guided optimum that guided networks are held to, in place of that of the data.
         sigmas: (S,) noise levels; unless given around the border, in the range that all networks share.
         steps: of the sampler; each network's own unless given. Of progressive distillation the stage that takes so many
             is measured.
@@ -180,7 +185,7 @@ def study(
         plan = dataclasses.replace(plan, effort=dataclasses.replace(plan.effort, likelihood=0))
     if say is not None:
         say(seconds + (likelihood if left_out is None else 0.0))
-    doubts = [sanity(model, D, seed=seed) for model in asked]
+    doubts = [sanity(unguided(model), D, seed=seed) for model in asked]
     for model, doubt in zip(models, doubts, strict=True):
         if doubt is not None and tell is not None:
             tell(f"warning: {model.name} is {doubt}")
@@ -190,7 +195,8 @@ def study(
     some = list(zip(models, doubts, strict=True))
     for model, doubt in tqdm(some, desc="networks", leave=False, disable=not progress or len(models) == 1):
         levels = default_sigmas(D, border.sigma, _shared(models, model)) if sigmas is None else sigmas
-        networks.append(_studied(model, D, dataclasses.replace(plan, sigmas=levels), apart, border, doubt, progress))
+        own = dataclasses.replace(plan, sigmas=levels)
+        networks.append(_studied(model, D, guided, own, apart, border, doubt, progress))
     name = None if held_out is None else held_out.name
     return Study(
         data, name, D, border, networks, plan.effort, seed, level, left_out, trained_on(models, data.fingerprint)
@@ -220,6 +226,7 @@ def _require_names(models: Sequence[Model]) -> None:
 def _studied(
     model: Model,
     D: OptimalDenoiser,
+    guided: Guided | None,
     plan: Plan,
     apart: Apart | None,
     border: Border,
@@ -232,7 +239,14 @@ def _studied(
     measured = []
     for on in places:
         found = measure(
-            asked, D, on=on, sigmas=plan.sigmas, draws=effort.draws, seed=seed, level=level, progress=progress
+            asked,
+            guided or D,
+            on=on,
+            sigmas=plan.sigmas,
+            draws=effort.draws,
+            seed=seed,
+            level=level,
+            progress=progress,
         )
         measured.append(dataclasses.replace(found, border=border))
     first, steps = float(arguments["sigmas"][0]), len(arguments["sigmas"]) - 1

@@ -105,28 +105,47 @@ def denoised(
     top: int,
     *,
     label: int | None = None,
+    guidance: float | None = None,
+    interval: tuple[float, float] | None = None,
     group: Group | None = None,
     device: torch.device = _CPU,
     say: Say,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """E[x0 | x] of x, (1, *event), and the most probable points: their index, of images `element` too, and weight."""
+    """E[x0 | x] of x, (1, *event), and the most probable points: their index, of images `element` too, and weight.
+
+    Guided, the first is D + w (D_c − D), and all else is that of the class; with `weight`, w at this noise level;
+    `probability`, P(c | x); and `pushed`, ‖D_w − D_c‖ = |w − 1| (1 − P(c | x)) ‖D_c − D_¬c‖.
+    """
+    _require_guided(label, guidance, interval)
     announce(len(names_of(group)) * expected("denoise", data), say)
     D = _of(_optimum(data, device, label), group)
     x = x.to(device)
     post = D.posterior(x, sigma)
+    mean, pushed = post.mean, {}
+    if guidance is not None:
+        whole = _of(_optimum(data, device), group)
+        between = guided(D, whole, guidance, interval)
+        mean, density = between(x, sigma), whole.posterior(x, sigma).log_density
+        share = int((data.classes == label).sum()) / len(data)
+        pushed = {
+            "guidance": guidance,
+            "weight": guidance if between.interval[0] < sigma <= between.interval[1] else 1.0,
+            "probability": min(1.0, share * math.exp(float(post.log_density - density))),
+            "pushed": float((mean.double() - post.mean.double()).norm()),
+        }
     weights, index = D.weights(x, sigma)[0].topk(min(top, len(D)))
     points = [
         {"index": int(k) % len(data)} | _turned(group, int(k) // len(data)) | {"weight": float(w)}
         for k, w in zip(index, weights, strict=True)
         if w > 0
     ]
-    return post.mean.cpu(), _told(group) | {
+    return mean.cpu(), _told(group) | pushed | {
         "sigma": sigma,
         "effective_count": float(post.effective_count),
         "entropy": float(post.entropy),
         "log_density": float(post.log_density),
         "variance": float(post.variance),
-        "mean": post.mean.flatten().tolist() if post.mean.numel() <= 2 else None,
+        "mean": mean.flatten().tolist() if mean.numel() <= 2 else None,
         "points": points,
     }
 
@@ -180,6 +199,7 @@ def sampled(
     options: Mapping[str, Any],
     label: int | None = None,
     guidance: float | None = None,
+    interval: tuple[float, float] | None = None,
     group: Group | None = None,
     device: torch.device = _CPU,
     say: Say,
@@ -189,8 +209,9 @@ def sampled(
         raise ValueError(f"n must be at least 1, got {n}")
     if group is not None and solver == "consistency":
         raise ValueError("--solver consistency ends on a point of the data as they are: it takes no --orbit")
-    if guidance is not None and (label is None or solver == "consistency"):
-        raise ValueError("--guidance is of a class, under a solver: it needs --label, and no --solver consistency")
+    _require_guided(label, guidance, interval)
+    if guidance is not None and solver == "consistency":
+        raise ValueError("--solver consistency ends on a point of the class: it takes no --guidance")
     D = _optimum(data, device, label)
     if sigma_max is None:
         sigma_max = 80.0 * max(1.0, 2 * D.standard_deviation)
@@ -213,7 +234,7 @@ def sampled(
         calls: list[int] = []
         model = FlowMap(source) if solver == "consistency" else source
         if guidance is not None:
-            model = guided(source, _of(_optimum(data, device), group), guidance)
+            model = guided(source, _of(_optimum(data, device), group), guidance, interval)
         announce(direct * (_FLOW_CALLS / 2 if solver == "consistency" else 1), say)
         samples = sample(
             model,
@@ -228,6 +249,7 @@ def sampled(
     found = (
         _told(group)
         | ({} if guidance is None else {"guidance": guidance})
+        | ({} if interval is None else {"interval": list(interval)})
         | {
             "n": n,
             "solver": solver,
@@ -305,6 +327,13 @@ def _of(D: OptimalDenoiser, group: Group | None) -> OptimalDenoiser | PermutedOr
     # Of the groups that a command line has; the images of all others are too many to be listed.
     assert isinstance(turned, PermutedOrbit)
     return turned
+
+
+def _require_guided(label: int | None, guidance: float | None, interval: tuple[float, float] | None) -> None:
+    if guidance is not None and label is None:
+        raise ValueError("--guidance is towards a class: it needs --label")
+    if interval is not None and guidance is None:
+        raise ValueError("--interval is of guidance: it needs --guidance")
 
 
 def _told(group: Group | None) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -24,9 +25,12 @@ __all__ = [
     "Dataset",
     "Device",
     "DryRun",
+    "Guidance",
+    "Interval",
     "Json",
     "Label",
     "Number",
+    "Orbit",
     "Quick",
     "Real",
     "Reals",
@@ -70,7 +74,8 @@ Orbit = Annotated[
     Literal["flip", "quarter-turns"] | None,
     tyro.conf.arg(
         metavar="{flip,quarter-turns}",
-        help="Images are taken with their mirror images (flip), or with all that turning adds (quarter-turns, square).",
+        help="Images of the data are taken with their mirror images (flip), or with all that turning adds "
+        "(quarter-turns, square).",
         help_behavior_hint="",
     ),
 ]
@@ -79,7 +84,26 @@ Number = Annotated[int, tyro.conf.arg(aliases=["-n"])]
 Label = Annotated[
     int | None,
     tyro.conf.arg(
-        metavar="INT", help="Class of the data that the optimum is of; all unless given.", help_behavior_hint=""
+        metavar="INT",
+        help="Class: the optimum is that of its points, and networks are asked for it; all unless given.",
+        help_behavior_hint="",
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    tyro.conf.arg(
+        metavar="FLOAT",
+        help="Weight w of D + w (D_c - D), D_c of --label and D of all data, in optimum and network; no guidance "
+        "unless given.",
+        help_behavior_hint="",
+    ),
+]
+Interval = Annotated[
+    tuple[float, float] | None,
+    tyro.conf.arg(
+        metavar="LO HI",
+        help="Noise levels that are guided, lo < sigma <= hi, in units of the data; all unless given.",
+        help_behavior_hint="",
     ),
 ]
 Seed = Annotated[int, tyro.conf.arg(help="Of all draws.")]
@@ -101,18 +125,30 @@ Json = Annotated[
 ]
 
 
-def parsed(kinds: Any, *, prog: str, description: str | None, args: Sequence[str]) -> Any:
+def parsed(
+    kinds: Any,
+    *,
+    prog: str,
+    description: str | None,
+    args: Sequence[str],
+    refused: Mapping[tuple[str, str], str] = MappingProxyType({}),
+) -> Any:
     """The command that the words of a command line ask for.
 
     Args:
         kinds: a dataclass, or a union of subcommands, as tyro takes them.
         prog, description: for --help.
         args: the words.
+        refused: (command, option) -> why a command cannot have an option that others have.
 
     Raises:
         ValueError: words that no command has; one sentence.
         SystemExit: of code 0, after --help.
     """
+    for word in args[1:]:
+        reason = refused.get((args[0], word.partition("=")[0]))
+        if reason is not None:
+            raise ValueError(f"{args[0]} takes no {word.partition('=')[0]}: {reason}")
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):

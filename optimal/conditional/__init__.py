@@ -15,6 +15,6 @@ from .leave_one_out import split_stability as split_stability
 from .orbits import Group as Group
 from .orbits import orbit as orbit
 from .permuted import PermutedOrbit as PermutedOrbit
-from .soft_labels import landing_shares as landing_shares
-from .soft_labels import soft_labels as soft_labels
-from .soft_labels import tilted as tilted
+from .soft import landing_shares as landing_shares
+from .soft import soft_labels as soft_labels
+from .soft import tilted as tilted

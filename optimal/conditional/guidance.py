@@ -12,7 +12,7 @@ calls of the two steps that cross an end.
 
 What it does to the optimum. The distribution that guidance is said to sample, p_w(x0) ∝ p(x0) p(c | x0)^w, has the
 points of the data with other weights. Of hard labels p(c | y_j) is 0 or 1 and so is its w-th power: p_w is the class
-itself, and its optimum D_c, for every w > 0 (of soft ones it is not: `optimal.conditional.soft_labels`). All that
+itself, and its optimum D_c, for every w > 0 (of soft ones it is not: `optimal.conditional.soft`). All that
 guidance does to it is then an error, with P(c | x) the share of
 the class in the posterior and D_¬c the optimum of all other points,
 

@@ -337,6 +337,29 @@ def guidance(a: Arrays) -> str:
     )
 
 
+def measurements(a: Arrays) -> str:
+    steps, ways = a["measurements/steps"].tolist(), {"dps": "DPS", "pigdm": "ΠGDM", "diffpir": "DiffPIR"}
+    rows, names = [], a["measurements/names"].tolist()
+    for i, name in enumerate(names):
+        curves = [a[f"measurements/{i}_{way}_variation"][-1] for way in ("exact", *ways)]
+        held(min(curve[1] for curve in curves[1:]) > curves[0][2], "all solvers are farther from p(x0 | y)")
+        rows.append([name, pct(a[f"measurements/{i}_counting"]), *map(pct, curves)])
+    excluded = {
+        name: [a[f"measurements/{i}_{way}_excluded"][-1, 0] for i in range(len(names))] for way, name in ways.items()
+    }
+    said = [f"{percent(min(values))} to {percent(max(values))} of {name}" for name, values in excluded.items()]
+    observed = len(a["measurements/0_effective"])
+    digits, emoji = (int(a[f"measurements/{i}_draws"]) for i in (0, 3))
+    head = ["total variation", "exact draws", "exact E[x0 \\| x, y]", *ways.values()]
+    return (
+        table(head, rows)
+        + f"\n\nAt {steps[-1]} steps of Euler's method; {observed} observations of each kind, {digits} noises each of "
+        f"digits and {emoji} of emoji at 16×16; exact draws are as many of p(x0 | y), with what 95% of such batches "
+        f"have. By the kind of observation, {spaced(said)} end on images that are not among those that hold 99.9% of "
+        "p(x0 | y). The updates are those of the likelihoods; no step size is tuned."
+    )
+
+
 def gallery(a: Arrays) -> str:
     known = {name.partition("/")[0] for name in a}
     others = [f"`{name}`" for name in FIGURES if name not in known]

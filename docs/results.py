@@ -24,6 +24,7 @@ from readme_words import (
     generalise,
     grids,
     guidance,
+    measurements,
     prop4,
     samples,
     steps,
@@ -59,7 +60,7 @@ BLOCKS: dict[str, Callable[[Arrays], str]] = {
     block.__name__: block
     for block in (
         *(fig1, border, trajectories, steps, distilled, prop4, grids, trained, generalise, students, difficulty),
-        *(samples, fewstep, guidance, shelf),
+        *(samples, fewstep, guidance, measurements, shelf),
         *(gallery, borders, marks, apart, shares, levels, easier, once),
     )
 }

@@ -21,8 +21,8 @@ from .networks import prepare
 
 __all__ = ["FIGURES", "Command", "command_of", "main"]
 
-_PRESETS = ("trained", "generalise", "students", "difficulty", "samples", "fewstep", "guidance")
-"""Figures of the networks of presets."""
+_PRESETS = ("trained", "generalise", "students", "difficulty", "samples", "fewstep", "guidance", "measurements")
+"""Figures of data of their own, most of them with networks of presets."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _draw(words: list[str]) -> None:
     names = _chosen(command.names)
     if len(names) > 1 and command.dataset is not None:
         for name in [name for name in names if name in _PRESETS]:
-            print(f"{name}: left out, it shows networks trained on presets, not --dataset")
+            print(f"{name}: left out, it shows data of its own, not --dataset")
         names = [name for name in names if name not in _PRESETS]
     if command.dry_run:
         if command.dataset is not None:

@@ -25,6 +25,7 @@ from . import (
     generalise,
     grids,
     guidance,
+    measurements,
     prop4,
     samples,
     steps,
@@ -54,6 +55,7 @@ FIGURES: dict[str, ModuleType] = {
     "samples": samples,
     "fewstep": fewstep,
     "guidance": guidance,
+    "measurements": measurements,
 }
 PAGES: dict[str, ModuleType] = {"explore": explore}
 """Pages of their own, which draw themselves."""

@@ -30,6 +30,7 @@ _OWN = {
     "samples": 20.0,
     "fewstep": 60.0,
     "guidance": 90.0,
+    "measurements": 40.0,
 }
 """Of a full run on the figures' own data, with networks that are there."""
 _LOOK = 0.3

@@ -547,6 +547,45 @@ def guidance(a: Arrays) -> Shown:
     return [*panels, seen], labels
 
 
+def measurements(a: Arrays) -> Shown:
+    names, solvers = [str(name) for name in a["names"]], ["DPS", "ΠGDM", "DiffPIR"]
+    strip = Panel(words=["y", "most probable images given y", *solvers])
+    left = [7.0, 11.4, 15.8]
+    for i in range(len(names)):
+        top, seen = -1.35 * i, a[f"{i}_seen"]
+        pink = np.array([1.0, 0.5, 0.5])[:, None, None]
+        strip.cells.append((0, top, np.where(np.isnan(seen), pink, seen)))
+        for j, (image, chance) in enumerate(zip(a[f"{i}_likely"], a[f"{i}_chances"], strict=True)):
+            strip.cells.append((1.5 + j, top, image))
+            strip.placed.append((2 + j, f"{100 * chance:.0f}%"))
+        for at, images, kept in zip(left, a[f"{i}_ends"], a[f"{i}_possible"], strict=True):
+            for j, (image, known) in enumerate(zip(images, kept.tolist(), strict=True)):
+                strip.cells.append((at + j, top, image))
+                colour = "tab:green" if known else "tab:red"
+                strip.frames.append((round(at + j + 0.02, 6), round(top - 0.98, 6), colour))
+        strip.words += names[i].replace(": ", ":|").replace(" of ", "|of ").split("|")
+    ways = ["exact E[x0 | x, y]", *solvers]
+    panels = [strip]
+    for column in ("variation", "excluded"):
+        for i, name in enumerate(names):
+            curves = [a[f"{i}_{way}_{column}"] for way in ("exact", "dps", "pigdm", "diffpir")]
+            panels.append(_banded(ways, [a["steps"]] * 4, curves))
+            panels[-1].legend = []
+            if column == "variation":
+                panels[-1].bands.append((a["steps"], *([end] * len(a["steps"]) for end in a[f"{i}_counting"][1:])))
+                panels[-1].words.append(name)
+    none = max(a[f"{i}_{way}_none"][:, 0].max() for i in range(4) for way in ("exact", "dps", "pigdm", "diffpir"))
+    strip.words += [
+        f"deviation {a['noises'][0]:g} (rows) and {a['noises'][1]:g} (means)",
+        f"{int(a['0_draws'])} noises each",
+        f"{int(a['3_draws'])} of the {int(a['1_size']):,} emoji",
+        "all ends are images" if none == 0 else f"up to {100 * none:.0f}% are no image",
+    ]
+    assert [int(a[f"{i}_draws"]) for i in range(4)] == [int(a["0_draws"])] * 2 + [int(a["3_draws"])] * 2
+    strip.words += [", ".join(f"{value:.0f}" for value in a[f"{i}_effective"]) for i in range(4)]
+    return panels, ways
+
+
 SERIES: dict[str, Callable[[Any], Shown]] = {
     "fig1": fig1,
     "border": border,
@@ -562,6 +601,7 @@ SERIES: dict[str, Callable[[Any], Shown]] = {
     "samples": samples,
     "fewstep": fewstep,
     "guidance": guidance,
+    "measurements": measurements,
 }
 
 UNSEEN = {

@@ -21,6 +21,7 @@ from figures import (
     generalise,
     grids,
     guidance,
+    measurements,
     prop4,
     samples,
     steps,
@@ -103,6 +104,11 @@ def of_fewstep(networks: Config) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def of_guidance() -> dict[str, np.ndarray]:
     return guidance.compute(Config(quick=True))
+
+
+@pytest.fixture(scope="module")
+def of_measurements() -> dict[str, np.ndarray]:
+    return measurements.compute(Config(quick=True))
 
 
 @pytest.fixture(scope="module")
@@ -458,6 +464,38 @@ def test_guidance_reaches_fewer_points_and_less_so_in_an_interval(of_guidance: d
         guidance.compute(QUICK)
 
 
+def test_the_exact_optimum_finds_the_posterior_and_solvers_do_not(of_measurements: dict[str, np.ndarray]) -> None:
+    a = of_measurements
+    for i in range(4):
+        for column in ("variation", "excluded", "none"):
+            for way in ("exact", "dps", "pigdm", "diffpir"):
+                value, low, high = a[f"{i}_{way}_{column}"].T
+                assert ((low <= value) & (value <= high)).all()
+        # What as many exact draws have, and the sampler's few steps.
+        assert a[f"{i}_exact_variation"][-1, 0] <= a[f"{i}_counting"][2] + 0.1
+        assert a[f"{i}_exact_excluded"][-1, 0] <= 0.04
+        for way in ("dps", "pigdm", "diffpir"):
+            assert a[f"{i}_{way}_variation"][-1, 0] > a[f"{i}_exact_variation"][-1, 0] + 0.05
+        assert a[f"{i}_exact_none"][-1, 0] == 0
+        assert (np.diff(a[f"{i}_chances"]) <= 0).all()
+        assert a[f"{i}_effective"].min() >= 1
+    assert a["3_diffpir_excluded"][-1, 0] > 0.5
+    # The most probable image under the mask agrees with what is seen to within its noise.
+    seen, likely = a["0_seen"], a["0_likely"][0]
+    assert np.nanstd(seen - likely) == pytest.approx(float(a["noises"][0]), rel=0.3)
+    with pytest.raises(ValueError, match="measurements shows observations made for digits and emoji"):
+        measurements.compute(QUICK)
+
+
+def test_total_variation_and_what_is_possible_by_hand() -> None:
+    import torch
+
+    shares = torch.tensor([[0.5, 0.4995, 0.0005, 0.0], [0.0, 0.0, 0.25, 0.75]], dtype=torch.float64)
+    assert measurements.possible(shares).tolist() == [[True, True, False, False], [False, False, True, True]]
+    index = torch.tensor([[0, 0, 1, 3], [3, 3, 3, 2]])
+    assert measurements.distances(index, shares).tolist() == pytest.approx([0.25, 0.0], abs=1e-12)
+
+
 def test_generalise_takes_no_data() -> None:
     with pytest.raises(ValueError, match="generalise shows a study of digits and emoji: it takes no --dataset"):
         generalise.compute(QUICK)
@@ -587,7 +625,8 @@ def test_the_gallery_is_drawn_in_its_order_and_waits_for_networks_last(
     assert order == [
         name
         for name in [*FIGURES, "explore"]
-        if name not in ("trained", "generalise", "students", "difficulty", "samples", "fewstep", "guidance")
+        if name
+        not in ("trained", "generalise", "students", "difficulty", "samples", "fewstep", "guidance", "measurements")
     ]
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     gallery = readme[readme.index("## Gallery") :]

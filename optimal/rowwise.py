@@ -4,13 +4,14 @@ With labels c_j of the points, π_c = Σ_{c_j = c} π_j and D_c the optimum of t
 
     P(c | x) = π_c p_c(x; σ)/p(x; σ),    D = Σ_c P(c | x) D_c,    ∇ log P(c | x) = (D_c − D)/σ²,
 
-P(c | x) the exact classifier of noisy points. The classes part the data, so that one pass over them, class by class,
-gives all D_c and all P(c | x); and rows of different classes take what their own classes take.
+P(c | x) the exact classifier of noisy points. The classes part the data, so that one scan of them, with sums for
+every class, gives all D_c and all P(c | x), and rows of different classes the sums of their own (`evaluate.parted`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -18,8 +19,9 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from .evaluate.parted import EachPart, OwnPart, Parts, Shared
 from .posterior import Posterior
-from .query import Levels, per_row, require_rows
+from .query import Levels, require_rows
 
 if TYPE_CHECKING:
     from .denoiser import OptimalDenoiser
@@ -91,14 +93,26 @@ def log_weights_of_class(labels: Int[Tensor, " N"], label: int, classes: Int[Ten
 
 
 def by_class(D: OptimalDenoiser, x: Num[Tensor, "B *event"], sigma: Levels) -> ByClass:
-    """P(c | x) and D_c(x, σ) of every class: one pass over the data."""
-    labels, log_weights = D.labels, D.log_weights.cpu()
-    parts = [(label, of_class(D, label)) for label in D.classes.tolist()]
-    shares = torch.stack([log_weights[labels == label].logsumexp(0) for label, _ in parts])
+    """P(c | x) and D_c(x, σ) of every class: one scan of the data."""
+    parts, shares = _parts(D), _log_shares(D)
+    shared, optima = Shared(parts), [copy.copy(of_class(D, label)) for label in D.classes.tolist()]
+    for place, own in enumerate(optima):
+        own.evaluator = EachPart(parts, place, shared)
     with D.points.rows.checked_once():
-        posts = [own.posterior(x, sigma) for _, own in parts]
+        posts = [own.posterior(x, sigma) for own in optima]
     logits = torch.stack([post.log_density for post in posts], 1) + shares.to(x.device)
     return ByClass(D.classes, logits.log_softmax(1), torch.stack([post.mean for post in posts], 1))
+
+
+def _parts(D: OptimalDenoiser) -> Parts:
+    """The points of every class, those of `D.classes`."""
+    return Parts(D.evaluator, [of_class(D, label).points for label in D.classes.tolist()])
+
+
+def _log_shares(D: OptimalDenoiser) -> Tensor:
+    """log π_c of every class, (C,) float64, on the CPU."""
+    labels, log_weights = D.labels, D.log_weights.cpu()
+    return torch.stack([log_weights[labels == label].logsumexp(0) for label in D.classes.tolist()])
 
 
 class GivenLabels:
@@ -114,6 +128,10 @@ class GivenLabels:
         self.D, self.event, self.labels = D, D.event, labels
         for label in self.labels.unique().tolist():
             of_class(D, label)
+        own = torch.searchsorted(D.classes, labels.cpu())
+        self._log_share = _log_shares(D)[own]
+        self._own = copy.copy(D)
+        self._own.evaluator = OwnPart(_parts(D), own)
 
     def __repr__(self) -> str:
         return f"{self.D!r}.given({len(self.labels)} labels)"
@@ -127,36 +145,19 @@ class GivenLabels:
         Raises:
             ValueError: as for `OptimalDenoiser`; another number of rows than of labels.
         """
-        with self.D.points.rows.checked_once():
-            return self._joined([D(*part) for D, part in self._parts(x, sigma)], x)
+        require_rows(x, self.event, len(self.labels), "labels")
+        return self._own(x, sigma)
 
     def score(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """∇ log p(x | c; σ) = (D_c − x)/σ², (B, *event)."""
-        with self.D.points.rows.checked_once():
-            return self._joined([D.score(*part) for D, part in self._parts(x, sigma)], x)
+        require_rows(x, self.event, len(self.labels), "labels")
+        return self._own.score(x, sigma)
 
     def posterior(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Posterior:
         """p(x0 | x, c) of every row; `top_index` counts in the data, `log_density` is log p(x | c; σ)."""
-        with self.D.points.rows.checked_once():
-            posts = [D.posterior(*part) for D, part in self._parts(x, sigma)]
-        if not posts:
-            return self.D.posterior(x, sigma)
-        names = (field.name for field in fields(Posterior) if field.name != "method")
-        parts = {name: self._joined([getattr(post, name) for post in posts], x) for name in names}
-        return Posterior(**parts, method=", ".join(dict.fromkeys(post.method for post in posts)))
-
-    def _parts(self, x: Tensor, sigma: Levels) -> list[tuple[OptimalDenoiser, tuple[Tensor, Tensor]]]:
-        """The optimum of each class that has rows, with them and their levels."""
         require_rows(x, self.event, len(self.labels), "labels")
-        levels, labels = per_row("sigma", sigma, len(x), x.device, graph=True), self.labels.to(x.device)
-        rows = [(label, (labels == label).nonzero().squeeze(1)) for label in labels.unique().tolist()]
-        return [(of_class(self.D, label), (x[at], levels[at])) for label, at in rows]
-
-    def _joined(self, parts: list[Tensor], x: Tensor) -> Tensor:
-        if not parts:
-            return x
-        back = self.labels.to(x.device).argsort(stable=True).argsort()
-        return torch.cat(parts)[back]
+        post = self._own.posterior(x, sigma)
+        return replace(post, log_density=post.log_density - self._log_share.to(x.device))
 
 
 class LeaveOneOut:

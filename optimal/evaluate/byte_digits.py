@@ -169,6 +169,12 @@ class Digits:
         # Rounded to nearest, at most half a unit is left.
         return 127 if self.random else 254
 
+    @property
+    def streams(self) -> Streams:
+        """Of the rounding, where it is at random."""
+        assert self._streams is not None
+        return self._streams
+
     def narrowed(self, rows: Tensor) -> Digits:
         """The same of the rows."""
         out = copy.copy(self)

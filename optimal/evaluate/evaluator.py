@@ -90,7 +90,7 @@ class Evaluator:
         """Σ_j w_j c_j (y_j − D) with the c_j of `Tilt`, (B, D)."""
         out = torch.zeros_like(z)
         for method, rows in self.choose(sigma, single=single):
-            for part in self._parts(rows):
+            for part in self.groups(rows):
                 out[part] = method.tilt(
                     self.points, z[part], sigma[part], tilt.at(part), single=single, accuracy=self.accuracy
                 )
@@ -102,7 +102,7 @@ class Evaluator:
         memory = self.accuracy.memory
         parts = [
             tilted_square(self.points, z[part], sigma[part], tilt.at(part), single=single, memory=memory)
-            for part in self._parts(_rows(sigma))
+            for part in self.groups(_rows(sigma))
         ]
         return torch.cat(parts)
 
@@ -140,7 +140,7 @@ class Evaluator:
         """S(δ) of `optimal.capture` for the points `index`, (B,), and every δ in `trials`: (B, len(trials)) float64."""
         parts = [
             drift_bounds(self.points, z[part], sigma[part], index[part], trials, memory=self.accuracy.memory)
-            for part in self._parts(_rows(sigma))
+            for part in self.groups(_rows(sigma))
         ]
         return torch.cat(parts)
 
@@ -148,7 +148,7 @@ class Evaluator:
         """The running sums of the queries `rows`, by one method, with its name."""
         parts = [
             method.moments(self.points, z[part], sigma[part], single=single, accuracy=self.accuracy)
-            for part in self._parts(rows)
+            for part in self.groups(rows)
         ]
         sums = parts[0] if len(parts) == 1 else Moments.cat(parts)
         sums.method = sums.method or method.__name__.rpartition(".")[2]
@@ -157,7 +157,7 @@ class Evaluator:
     def _logits(self, z: Tensor, sigma: Tensor, *, single: bool) -> tuple[Tensor, Tensor]:
         return dense.log_weights(self.points, z, sigma, single=single, memory=self.accuracy.memory)
 
-    def _parts(self, rows: Tensor) -> list[Tensor]:
+    def groups(self, rows: Tensor) -> list[Tensor]:
         """The rows in groups whose float64 temporaries take at most a quarter of the budget."""
         return list(rows.split(max(1, min(_QUERIES, self.accuracy.memory // (4 * 6 * 8 * self.points.dim)))))
 

@@ -40,7 +40,7 @@ class LeftOutEvaluator(Evaluator):
             dense.moments(
                 self.points, z[part], sigma[part], single=single, accuracy=self.accuracy, without=without[part]
             )
-            for part in self._parts(torch.arange(len(z), device=z.device))
+            for part in self.groups(torch.arange(len(z), device=z.device))
         ]
         sums = parts[0] if len(parts) == 1 else Moments.cat(parts)
         sums.method = "dense"
@@ -49,7 +49,7 @@ class LeftOutEvaluator(Evaluator):
     @ours()
     def tilt(self, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool) -> Tensor:
         out, without = torch.zeros_like(z), self._of(z)
-        for part in self._parts(torch.arange(len(z), device=z.device)):
+        for part in self.groups(torch.arange(len(z), device=z.device)):
             arguments = self.points, z[part], sigma[part], tilt.at(part)
             out[part] = dense.tilt(*arguments, single=single, accuracy=self.accuracy, without=without[part])
         return out
@@ -57,7 +57,7 @@ class LeftOutEvaluator(Evaluator):
     @ours()
     def tilted_square(self, z: Tensor, sigma: Tensor, tilt: Tilt, *, single: bool) -> Tensor:
         memory, out, without = self.accuracy.memory, torch.zeros_like(sigma), self._of(z)
-        for part in self._parts(torch.arange(len(z), device=z.device)):
+        for part in self.groups(torch.arange(len(z), device=z.device)):
             arguments = self.points, z[part], sigma[part], tilt.at(part)
             out[part] = tilted_square(*arguments, single=single, memory=memory, without=without[part])
         return out

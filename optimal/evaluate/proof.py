@@ -78,7 +78,13 @@ computed, by fewer than 2⁸ operations, and multiplied by `AGAIN` = 1 + 2⁻⁴
 
 8. Adding c rounds by 4u (V + ‖c‖). The sum of all is a bound e on ‖m − D‖, and e/(‖m‖ − e) one on ‖m − D‖/‖D‖.
 
-9. Chances. A query has at most 7 digits and weights at most 6, each failing with ρ = `RISK`/16: together below `RISK`.
+9. Parts. Sums over parts of the points, as of every class (`joint`), are held to all of this part by part: best, ω, the
+   tolerance and the bound are those of the part's own sums. The digits of the query are one for all parts, and 2 bounds
+   |r·v_j| for all N points at once; the key does not hold which point is in which part, and need not, since that choice
+   enters 2 only by which of the N inequalities are used. The digits of weights are rounded by the same numbers in every
+   part: the bound of each holds with the chance of 7, and not independently of the others.
+
+10. Chances. A query has at most 7 digits and weights at most 6, each failing with ρ = `RISK`/16: together below `RISK`.
 
 References:
     Higham 2002, "Accuracy and Stability of Numerical Algorithms", Section 3.1.

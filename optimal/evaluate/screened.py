@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -49,12 +50,13 @@ from . import dense
 from .byte_digits import Digits, Streams
 from .byte_logits import TERMS, ByteLogits, weighted_sum
 from .dense import tilt
+from .joint import Joint
 from .moments import Moments
 from .proof import CHANCE, EXP, GRAIN, MOST_DIGITS, bytes_as_floats, moved, relative, share, upper
 from .protocol import Accuracy
 from .sharp import leaders, sharp
 
-__all__ = ["moments", "streams_of", "tilt"]
+__all__ = ["moments", "parted", "streams_of", "tilt"]
 
 _ENOUGH = 5e-4
 """Digits are added until the bound on the logits is below so many nats, or below half of the tolerance."""
@@ -82,10 +84,32 @@ def moments(points: Points, z: Tensor, sigma: Tensor, *, single: bool, accuracy:
     """
     if not points.bytes or not single:
         return dense.moments(points, z, sigma, single=single, accuracy=accuracy)
+    rows = torch.arange(len(z), device=z.device)
+    return parted(points, [(points, rows)], z, sigma, accuracy=accuracy)[0]
+
+
+def parted(
+    points: Points, parts: Sequence[tuple[Points, Tensor]], z: Tensor, sigma: Tensor, *, accuracy: Accuracy
+) -> list[Moments]:
+    """`moments` over each part of the points by itself, in one scan for all.
+
+    What is left out of a part has no weight to speak of in that part's own sums: every part has its own thresholds, and
+    a bound of its own.
+
+    Args:
+        points: images kept as bytes.
+        parts: of each its points, some of these, and which queries want their sums, (b,) int64, increasing.
+    """
+    found: list[list[Moments]] = [[] for _ in parts]
     group = max(1, accuracy.memory // (5 * 8 * points.size))
-    parts = [_group(points, z[i : i + group], sigma[i : i + group], accuracy) for i in range(0, len(z), group)]
-    out = parts[0] if len(parts) == 1 else Moments.cat(parts)
-    out.bound, out.estimate = (relative(bound, _size(points, out)) for bound in (out.bound, out.estimate))
+    for first in range(0, len(z), group):
+        at = slice(first, min(first + group, len(z)))
+        wanted = [(part, rows[(rows >= at.start) & (rows < at.stop)] - at.start) for part, rows in parts]
+        for sums, some in zip(found, _group(points, wanted, z[at], sigma[at], accuracy), strict=True):
+            sums.append(some)
+    out = [sums[0] if len(sums) == 1 else Moments.cat(sums) for sums in found]
+    for (part, _), sums in zip(parts, out, strict=True):
+        sums.bound, sums.estimate = (relative(bound, _size(part, sums)) for bound in (sums.bound, sums.estimate))
     return out
 
 
@@ -110,55 +134,60 @@ def _size(points: Points, sums: Moments) -> Tensor:
     return (sums.average + points.centre.to(sums.mean)).norm(dim=1)
 
 
-def _group(points: Points, z: Tensor, sigma: Tensor, accuracy: Accuracy) -> Moments:
-    out = Moments(len(z), points.dim, z.device)
+def _group(
+    points: Points, parts: Sequence[tuple[Points, Tensor]], z: Tensor, sigma: Tensor, accuracy: Accuracy
+) -> list[Moments]:
+    out = [Moments(len(rows), points.dim, z.device) for _, rows in parts]
     logits = ByteLogits.of(points, z, sigma, streams=streams_of(points, z, sigma))
     logits.add(1)
-    near = logits.near()
+    joint = Joint.of(logits, parts)
+    near = joint.near()
     # Queries of few points, of more, and of most, each among their own.
     counts, last = near.sum(1), -1
     for most in (64, points.size // 64, points.size // 8, points.size):
         rows = ((counts > last) & (counts <= most)).nonzero().squeeze(1)
         last = max(last, most)
         if len(rows):
-            out.put(rows, _among(_narrowed(logits, rows, near[rows]), accuracy))
+            for number, at, sums in _among(_narrowed(joint, rows, near[rows]), accuracy):
+                out[number].put(at, sums)
     return out
 
 
-def _narrowed(logits: ByteLogits, rows: Tensor, near: Tensor) -> ByteLogits:
+def _narrowed(joint: Joint, rows: Tensor, near: Tensor) -> Joint:
     """Of the queries `rows` and of the points near any of them, (len(rows), n), where these are not most."""
     union = near.any(0)
-    return logits.narrowed(rows, union if int(union.sum()) < _GATHER * len(union) else None)
+    return joint.narrowed(rows, union if int(union.sum()) < _GATHER * len(union) else None)
 
 
 def _few(points: Points) -> int:
     return min(_FEW, max(16, points.size // 8))
 
 
-def _among(logits: ByteLogits, accuracy: Accuracy) -> Moments:
-    """Sums over the points at hand: in float64 where they are few, else by products of bytes."""
-    points, tolerance = logits.points, accuracy.tolerance
-    every = torch.arange(len(logits.z), device=logits.z.device)
-    out = Moments(len(every), points.dim, every.device)
-    missing = _digits_missing(logits, accuracy)
-    while missing and len(logits.norms) > min(_few(points), _WORTH):
+def _among(joint: Joint, accuracy: Accuracy) -> Iterator[tuple[int, Tensor, Moments]]:
+    """Yield parts, queries asked of them, and their sums: in float64 over few points, else by products of bytes."""
+    few, tolerance = _few(joint.logits.points), accuracy.tolerance
+    every = torch.arange(len(joint.logits.z), device=joint.logits.z.device)
+    missing = _digits_missing(joint.logits, accuracy)
+    while missing and len(joint.logits.norms) > min(few, _WORTH):
         # One at a time as long as the next may leave few points; all of one pass once it will not.
+        logits = joint.logits
         blur = logits.digits.error / logits.sigma.square()
         count = 1 if float(blur.max() * logits.norms.max()) > _BLURRED else missing
         logits.add(count)
         missing -= count
-        logits = _narrowed(logits, every, logits.near())
-    # No digit mends what `to_float` has rounded: for such queries it has to be float64.
-    common, _ = logits.error()
-    low = (common / logits.sigma.square() > tolerance) & accuracy.certified
-    if len(logits.norms) <= _few(points):
-        low.fill_(True)
-    at, others = low.nonzero().squeeze(1), (~low).nonzero().squeeze(1)
-    if len(at):
-        out.put(at, _sharp(logits.narrowed(at, None), tolerance))
-    if len(others):
-        out.put(others, _by_bytes(logits.narrowed(others, None), accuracy))
-    return out
+        joint = _narrowed(joint, every, joint.near())
+    many = len(joint.logits.norms) > few
+    for number, rows, logits in joint.parts():
+        # No digit mends what `to_float` has rounded: for such queries it has to be float64.
+        common, _ = logits.error()
+        low = (common / logits.sigma.square() > tolerance) & accuracy.certified
+        if not many or len(logits.norms) <= few // len(joint):
+            low.fill_(True)
+        at, others = low.nonzero().squeeze(1), (~low).nonzero().squeeze(1)
+        if len(at):
+            yield number, rows[at], _sharp(logits.narrowed(at, None), tolerance)
+        if len(others):
+            yield number, rows[others], _by_bytes(logits.narrowed(others, None), accuracy)
 
 
 def _sharp(logits: ByteLogits, tolerance: float) -> Moments:
@@ -196,7 +225,7 @@ def _by_bytes(logits: ByteLogits, accuracy: Accuracy) -> Moments:
         energy.copy_(row @ relative_row)
     out.total, square = weights.sum(1), weights @ squares
     size = 0.5 * (square / out.total + points.centre.square().sum().to(square)).sqrt()
-    rest = _Rest(weights, norms, out.total, streams_of(points, z, sigma).other())
+    rest = _Rest(weights, norms, out.total, logits.digits.streams.other())
     likely, enough = _LIKELY[accuracy.certified], 0.25 * accuracy.tolerance if accuracy.certified else math.inf
     while True:
         parts = rest.digits_until(likely * size, enough * size)

@@ -333,7 +333,7 @@ class Points:
         buffer = torch.empty(rows, self.dim, dtype=torch.uint8, device=device)
         for start in range(0, count, rows):
             part = slice(start, min(start + rows, count))
-            with self.rows.opened(part if index is None else index[part]) as block:
+            with self.rows.opened(part if index is None else index[part], buffer) as block:
                 # Bit for bit, u8 ^ 128 is the signed byte u8 − 128.
                 signed = torch.bitwise_xor(block.to(device), 128, out=buffer[: len(block)]).view(torch.int8)
             yield part, signed

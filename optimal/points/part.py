@@ -56,13 +56,13 @@ class Part:
         self.whole.check()
 
     @contextlib.contextmanager
-    def opened(self, where: slice | Tensor) -> Iterator[Tensor]:
+    def opened(self, where: slice | Tensor, buffer: Tensor | None = None) -> Iterator[Tensor]:
         """See `Rows.opened`."""
         index = self.index[where if isinstance(where, slice) else where.to(self.index.device)]
         count = len(index)
         # Rows that follow each other are read where they lie.
         run = count > 0 and isinstance(where, slice) and int(index[-1]) - int(index[0]) == count - 1
-        with self.whole.opened(slice(int(index[0]), int(index[-1]) + 1) if run else index) as rows:
+        with self.whole.opened(slice(int(index[0]), int(index[-1]) + 1) if run else index, buffer) as rows:
             yield rows
 
     def exact(self, index: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ NAMES = (
     "05_trained_vs_optimal",
     "06_your_own_data",
     "07_measurements",
+    "08_guidance",
 )
 DOORS = {"optimal", "optimal.conditional", "optimal.datasets", "neural"}
 ALLOWED = DOORS | {"matplotlib.pyplot", "ipywidgets", "torch", "pathlib", "tempfile"}

@@ -12,7 +12,7 @@ import torch
 from contracts import check_denoiser
 from torch import Tensor
 
-from optimal import OptimalDenoiser, karras, sample
+from optimal import OptimalDenoiser, karras, sample, trajectory
 from optimal.conditional import diffpir, dps, pigdm
 from optimal.conditional.systems import Decomposed, Masked, Products, System, system_of
 from optimal.reference import Gaussian
@@ -224,6 +224,49 @@ def test_large_operators_that_are_refused(normal: Normal) -> None:
     hopeless = system_of(lambda x: smeared(smeared(smeared(x))), y, LARGE)
     with pytest.raises(ValueError, match="noise must not be that small beside the operator: after 2,000 steps"):
         hopeless.pull(normal(1, *LARGE), 1e-18, torch.ones(1).double())
+
+
+def test_the_published_steps_are_these_shares_of_the_pull(data: Tensor, normal: Normal) -> None:
+    """One step in the papers' own x_t = x/√(1 + σ²), written as published, beside the shares that the module names."""
+    D, matrix, y = OptimalDenoiser(data), normal(5, 24), normal(5)
+    # Where the posterior is spread: D moves with x.
+    high, low, v = 3.0, 2.0, 1.0
+    x = data[:3] + high * normal(3, *EVENT)
+    now, then = (1 / math.sqrt(1 + level**2) for level in (high, low))
+    x_t = (now * x).requires_grad_()
+    clean = D(x_t / now, high)
+    residual = y - clean.flatten(1) @ matrix.T
+    noise_in = (x_t - now * clean) / (now * high)
+    ddim = (then * clean + then * low * noise_in).detach()
+    euler = D(x, high) + low / high * (x - D(x, high))
+    problem = (D, EVENT, matrix, y, NOISE)
+
+    (gradient,) = torch.autograd.grad(residual.flatten(1).norm(dim=1).sum(), x_t, retain_graph=True)
+    at = x.clone().requires_grad_()
+    (own,) = torch.autograd.grad((y - D(at, high).flatten(1) @ matrix.T).norm(dim=1).sum(), at)
+    assert own.abs().max() > 0.1
+    published = (ddim - 0.3 * gradient) / then
+    assert (published - (euler - 0.3 / (now * then) * own)).abs().max() <= 1e-12
+    # Whose direction is that of the pull, C Aᵀ(y − A D)/s² of dps, times s² ζ/(σ² ‖y − A D‖).
+    pull = dps(*problem)(x, high) - D(x, high)
+    length = residual.detach().norm(dim=1).reshape(-1, 1, 1, 1)
+    assert (pull * NOISE**2 / (high**2 * length) + own).abs().max() <= 1e-12
+
+    square = high**2 * v / (high**2 + v)
+    inner = (
+        torch.linalg.solve(square * matrix @ matrix.T + NOISE**2 * torch.eye(5).double(), residual.detach().T).T
+        @ matrix
+    )
+    (gradient,) = torch.autograd.grad(clean, x_t, inner.reshape(x.shape))
+    published = (ddim + now * then * square * gradient) / then
+    pull = pigdm(*problem, variance=v)(x, high) - D(x, high)
+    assert (published - (euler + v / (high**2 + v) * pull)).abs().max() <= 1e-12
+
+    guess = diffpir(*problem)(x, high)
+    published = (then * guess + then * low * (now * x - now * guess) / (now * high)) / then
+    steps = torch.tensor([high, low, 0.0], dtype=torch.float64)
+    ours = [state.x for state in trajectory(diffpir(*problem), x, steps, solver="euler")][1]
+    assert (published - ours).abs().max() <= 1e-12
 
 
 def test_an_exact_covariance_gives_an_exact_mean(normal: Normal) -> None:

@@ -11,8 +11,15 @@ where C = R = Cov[x0 | x] would be right of a Gaussian p(x0 | x), and Cov[x0 | x
     ΠGDM        C = Cov[x0 | x]     R = σ² v/(σ² + v) I     v = 1, the variance of the data, in the paper
     DiffPIR     C = R = σ²/λ I                              the proximal step towards y, from D
 
-Each is a `Denoiser` for any sampler: with "euler" and "reverse_sde", what the papers do but for their step sizes. What
-they should be is known on the data, `OptimalDenoiser.measured`.
+Each is a `Denoiser` for any sampler, which then takes its own share of the pull C Aᵀ (…)⁻¹ (y − A D): Euler's method
+1 − σ'/σ of it, from σ to σ'. The papers add it to a step of DDPM or DDIM with a size of their own. In x = x_t/scale:
+
+    DPS         −ζ/(scale scale') ∇_x ‖y − A D‖, ζ tuned for each task, whatever the number of steps (Algorithm 1)
+    ΠGDM        v/(σ² + v) of the pull, however small the step (Algorithm 1)
+    DiffPIR     1 − σ'/σ of it: this one under "euler" is Algorithm 1 with its noise ζ = 0
+
+so that dps and pigdm here are the papers' likelihoods with the step that these ask for, and not the papers' steps: no
+step size is tuned. What E[x0 | x, y] is on the data `OptimalDenoiser.measured` knows.
 
 References:
     Chung et al. 2023, "Diffusion Posterior Sampling for General Noisy Inverse Problems", Eq. 11. Song et al. 2023,
@@ -94,6 +101,8 @@ def dps(
 ) -> InverseSolver:
     """D + Cov[x0 | x] Aᵀ (y − A D)/s²: the gradient of log p(y | x0 = D(x, σ)), taken for that of log p(y | x).
 
+    With the weight 1/s² of the likelihood; the paper's steps of length ζ are another sampler, see the module.
+
     Args:
         D: any denoiser with gradients; models of `neural` give theirs within `with neural.derivatives():`.
         event: shape of one point.
@@ -122,6 +131,9 @@ def pigdm(
 ) -> InverseSolver:
     """D + Cov[x0 | x] Aᵀ (s² I + r² A Aᵀ)⁻¹ (y − A D), r² = σ² v/(σ² + v): p(x0 | x) taken for N(D, r² I).
 
+    It is E[x0 | x, y] where x0 is Gaussian of covariance v I. The paper's steps are v/(σ² + v) of the pull, whatever
+    the sampler would take, see the module.
+
     Args:
         variance: v, of a coordinate of the data; 1 in the paper. The others as for `dps`.
 
@@ -144,6 +156,8 @@ def diffpir(
     rows: bool = False,
 ) -> InverseSolver:
     """argmin over z of ‖y − A z‖²/s² + λ ‖z − D‖²/σ²: p(x0 | x) taken for N(D, σ²/λ I). D needs no gradients.
+
+    Under the solver "euler" it is the paper's Algorithm 1 with ζ = 0.
 
     Args:
         strength: λ, how closely it stays at D. The others as for `dps`.

@@ -16,6 +16,8 @@ and, for two halves A and B of the data at random, E‖D_A − D_B‖² says how
 
 All of them are means over draws of points and noise, with 95% intervals over these draws, by Student's quantile; that
 of the bandwidth by 500 resamples of the points. How far the data stand for a population is not in them.
+Measured on 40 points in the plane, 128 draws, 200 seeds: they hold the held-out risk in 93% to 95%, the influence in
+95% at σ = 0.1, but 88% at 0.5 and 79% at 2, where a few draws carry most of it: give more draws there.
 
 References:
     Duin 1976, "On the Choice of Smoothing Parameters for Parzen Estimators of Probability Density Functions".

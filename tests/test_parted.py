@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimal import Dataset, OptimalDenoiser, load
+from optimal import Dataset, OptimalDenoiser, load, orbit
 from optimal.evaluate import screened
+from optimal.evaluate.byte_logits import ByteLogits
 from optimal.evaluate.parted import Parts
 from optimal.points import Points
 
@@ -153,3 +154,44 @@ def test_classes_of_few_points_are_screened_where_the_whole_is(monkeypatch: pyte
     assert D.given(torch.tensor([0, 1, 2])).posterior(x, 0.5).method == "screened"
     monkeypatch.setattr("optimal.evaluate.evaluator.fast_bytes", lambda: False)
     assert D.given(torch.tensor([0, 1, 2])).posterior(x, 0.5).method == "dense"
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+@pytest.mark.parametrize("sigma", [0.05, 0.7, 3.0, 8.0, 40.0])
+def test_turned_images_without_a_share_are_given_up_and_cost_no_accuracy(
+    images: Dataset, sigma: float, weighted: bool, monkeypatch: pytest.MonkeyPatch, normal: Normal
+) -> None:
+    """Against float64, all of them summed; and what was given up is worth no more than is said."""
+    x, elements = noisy(images, 8, sigma), None if not weighted else torch.tensor([0.0, 2.0])
+    D, exact = (OptimalDenoiser(images, method=method) for method in ("screened", "dense"))
+    if weighted:
+        a = 3 * normal(900)
+        D, exact = D.weighted(a), exact.weighted(a)
+    given_up: list[Tensor] = []
+    narrowed = ByteLogits.narrowed
+
+    def watched(self: ByteLogits, rows: Tensor, keep: Tensor | None) -> ByteLogits:
+        if len(self.z) == 16 and not given_up:
+            given_up.append(torch.ones(16, dtype=torch.bool).index_fill(0, rows, False))
+        return narrowed(self, rows, keep)
+
+    monkeypatch.setattr(ByteLogits, "narrowed", watched)
+    found = orbit(D, "flip", elements).posterior(x, sigma)
+    monkeypatch.undo()
+    right = orbit(exact, "flip", elements).posterior(x.double(), sigma)
+    error = (found.mean.double() - right.mean).flatten(1).norm(dim=1) / right.mean.flatten(1).norm(dim=1)
+    assert error.max() <= 1e-3
+    assert (found.log_density - right.log_density).abs().max() <= 1e-3 + 1e-9 * right.log_density.abs().max()
+    assert (found.entropy - right.entropy).abs().max() <= 1e-2
+    shares = orbit(exact, "flip", elements).element_weights(x.double(), sigma).T.flatten()
+    (lost,) = given_up
+    assert shares[lost].sum() <= 8 * 2e-8
+    if sigma <= 0.7:
+        assert lost.sum() == 8  # One of the two of every row.
+
+
+def test_a_flipped_query_that_is_given_up_is_not_summed(images: Dataset, scans: dict[str, int]) -> None:
+    D, x = OptimalDenoiser(images, method="screened"), noisy(images, 4, 0.1)
+    plain, flip = reads(scans, lambda: D(x, 0.1)), reads(scans, lambda: orbit(D, "flip")(x, 0.1))
+    assert flip["passes"] == plain["passes"] == 1
+    assert flip["points"] <= plain["points"] + 4

@@ -13,6 +13,7 @@ log p is large and its differences are small; they are taken of the leaders L_g,
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser, Posterior
+from ..evaluate.rivals import RivalEvaluator
 from ..query import Levels, per_row, require_points
 from ..randomness import fixed_generator
 from .base import Orbit, unknown
@@ -99,7 +101,8 @@ class PermutedOrbit(Orbit):
         parts = self._parts(x, sigma)
         post, shares, shape = parts.post, parts.log_weights.exp(), parts.log_weights.shape
         mean = (shares[..., None] * parts.means).sum(0)
-        apart = (parts.means - mean).square().sum(2)
+        # One element after another: temporaries of all together would leave the cache.
+        apart = torch.stack([(own - mean).square().sum(1) for own in parts.means])
         leads, top_weight = parts.leads.argmax(0), shares * post.top_weight.view(shape)
         index = self._kept.to(x.device)[:, None] * len(self.D) + post.top_index.view(shape)
         return Posterior(
@@ -194,8 +197,8 @@ class PermutedOrbit(Orbit):
     def _parts(self, x: Tensor, sigma: Levels) -> _Parts:
         require_points(x, self.event)
         sigmas = per_row("sigma", sigma, len(x), x.device, graph=True)
-        post = self.D.posterior(self._asked(x), sigmas.repeat(len(self._kept)))
         prior = self.log_weights.to(x.device)[self._kept.to(x.device)][:, None]
+        post = self._rivals(prior[:, 0], len(x)).posterior(self._asked(x), sigmas.repeat(len(self._kept)))
         density = prior + post.log_density.view(len(prior), len(x))
         tops = self._images(self.D.take(post.top_index).to(x.device))
         best = density.detach().argmax(0)[None]
@@ -207,6 +210,14 @@ class PermutedOrbit(Orbit):
         total = logits.logsumexp(0)
         log_density = (density.gather(0, best) - logits.gather(0, best))[0] + total
         return _Parts(logits - total, self._images(post.mean), leads, log_density, post)
+
+    def _rivals(self, log_weights: Tensor, count: int) -> OptimalDenoiser:
+        """D, asked at g⁻¹x for the elements together: what has no share in P(g | x) costs no more than to see that."""
+        if self.points.shared:
+            return self.D
+        out = copy.copy(self.D)
+        out.evaluator = RivalEvaluator(self.points, self.D.evaluator.accuracy, log_weights, count)
+        return out
 
     def _weighted(self, x: Tensor, sigma: Levels) -> Tensor:
         """p(j, g | x), (G, B, N) float64, of the elements that have a weight."""
@@ -222,4 +233,4 @@ class PermutedOrbit(Orbit):
 
 def _leads(tops: Tensor, pivot: Tensor, z: Tensor) -> Tensor:
     """½(‖z − pivot‖² − ‖z − tops‖²), (G, B), of tops (G, B, dim), pivot and z (B, dim), all float64."""
-    return ((tops - pivot) * (z - (tops + pivot) / 2)).sum(2)
+    return torch.stack([((top - pivot) * (z - (top + pivot) / 2)).sum(1) for top in tops])

@@ -19,12 +19,12 @@ from ..points.rounding import UNIT, gamma
 from .byte_digits import SUM_COLUMNS, Digits, Streams, product
 from .proof import MOST_STEPS, SINGLE, bytes_as_floats, upper
 
-__all__ = ["TERMS", "ByteLogits", "combination", "gram", "products", "weighted_sum"]
+__all__ = ["NOTHING", "TERMS", "ByteLogits", "combination", "gram", "products", "weighted_sum"]
 
 _WINDOWS = (18.0, 21.0, 24.0, 27.0)
 """Points so many nats below the leader are left out: by the first that leaves out little, else by the last, where
 N e⁻²⁷ is 1e-7 at N = 70,000."""
-_LEFT_OUT = 2e-8
+NOTHING = 2e-8
 """Little: largest weight, proven, of what is left out at a time. The variance misses this times a squared distance."""
 _SCATTERED = 0.002
 """Share of points within the last window from which on the others are worth a look."""
@@ -118,6 +118,18 @@ class ByteLogits:
         scores = self.products[:, part] - self.half_norms[part]
         return scores if self.log_weights is None else scores.addr_(self.sigma.square(), self.log_weights[part])
 
+    def extent(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the largest λ_j, σ² times a logit: at least, at most, (b,) each, but for `doubt`; and a point near it."""
+        best = torch.full_like(self.sigma, -torch.inf)
+        place = torch.zeros_like(self.sigma, dtype=torch.int64)
+        for first in range(0, self.products.shape[1], _COLUMNS):
+            found, at = self.scores(slice(first, first + _COLUMNS)).max(1)
+            place = torch.where(found > best, at + first, place)
+            best = torch.maximum(best, found)
+        common, error = self.error()
+        index = place if self.index is None else self.index[place]
+        return best - common - error * self.norms[place], best + common + error * self.norms.max(), index
+
     def near(self) -> Tensor:
         """(b, n) bool: all but some that together have hardly any weight, which `left_out` grows by (section 4)."""
         parts = [slice(i, i + _COLUMNS) for i in range(0, self.products.shape[1], _COLUMNS)]
@@ -143,7 +155,7 @@ class ByteLogits:
                 most = of.exp()
                 for window, sums in zip(_WINDOWS[:-1], weight, strict=False):
                     sums += most.masked_fill_(of >= -window, 0.0).sum(1)
-            little = weight <= _LEFT_OUT
+            little = weight <= NOTHING
             little[-1] = True
             chosen = little.int().argmax(0)
             weight = weight.gather(0, chosen[None])

@@ -157,9 +157,14 @@ class Evaluator:
     def _logits(self, z: Tensor, sigma: Tensor, *, single: bool) -> tuple[Tensor, Tensor]:
         return dense.log_weights(self.points, z, sigma, single=single, memory=self.accuracy.memory)
 
+    @property
+    def most(self) -> int:
+        """Queries that go together: their float64 temporaries take at most a quarter of the budget."""
+        return max(1, min(_QUERIES, self.accuracy.memory // (4 * 6 * 8 * self.points.dim)))
+
     def groups(self, rows: Tensor) -> list[Tensor]:
-        """The rows in groups whose float64 temporaries take at most a quarter of the budget."""
-        return list(rows.split(max(1, min(_QUERIES, self.accuracy.memory // (4 * 6 * 8 * self.points.dim)))))
+        """The rows in groups of at most so many."""
+        return list(rows.split(self.most))
 
 
 def _rows(sigma: Tensor) -> Tensor:

@@ -47,16 +47,17 @@ from torch import Tensor
 from ..points import Points
 from ..points.rounding import UNIT, gamma
 from . import dense
-from .byte_digits import Digits, Streams
-from .byte_logits import TERMS, ByteLogits, weighted_sum
+from .byte_digits import Streams
+from .byte_logits import NOTHING, TERMS, ByteLogits, weighted_sum
+from .byte_rest import Rest
 from .dense import tilt
 from .joint import Joint
 from .moments import Moments
-from .proof import CHANCE, EXP, GRAIN, MOST_DIGITS, bytes_as_floats, moved, relative, share, upper
+from .proof import EXP, MOST_DIGITS, bytes_as_floats, moved, relative, share, upper
 from .protocol import Accuracy
 from .sharp import leaders, sharp
 
-__all__ = ["moments", "parted", "streams_of", "tilt"]
+__all__ = ["moments", "parted", "rivals", "streams_of", "tilt"]
 
 _ENOUGH = 5e-4
 """Digits are added until the bound on the logits is below so many nats, or below half of the tolerance."""
@@ -105,11 +106,44 @@ def parted(
     for first in range(0, len(z), group):
         at = slice(first, min(first + group, len(z)))
         wanted = [(part, rows[(rows >= at.start) & (rows < at.stop)] - at.start) for part, rows in parts]
-        for sums, some in zip(found, _group(points, wanted, z[at], sigma[at], accuracy), strict=True):
+        logits = _first_digit(points, z[at], sigma[at])
+        for sums, some in zip(found, _summed(logits, wanted, accuracy), strict=True):
             sums.append(some)
-    out = [sums[0] if len(sums) == 1 else Moments.cat(sums) for sums in found]
-    for (part, _), sums in zip(parts, out, strict=True):
-        sums.bound, sums.estimate = (relative(bound, _size(part, sums)) for bound in (sums.bound, sums.estimate))
+    return [_finished(part, sums) for (part, _), sums in zip(parts, found, strict=True)]
+
+
+def rivals(points: Points, z: Tensor, sigma: Tensor, log_weights: Tensor, *, accuracy: Accuracy) -> Moments:
+    """`moments` of queries whose evidence is to be added up, without those that have no share in it.
+
+    Of the G queries z_g of a group each counts by P_g Σ_j e^{l_j − ‖z_g‖²/2σ²}. Where the first digit proves that all
+    points together are worth less than 2·10⁻⁸ of the largest term of the group, a query is given the sums of one point,
+    which is a term of its evidence and no more than all of it; it has no bound.
+
+    Args:
+        z: (G·n, D), query g of group i at g·n + i; sigma: (G·n,), the same within a group.
+        log_weights: (G,) float64, log P_g.
+    """
+    logits, count = _first_digit(points, z, sigma), len(z) // len(log_weights)
+    low, high, leader = logits.extent()
+    half, prior = (
+        0.5 * torch.linalg.vector_norm(z, dim=1).square(),
+        log_weights.to(sigma).repeat_interleave(count) * sigma.square(),
+    )
+    # Section 10 of the proof.
+    margin = gamma(points.dim + 16) * half + gamma(4) * prior.abs() + logits.doubt()
+    floor = (low - half + prior - margin).view(-1, count).amax(0).repeat(len(log_weights))
+    nats = (high - half + prior + margin - floor) / sigma.square()
+    lost = nats < math.log(NOTHING / points.size)
+    out, rows, others = Moments(len(z), points.dim, z.device), (~lost).nonzero().squeeze(1), lost.nonzero().squeeze(1)
+    every = torch.arange(len(rows), device=rows.device)
+    out.put(rows, _finished(points, _summed(logits.narrowed(rows, None), [(points, every)], accuracy)))
+    alone = torch.empty(len(others), points.dim, dtype=torch.float64, device=z.device)
+    points.read(leader[others].to(points.device), alone)
+    out.mean[others], out.square[others] = alone, 2 * points.half_norms.to(z.device)[leader[others]]
+    out.total[others], out.index[others] = 1.0, leader[others]
+    out.top[others] = ((z[others] * alone).sum(1) - 0.5 * out.square[others]) / sigma[others].square()
+    if points.log_weights is not None:
+        out.top[others] += points.log_weights.to(z.device)[leader[others]]
     return out
 
 
@@ -134,12 +168,24 @@ def _size(points: Points, sums: Moments) -> Tensor:
     return (sums.average + points.centre.to(sums.mean)).norm(dim=1)
 
 
-def _group(
-    points: Points, parts: Sequence[tuple[Points, Tensor]], z: Tensor, sigma: Tensor, accuracy: Accuracy
-) -> list[Moments]:
-    out = [Moments(len(rows), points.dim, z.device) for _, rows in parts]
+def _finished(points: Points, groups: list[Moments]) -> Moments:
+    """The sums of groups of queries, their bounds relative to the mean."""
+    out = groups[0] if len(groups) == 1 else Moments.cat(groups)
+    out.bound, out.estimate = (relative(bound, _size(points, out)) for bound in (out.bound, out.estimate))
+    return out
+
+
+def _first_digit(points: Points, z: Tensor, sigma: Tensor) -> ByteLogits:
+    """Of all queries and points, by one pass over the data."""
     logits = ByteLogits.of(points, z, sigma, streams=streams_of(points, z, sigma))
     logits.add(1)
+    return logits
+
+
+def _summed(logits: ByteLogits, parts: Sequence[tuple[Points, Tensor]], accuracy: Accuracy) -> list[Moments]:
+    """The sums over every part of queries whose first digit is known."""
+    points = logits.points
+    out = [Moments(len(rows), points.dim, rows.device) for _, rows in parts]
     joint = Joint.of(logits, parts)
     near = joint.near()
     # Queries of few points, of more, and of most, each among their own.
@@ -225,7 +271,7 @@ def _by_bytes(logits: ByteLogits, accuracy: Accuracy) -> Moments:
         energy.copy_(row @ relative_row)
     out.total, square = weights.sum(1), weights @ squares
     size = 0.5 * (square / out.total + points.centre.square().sum().to(square)).sqrt()
-    rest = _Rest(weights, norms, out.total, logits.digits.streams.other())
+    rest = Rest(weights, norms, out.total, logits.digits.streams.other())
     likely, enough = _LIKELY[accuracy.certified], 0.25 * accuracy.tolerance if accuracy.certified else math.inf
     while True:
         parts = rest.digits_until(likely * size, enough * size)
@@ -269,50 +315,3 @@ def _digits_missing(logits: ByteLogits, accuracy: Accuracy) -> int:
     while largest > enough and count < MOST_DIGITS:
         largest, count = largest / logits.digits.finer, count + 1
     return count
-
-
-class _Rest:
-    """What the digits of weights leave of them (section 7 of the proof).
-
-    Attributes:
-        proven, likely: (b,), bound on ‖Σ_j r_j (y_j − c)‖ over the total, r what is left; and its expected size.
-        total, absolute: (b,), Σ_j r_j and Σ_j |r_j|.
-    """
-
-    def __init__(self, weights: Tensor, norms: Tensor, of: Tensor, streams: Streams):
-        self._digits, self._norms, self._of = Digits(weights, streams=streams), norms, of
-        self._squares = norms.square()
-        self._sum, self._root = float(norms.sum()), float(self._squares.sum().sqrt())
-        self.proven, self.likely = torch.full_like(of, torch.inf), torch.full_like(of, torch.inf)
-        self.total, self.absolute = torch.zeros_like(of), torch.zeros_like(of)
-
-    @property
-    def reach(self) -> Tensor:
-        """(b,), at least Σ_k ‖t_k p_k‖ over the digits."""
-        return self._digits.reach
-
-    def square(self, squares: Tensor) -> Tensor:
-        """(b,), Σ_j r_j ‖y_j − c‖², of the squares, (n,)."""
-        return self._digits.rest @ squares
-
-    def digits_until(self, likely: Tensor, proven: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """More digits, each of the rows that still need it, until what is left is no more than this."""
-        parts = []
-        while True:
-            missing = (self.likely > likely) | (self.proven > proven)
-            rows = (missing & (self._digits.digits < MOST_DIGITS)).nonzero().squeeze(1)
-            if len(rows) == 0:
-                return parts
-            parts.append((rows, *self._digits.next(rows)))
-            for row in rows.tolist():
-                self._measure(row)
-
-    def _measure(self, row: int) -> None:
-        rest, of = self._digits.rest[row], self._of[row]
-        self.total[row], self.absolute[row] = rest.sum(), rest.abs().sum()
-        self.likely[row] = (rest.square() @ self._squares).sqrt() / of
-        proven = rest.abs() @ self._norms
-        if self._digits.random:
-            chance = self._root * (0.5 + math.sqrt(0.5 * math.log(1 / CHANCE))) + GRAIN * self._sum
-            proven = torch.minimum(proven, chance * self._digits.step[row])
-        self.proven[row] = upper(proven, len(rest)) / of

@@ -51,6 +51,11 @@ class Posterior:
         """exp(entropy), (B,): 1 when the posterior is one point, N when it is uniform."""
         return self.entropy.exp()
 
+    def at(self, rows: Tensor) -> Posterior:
+        """Of the rows at these places, in their order."""
+        names = (field.name for field in fields(Posterior) if field.name != "method")
+        return Posterior(**{name: getattr(self, name)[rows] for name in names}, method=self.method)
+
 
 def joined(posts: Sequence[Posterior]) -> Posterior:
     """Posteriors of some rows each, at least one of them, one after another as one."""

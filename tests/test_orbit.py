@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from contracts import check_denoiser
@@ -14,7 +15,7 @@ from surroundings import SURROUNDINGS
 from torch import Tensor
 
 from neural import measure
-from optimal import FlowMap, OptimalDenoiser, Orbit, karras, load, orbit, sample, seeking_refining_border
+from optimal import Dataset, FlowMap, OptimalDenoiser, Orbit, karras, load, orbit, sample, seeking_refining_border
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch.func.jvp's own.
 Normal = Callable[..., Tensor]
@@ -267,3 +268,36 @@ def test_what_is_refused(points: Tensor) -> None:
             G(points[:1], 0.0)
         with pytest.raises(ValueError, match="x must be finite"):
             G(points[:1] * math.nan, 1.0)
+
+
+@pytest.mark.parametrize("name", ["flip", "quarter-turns", "shifts"])
+@pytest.mark.parametrize("sigma", [0.05, 0.7, 5.0])
+def test_a_label_a_row_is_the_doubled_data_of_that_class(
+    name: str, sigma: float, points: Tensor, normal: Normal
+) -> None:
+    points, labels = points.float(), np.array([4, 9, 4, 2] * 5)
+    D = OptimalDenoiser(Dataset("some", points.numpy(), labels))
+    own = torch.tensor([9, 4, 2, 4, 9])
+    G, x = orbit(D.given(own), name), points[:5].double() + sigma * normal(5, 2, 4, 4)
+    found, transforms = G.posterior(x, sigma), CASES[name][1]
+    assert torch.equal(G(x, sigma), found.mean)
+    assert len(G) == len(transforms) * 20
+    for b, label in enumerate(own.tolist()):
+        part, row = torch.from_numpy(np.flatnonzero(labels == label)), x[b : b + 1]
+        R = doubled(points[part], transforms)
+        right = R.posterior(row, sigma)
+        assert row_error(found.mean[b : b + 1], right.mean).max() <= 1e-12
+        for field in FIELDS:
+            assert abs(float(getattr(found, field)[b] - getattr(right, field)[0])) <= 1e-11 * max(
+                1.0, abs(float(getattr(right, field)[0]))
+            )
+        g, j = divmod(int(right.top_index), len(part))
+        assert int(found.top_index[b]) == 20 * g + int(part[j])
+        assert row_error(G.score(x, sigma)[b : b + 1], R.score(row, sigma)).max() <= 1e-11
+        weights = R.weights(row, sigma).view(1, len(transforms), -1).sum(2)
+        assert absolute_error(G.element_weights(x, sigma)[b : b + 1], weights).max() <= 1e-12
+    images = G.take(found.top_index)
+    assert torch.equal(images, orbit(D, name).take(found.top_index))
+    with pytest.raises(ValueError, match="labels must be one a row: 5 of them for 2 rows"):
+        G(x[:2], sigma)
+    assert orbit(D.given(own[:0]), name)(x[:0], sigma).shape == (0, 2, 4, 4)

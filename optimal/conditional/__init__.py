@@ -6,6 +6,7 @@ from .guidance import guided as guided
 from .inverse import diffpir as diffpir
 from .inverse import dps as dps
 from .inverse import pigdm as pigdm
+from .labelled import LabelledOrbit as LabelledOrbit
 from .leave_one_out import Measured as Measured
 from .leave_one_out import bandwidth as bandwidth
 from .leave_one_out import held_out_risk as held_out_risk

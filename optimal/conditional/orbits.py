@@ -18,14 +18,16 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
 from ..measurement import GivenMeasurement
+from ..rowwise import GivenLabels
 from .base import Orbit
+from .labelled import LabelledOrbit
 from .permuted import PermutedOrbit, permutation_of
 from .shifted import ShiftOrbit
 
@@ -38,15 +40,24 @@ _NAMES = ", ".join(f'"{name}"' for name in GROUPS)
 _SIDE = (-2, -1)
 
 
+@overload
 def orbit(
-    D: OptimalDenoiser,
+    D: OptimalDenoiser, group: Group | Sequence[Transform], log_weights: Tensor | Sequence[float] | None = None
+) -> Orbit: ...
+@overload
+def orbit(
+    D: GivenLabels, group: Group | Sequence[Transform], log_weights: Tensor | Sequence[float] | None = None
+) -> LabelledOrbit: ...
+def orbit(
+    D: OptimalDenoiser | GivenLabels,
     group: Group | Sequence[Transform],
     log_weights: Tensor | Sequence[float] | None = None,
-) -> Orbit:
+) -> Orbit | LabelledOrbit:
     """The optimum of the data of D with their images under a group.
 
     Args:
-        D: the optimum of the data.
+        D: the optimum of the data; or with a label for every row, `OptimalDenoiser.given(labels)`, for a denoiser of
+            those rows.
         group: "flip", images and their left-right mirror images; "quarter-turns", the four quarter turns and the
             mirror images of each, of square images; "shifts", all H·W cyclic shifts; or transforms of points
             (B, *event) that do nothing but move values to other places, the identity among them if it is meant to be.
@@ -71,6 +82,8 @@ def orbit(
         >>> (D(x, 0.5) + D(x.flip(-1), 0.5).flip(-1)) / 2
         tensor([[[[0.5000, 0.5000]]]])
     """
+    if isinstance(D, GivenLabels):
+        return LabelledOrbit(D, lambda own: orbit(own, group, log_weights))
     if isinstance(D, GivenMeasurement) or (isinstance(D, OptimalDenoiser) and D.knows_observation):
         raise ValueError(
             "D must not know an observation, which tells a point from its images: measure data that hold the images, "

@@ -18,6 +18,7 @@ from torch import Tensor
 from .datasets import Dataset
 from .evaluate import Evaluator
 from .evaluate.left_out import LeftOutEvaluator
+from .evaluate.sharded import ShardedEvaluator
 from .kernel import Smoothed, Tempered
 from .measured_rows import GivenMeasurements
 from .measurement import GivenMeasurement, Operator, gaussian_log_likelihood
@@ -69,10 +70,9 @@ class OtherPriors:
             >>> D(torch.tensor([[0.0]]), 1.0)              # tanh(1/2)
             tensor([[0.4621]])
         """
-        self.points.whole()
         out = copy.copy(self._optimum)
-        out.points = self.points.weighted(checked_log_weights(log_weights, self.points.of))
-        out.evaluator = Evaluator(out.points, self.evaluator.accuracy)
+        out.evaluator = self.evaluator.weighted(checked_log_weights(log_weights, self.points.of))
+        out.points = out.evaluator.points
         return out
 
     @property
@@ -154,7 +154,6 @@ class OtherPriors:
         """
         if isinstance(index, Tensor) and index.ndim == 0:
             index = int(whole_numbers("index", index[None]))
-        self.points.whole()
         one = isinstance(index, int) and not isinstance(index, bool)
         places = torch.tensor([index]) if one else whole_numbers("index", index)
         wrong = (places < 0) | (places >= self.points.of)
@@ -168,7 +167,10 @@ class OtherPriors:
         if self.points.size == 1 and (own >= 0).any():
             raise ValueError("index must leave at least one point with a probability, there is one only")
         out = copy.copy(self._optimum)
-        out.evaluator = LeftOutEvaluator(self.points, self.evaluator.accuracy, own)
+        if isinstance(self.evaluator, ShardedEvaluator):
+            out.evaluator = self.evaluator.without(own)
+        else:
+            out.evaluator = LeftOutEvaluator(self.points, self.evaluator.accuracy, own)
         return LeaveOneOut(out, places, self.points.log_share_without(own))
 
     @overload

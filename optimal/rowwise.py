@@ -106,7 +106,7 @@ def by_class(D: OptimalDenoiser, x: Num[Tensor, "B *event"], sigma: Levels) -> B
 
 def _parts(D: OptimalDenoiser) -> Parts:
     """The points of every class, those of `D.classes`."""
-    return Parts(D.evaluator, [of_class(D, label).points for label in D.classes.tolist()])
+    return Parts(D.evaluator, [of_class(D, label).evaluator for label in D.classes.tolist()])
 
 
 def _log_shares(D: OptimalDenoiser) -> Tensor:

@@ -64,7 +64,8 @@ class ShardedDenoiser(OptimalDenoiser):
     built on them, such as `sample`, work as in one process. What would read all data on every rank does not:
     neighbours, two_nearest, first_copies and the certificates of `capture` raise NotImplementedError, and so do the
     functions that need them (`capture`, `FlowMap` without a grid, `basins`, `regimes.top_eigenvalue`,
-    `sample_in_span`) and other priors (`weighted`, `given`, `by_class`, `without`).
+    `sample_in_span`), `measured` and the orbit under shifts. Other priors (`weighted`, `given`, `by_class`, `without`)
+    are shared: every rank gives the same log-weights, labels or places, of all data.
 
     Without torchrun's environment, and without a process group, it is one rank and nothing is sent. Of a group that is
     there already, the default one is taken; else it is made, gloo for an x on the CPU, nccl on CUDA, and left at exit.

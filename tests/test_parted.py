@@ -52,7 +52,7 @@ def test_every_class_keeps_its_bound(images: Dataset, sigma: float, weighted: bo
         a = 3 * normal(900)
         a[::11] = -torch.inf
         D = D.weighted(a)
-    parts = Parts(D.evaluator, [D.given(label).points for label in D.classes.tolist()])
+    parts = Parts(D.evaluator, [D.given(label).evaluator for label in D.classes.tolist()])
     z, sigmas = D.query(x, sigma)
     seen = set()
     for k, rows, sums in parts.moments(z, sigmas, None, single=True):

@@ -18,7 +18,7 @@ from contracts import check_denoiser
 from problems import absolute_error, row_error
 from torch import Tensor, distributed
 
-from optimal import OptimalDenoiser, ShardedDenoiser, karras, load, sample
+from optimal import OptimalDenoiser, ShardedDenoiser, karras, load, orbit, sample
 from optimal.evaluate.sharded import bound_of_merged
 
 pytestmark = pytest.mark.slow
@@ -83,6 +83,7 @@ def answers(make: Make) -> dict[str, Tensor]:
         "samples": sample(D, 80 * torch.randn(5, *D.event, generator=seeded(3)), karras(6), solver="heun"),
         "of no queries": D(x[:0], 1.0),
     }
+    found |= priors(make, levels)
     # Fewer points than four ranks; x = 0 is as far from one as from the other.
     two = make(torch.tensor([[1.0], [-1.0]]))
     found["two points"] = two(torch.tensor([[0.5], [-3.0]]), 1.0)
@@ -92,6 +93,51 @@ def answers(make: Make) -> dict[str, Tensor]:
     copied = make(images(), method="screened")
     found["tie of images"] = copied.posterior(copied.take(torch.tensor([602, 350, 17])), 0.1).top_index
     return found
+
+
+def priors(make: Make, levels: Tensor) -> dict[str, Tensor]:
+    """Under weights that leave the first half of the data nothing, of every class, and without a point a row."""
+    found, data = {}, load("digits")
+    for name, source, options in (("digits", data, {}), ("bytes", images(), {"method": "screened", "tolerance": 1e-6})):
+        plain = make(source, **options)
+        a = 3 * torch.randn(len(plain), generator=seeded(7), dtype=torch.float64)
+        a[: len(plain) // 2] = -torch.inf
+        x = queries(plain, levels)
+        x = x.double() if name == "digits" else x
+        for kind, D in (
+            ("weighted", plain.weighted(a)),
+            ("equal", plain.weighted(torch.where(a > -torch.inf, 0.0, a))),
+        ):
+            post = D.posterior(x, levels)
+            found |= {f"{name} {kind} {field}": getattr(post, field) for field in (*QUANTITIES, "top_index")}
+            found[f"{name} {kind} mean of the data"] = D.mean
+            found[f"{name} {kind} deviation"] = torch.tensor(D.standard_deviation)
+        twice = plain.weighted(a).weighted(-a.clamp_min(-5))
+        found[f"{name} twice mean"] = twice(x, levels)
+        left = plain.without(torch.arange(len(x)) * (len(plain) - 1) // len(x))
+        found |= {
+            f"{name} without mean": left(x, levels),
+            f"{name} without density": left.posterior(x, levels).log_density,
+        }
+    D, x = make(data), queries(make(data), levels).double().requires_grad_()
+    labels = torch.arange(len(x)) % 10
+    weighted = D.weighted(0.5 * torch.randn(len(D), generator=seeded(8), dtype=torch.float64))
+    # At 0.05 it is 4e-159 of one row, of weights below what sums round up to.
+    post = weighted.posterior(x, levels.clamp_min(0.5))
+    (post.entropy.sum() + post.mean.square().sum()).backward()
+    gradient = x.grad
+    assert gradient is not None
+    x = x.detach()
+    classes = D.by_class(x, levels)
+    return found | {
+        "weighted gradient": gradient,
+        "weighted weights": weighted.weights(x, levels),
+        "given mean": D.given(labels)(x, levels),
+        "given top_index": D.given(labels).posterior(x, levels).top_index,
+        "by class": classes.log_probabilities,
+        "classes mean": classes.means.flatten(0, 1),
+        "flip mean": orbit(D, "flip")(x, levels),
+    }
 
 
 def refusals(rank: int) -> list[str]:
@@ -112,6 +158,7 @@ def refusals(rank: int) -> list[str]:
         lambda: ShardedDenoiser(data.double() if other else data),
         lambda: ShardedDenoiser(data.flip(0) if other else data),
         lambda: ShardedDenoiser(broken),
+        lambda: D.weighted(torch.arange(40.0) * (1 + other)),
         lambda: D.two_nearest(x),
         lambda: D.first_copies(),
         lambda: D.evaluator.drift_bounds(*D.query(x, sigma), torch.zeros(5, dtype=torch.int64), (1.0,)),
@@ -136,6 +183,7 @@ REFUSALS = (
     "dtype differs on rank 1: torch.float32 on rank 0, torch.float64 on it",
     "values differs on rank 1",
     "data must be finite",
+    "same log_weights, those of rank 1 differ",
     *["not shared by ShardedDenoiser"] * 4,
 )
 

@@ -382,20 +382,23 @@ def test_bad_log_weights(log_weights: Tensor, message: str) -> None:
         OptimalDenoiser(torch.eye(3)).weighted(log_weights)
 
 
-def test_shared_points_take_no_prior(normal: Normal) -> None:
-    D = ShardedDenoiser(Dataset("some", normal(6, 3).float().numpy(), np.arange(6) % 2))
-    x = normal(2, 3)
-    for asked in (
-        lambda: D.weighted(torch.zeros(6)),
-        lambda: D.given(1),
-        lambda: D.given(torch.tensor([0, 1])),
-        lambda: D.by_class(x, 1.0),
-        lambda: D.without(0),
-        lambda: D.without(torch.tensor([0, 1])),
+def test_a_rank_alone_takes_every_prior(normal: Normal) -> None:
+    data = Dataset("some", normal(6, 3).float().numpy(), np.arange(6) % 2)
+    x, a = normal(2, 3), drawn_weights(normal, 6, 2.0)
+    S, D = ShardedDenoiser(data), OptimalDenoiser(data)
+    for ask in (
+        lambda T: T.weighted(a).posterior(x, 1.0).log_density,
+        lambda T: T.weighted(a).weighted(a)(x, 1.0),
+        lambda T: T.weighted(a).weights(x, 1.0),
+        lambda T: T.given(1)(x, 1.0),
+        lambda T: T.given(torch.tensor([0, 1])).posterior(x, 1.0).log_density,
+        lambda T: T.by_class(x, 1.0).log_probabilities,
+        lambda T: T.without(0)(x, 1.0),
+        lambda T: T.without(torch.tensor([0, 1])).posterior(x, 1.0).log_density,
+        lambda T: T.weighted(a).mean,
     ):
-        with pytest.raises(NotImplementedError, match="is not shared by ShardedDenoiser"):
-            asked()
-    assert torch.equal(D.log_weights, torch.full((6,), -math.log(6), dtype=torch.float64))
+        assert (ask(S) - ask(D)).abs().max() <= 1e-12
+    assert torch.equal(S.log_weights, torch.full((6,), -math.log(6), dtype=torch.float64))
 
 
 def test_no_point_is_left() -> None:

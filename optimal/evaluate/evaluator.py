@@ -42,6 +42,10 @@ class Evaluator:
             keops.require()
         self.points, self.accuracy = points, accuracy
 
+    def weighted(self, log_weights: Tensor) -> Evaluator:
+        """Of the same points under the prior π_j e^{b_j}: see `Points.weighted`."""
+        return Evaluator(self.points.weighted(log_weights), self.accuracy)
+
     def choose(self, sigma: Tensor, *, single: bool) -> list[tuple[Method, Tensor]]:
         """The modules that do the sums, each with the rows of sigma, (b,) int64, that it does.
 

@@ -2,7 +2,8 @@
 
 The parts have no point in common. What costs a pass over the data is done once: for `screened` the first digit of all
 queries, from which every part goes on by itself, among the points that may have weight in its own sums; `dense` and
-`keops` read each part once, and so each point. Which way is chosen by the whole, not by the size of a part.
+`keops` read each part once, and so each point. Which way is chosen by the whole, not by the size of a part. Where
+processes share the points, each part is summed by itself, every process over its own share of it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..arithmetic import ours
-from ..points import Points
 from . import screened
 from .evaluator import Evaluator
 from .moments import Moments
@@ -26,18 +26,17 @@ class Parts:
     """Parts of the points of an evaluator.
 
     Args:
-        whole: of all points, in one process.
-        parts: of its points, relative to the same centre; without a point in common.
+        whole: of all points.
+        evaluators: of each part, its points weighted; without a point in common.
 
     Attributes:
-        whole: as given.
-        evaluators: of each part.
+        whole, evaluators: as given.
         places: of each part, which of all points its points are, (n,) int64.
     """
 
-    def __init__(self, whole: Evaluator, parts: Sequence[Points]):
-        self.whole = whole
-        self.evaluators = [Evaluator(part, whole.accuracy) for part in parts]
+    def __init__(self, whole: Evaluator, evaluators: Sequence[Evaluator]):
+        self.whole, self.evaluators = whole, tuple(evaluators)
+        parts = [part.points for part in evaluators]
         every = [torch.arange(part.size, device=part.device) for part in parts]
         self.places = [whole.points.inner(part.outer(own)) for part, own in zip(parts, every, strict=True)]
 
@@ -51,6 +50,14 @@ class Parts:
             own: (B,) int64, the one part that each query is asked of; None for all parts.
             single: see `Evaluator`.
         """
+        if self.whole.points.shared:
+            # Every rank asks for all parts, in turn.
+            every = torch.arange(len(z), device=z.device)
+            for k, part in enumerate(self.evaluators):
+                rows = self._rows(own, every, k)
+                if len(rows):
+                    yield k, rows, part.moments(z[rows], sigma[rows], single=single)
+            return
         for method, chosen in self.whole.choose(sigma, single=single):
             for some in self.whole.groups(chosen):
                 asked = [(k, self._rows(own, some, k)) for k in range(len(self.evaluators))]

@@ -150,6 +150,21 @@ class Points:
         Raises:
             ValueError: no point is left.
         """
+        rows, kept, prior = self.reweighted(log_weights)
+        half_norms = self.half_norms if len(kept) == self.size else self.half_norms[kept]
+        mean = half_norms.mean() if prior is None else prior.weights @ half_norms
+        radius = math.sqrt(2 * float(half_norms.max()))
+        summary = Summary(self.centre, self.unit, half_norms, None, radius, float(mean))
+        out = Points(rows, self.memory, summary=summary, prior=prior)
+        if len(kept) == self.size and "first_copies" in vars(self):
+            out.first_copies = self.first_copies
+        return out
+
+    def reweighted(self, log_weights: Tensor) -> tuple[Rows | Part, Tensor, Prior | None]:
+        """The rows that are left under the prior π_j e^{b_j}, which of these points they are, (n,), and the prior.
+
+        Args, Raises: as for `weighted`.
+        """
         own = log_weights.to(self.device)
         if isinstance(self.rows, Part):
             own = own[self.rows.index]
@@ -158,18 +173,11 @@ class Points:
         kept = (own > -torch.inf).nonzero().squeeze(1)
         if len(kept) == 0:
             raise ValueError("log_weights must leave at least one point, none that has a probability is left")
-        rows, half_norms = self.rows, self.half_norms
+        rows = self.rows
         if len(kept) < self.size:
             whole, index = (rows.whole, rows.index[kept]) if isinstance(rows, Part) else (rows, kept)
-            rows, half_norms, own = Part(whole, index), half_norms[kept], own[kept]
-        prior = Prior.of(own)
-        mean = half_norms.mean() if prior is None else prior.weights @ half_norms
-        radius = math.sqrt(2 * float(half_norms.max()))
-        summary = Summary(self.centre, self.unit, half_norms, None, radius, float(mean))
-        out = Points(rows, self.memory, summary=summary, prior=prior)
-        if len(kept) == self.size and "first_copies" in vars(self):
-            out.first_copies = self.first_copies
-        return out
+            rows = Part(whole, index)
+        return rows, kept, Prior.of(own[kept])
 
     def outer(self, index: Tensor) -> Tensor:
         """Which of the data the points `index` are, where some of the data have no weight; −1 stays."""

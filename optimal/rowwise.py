@@ -128,7 +128,7 @@ class GivenLabels:
         self.D, self.event, self.labels = D, D.event, labels
         for label in self.labels.unique().tolist():
             of_class(D, label)
-        own = torch.searchsorted(D.classes, labels.cpu())
+        own = torch.searchsorted(D.classes, labels.cpu().contiguous())
         self._log_share = _log_shares(D)[own]
         self._own = copy.copy(D)
         self._own.evaluator = OwnPart(_parts(D), own)

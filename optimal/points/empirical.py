@@ -191,7 +191,7 @@ class Points:
         if not isinstance(self.rows, Part):
             return index
         known = self.rows.index.to(index.device)
-        place = torch.searchsorted(known, index).clamp_max(len(known) - 1)
+        place = torch.searchsorted(known, index.contiguous()).clamp_max(len(known) - 1)
         return torch.where(known[place] == index, place, -1)
 
     @property

@@ -96,7 +96,7 @@ def target_variance(
     """E‖û_M(x) − D(x)‖²/dim at x = x0 + σ ε, by noise level and M, with intervals over draws of x and of the M points.
 
     Args:
-        D: the optimum of the data.
+        D: the optimum of the data, or of some of them, as of a class; all N of its points equally likely.
         sizes: numbers of points M, 1 … N; M = 1 is the variance of x0 itself, the mmse, M = N is 0.
         sigmas: noise levels.
         draws: of x at each.
@@ -107,18 +107,22 @@ def target_variance(
         rows: sigma, points, variance, variance_low, variance_high, the last three in squared units of the data.
 
     Raises:
-        ValueError: an M out of range; draws < 1.
+        ValueError: an M out of range; draws < 1; points of different probabilities, of which no batch is drawn.
     """
+    log_weights = D.log_weights.cpu()
+    there = (log_weights > -torch.inf).nonzero().squeeze(1)
+    if (log_weights[there] != log_weights[there[0]]).any():
+        raise ValueError("the points of D must be equally likely, as those of a batch are")
     found: list[dict[str, Any]] = []
     for sigma in level_list(sigmas).tolist():
         for size in sizes:
-            if not 1 <= size <= len(D):
-                raise ValueError(f"points of a set must be 1 … {len(D)}, got {size}")
+            if not 1 <= size <= len(there):
+                raise ValueError(f"points of a set must be 1 … {len(there)}, got {size}")
             streams = Streams(seed)
             squares = torch.empty(draws, dtype=torch.float64, device="cpu")
             # A set of its own for every x: those of one set would not be independent.
             for i in range(draws):
-                points = D.take(streams.distinct(len(D), size)).float().cpu()
+                points = D.take(there[streams.distinct(len(there), size)]).float().cpu()
                 x = points[:1] + sigma * streams.normal(1, *D.event)
                 squares[i] = (batch_mean(points, x, sigma) - D(x, sigma)).double().square().mean()
             row = {"sigma": sigma, "points": size}

@@ -85,6 +85,20 @@ def test_the_variance_falls_from_that_of_x0_to_nothing() -> None:
         target_variance(D, [41], [1.0])
 
 
+def test_the_variance_of_a_class_is_that_of_its_points() -> None:
+    data = load("digits", n=200)
+    D = OptimalDenoiser(data).given(3)
+    assert data.labels is not None
+    alone = OptimalDenoiser(Dataset("threes", data.array[data.labels == 3]))
+    rows, expected = (target_variance(each, (1, 5, len(alone)), [1.5], draws=50) for each in (D, alone))
+    for found, row in zip(rows, expected, strict=True):
+        assert found["variance"] == pytest.approx(row["variance"], rel=1e-5, abs=1e-12)
+    with pytest.raises(ValueError, match=f"points of a set must be 1 … {len(alone)}, got {len(alone) + 1}"):
+        target_variance(D, [len(alone) + 1], [1.0])
+    with pytest.raises(ValueError, match="must be equally likely"):
+        target_variance(D.weighted(torch.arange(200.0)), [1], [1.0])
+
+
 def test_a_network_learns_the_optimum_from_it(tmp_path: Path) -> None:
     config = Experiment(
         "five-deltas",

@@ -33,6 +33,8 @@ _writes: Callable[[Tensor], int] = operator.attrgetter("_version")
 
 _SMALL_BYTES = 16 * 2**20
 """Up to this size the array is copied."""
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By bytes."""
 _LOOK, _LOOK_BYTES = 64, 2**18
 """Most rows, and bytes, by which a change of a large array is noticed."""
 
@@ -68,6 +70,7 @@ class Rows:
         self._array, self._tensor, self._trusted = array, tensor, False
         self._file = MappedFile.of(array, self._memory)
         self._version = None if tensor.is_inference() else _writes(tensor)
+        self._words = _words(tensor)
         self.event = tuple(tensor.shape[1:])
         self.size = tensor.shape[0]
         self.dim = math.prod(self.event)
@@ -129,11 +132,13 @@ class Rows:
             return b""
         row_bytes = max(1, self.dim * self._tensor.element_size())
         count = min(self.size, _LOOK, max(2, _LOOK_BYTES // row_bytes))
-        index = torch.arange(count, dtype=torch.int64, device=self.device) * (self.size - 1) // max(count - 1, 1)
-        rows = self._tensor.index_select(0, index).cpu().contiguous()
-        digest = hashlib.blake2b(rows.view(-1).view(torch.uint8).numpy().data, digest_size=16)
-        if self.device.type == "cpu" and self._tensor.is_contiguous() and not isinstance(self._array, np.memmap):
-            raw = self._tensor.view(-1).view(torch.uint8).numpy()
+        index = np.arange(count) * (self.size - 1) // max(count - 1, 1)
+        if self._words is None:
+            rows = self._tensor.index_select(0, torch.from_numpy(index).to(self.device)).cpu().contiguous()
+            return hashlib.blake2b(rows.view(-1).view(torch.uint8).numpy().data, digest_size=16).digest()
+        digest = hashlib.blake2b(np.ascontiguousarray(self._words[index]).data, digest_size=16)
+        if self._words.flags.c_contiguous and not isinstance(self._array, np.memmap):
+            raw = self._words.reshape(-1).view(np.uint8)
             digest.update(raw[: len(raw) // 8 * 8].view(np.int64).sum().tobytes())
         return digest.digest()
 
@@ -184,6 +189,13 @@ def evenly(count: int, most: int) -> int:
     """Size of the parts, at most `most`, that leave the least rest: as few parts as possible, all about equal."""
     parts = -(-count // most)
     return -(-count // parts)
+
+
+def _words(tensor: Tensor) -> np.ndarray | None:
+    """The memory of a tensor on the CPU, which is read within `torch.func.jvp`, too, where no other tensor has any."""
+    if tensor.device.type != "cpu" or tensor.is_neg():
+        return None
+    return tensor.detach().view(_INTEGERS[tensor.element_size()]).numpy()
 
 
 def _as_tensor(array: Tensor | np.ndarray) -> Tensor:

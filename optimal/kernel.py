@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
@@ -68,8 +69,10 @@ class Smoothed:
     def _levels(self, x: Tensor, sigma: Levels) -> tuple[Tensor, Tensor]:
         """√(σ² + s²) and s²/(σ² + s²) of every row, (B,) float64."""
         require_points(x, self.event)
-        square = levels(sigma, len(x), x.device, graph=True).square() + self.bandwidth**2
-        return square.sqrt(), self.bandwidth**2 / square
+        own = levels(sigma, len(x), x.device, graph=True)
+        # The squares alone may be beyond all numbers, or 0.
+        both = torch.hypot(own, torch.full_like(own, self.bandwidth))
+        return both, (self.bandwidth / both).square()
 
 
 class Tempered:

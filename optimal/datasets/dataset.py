@@ -163,6 +163,8 @@ class Dataset:
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             shape = f"{labels.dtype} {labels.shape}"
             raise ValueError(f"the labels of {self.name} must be whole numbers or one-hot to be classes, got {shape}")
+        if labels.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"the labels of {self.name} must be below 2⁶³, got {labels.max()}")
         return labels.astype(np.int64)
 
     @property

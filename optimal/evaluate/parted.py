@@ -98,9 +98,10 @@ class Shared:
         """The running sums over one part, which are handed out once."""
         same = self._asked and all(torch.equal(a, b) for a, b in zip(self._asked, (z, sigma), strict=True))
         if not same or place not in self._sums:
-            self._asked, self._sums = (z, sigma), {}
+            parts = range(len(self._parts.evaluators))
+            self._asked, self._sums = (z, sigma), {k: Moments(len(z), z.shape[1], z.device) for k in parts}
             for k, rows, sums in self._parts.moments(z, sigma, None, single=single):
-                _take(self._sums.setdefault(k, Moments(len(z), z.shape[1], z.device)), rows, sums)
+                _take(self._sums[k], rows, sums)
         return self._sums.pop(place)
 
 

@@ -8,7 +8,7 @@ Any prior π_j ∝ e^{a_j} (`weighted`), a class (`given`), all points but one (
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .denoiser import OptimalDenoiser
 
 __all__ = ["OtherPriors"]
+
+One = int | np.integer[Any]
+"""A class, or a data point."""
 
 
 class OtherPriors:
@@ -92,10 +95,10 @@ class OtherPriors:
         return self.labels[self.log_weights.cpu() > -torch.inf].unique()
 
     @overload
-    def given(self, labels: int) -> OptimalDenoiser: ...
+    def given(self, labels: One) -> OptimalDenoiser: ...
     @overload
-    def given(self, labels: Int[Tensor, "B"]) -> GivenLabels: ...
-    def given(self, labels: int | Int[Tensor, "B"]) -> OptimalDenoiser | GivenLabels:
+    def given(self, labels: Int[Tensor, "B"] | np.ndarray) -> GivenLabels: ...
+    def given(self, labels: One | Int[Tensor, "B"] | np.ndarray) -> OptimalDenoiser | GivenLabels:
         """The class-conditional optimum, E[x0 | x, c]: of the points of class c alone.
 
         Args:
@@ -112,11 +115,8 @@ class OtherPriors:
             >>> D.labels[seven.nearest(torch.zeros(1, 1, 8, 8))]
             tensor([7])
         """
-        if isinstance(labels, Tensor) and labels.ndim == 0:
-            labels = int(whole_numbers("labels", labels[None]))
-        if isinstance(labels, int) and not isinstance(labels, bool):
-            return of_class(self._optimum, labels)
-        return GivenLabels(self._optimum, whole_numbers("labels", labels))
+        wanted = whole_numbers("labels", labels)
+        return of_class(self._optimum, wanted) if isinstance(wanted, int) else GivenLabels(self._optimum, wanted)
 
     def by_class(self, x: Num[Tensor, "B *event"], sigma: Levels) -> ByClass:
         """P(c | x) and D_c(x, σ) for all classes c, in one pass over the data: D = Σ_c P(c | x) D_c.
@@ -137,10 +137,10 @@ class OtherPriors:
         return by_class(self._optimum, x, sigma).log_probabilities
 
     @overload
-    def without(self, index: int) -> OptimalDenoiser: ...
+    def without(self, index: One) -> OptimalDenoiser: ...
     @overload
-    def without(self, index: Int[Tensor, "B"]) -> LeaveOneOut: ...
-    def without(self, index: int | Int[Tensor, "B"]) -> OptimalDenoiser | LeaveOneOut:
+    def without(self, index: Int[Tensor, "B"] | np.ndarray) -> LeaveOneOut: ...
+    def without(self, index: One | Int[Tensor, "B"] | np.ndarray) -> OptimalDenoiser | LeaveOneOut:
         """The optimum that does not know a data point: D_{−j} = (D − w_j y_j)/(1 − w_j), summed and not subtracted.
 
         Only that entry of the data is left out; copies of it, if there are any, stay.
@@ -152,10 +152,9 @@ class OtherPriors:
         Raises:
             ValueError: no whole numbers from 0 to N − 1; no point with a probability is left.
         """
-        if isinstance(index, Tensor) and index.ndim == 0:
-            index = int(whole_numbers("index", index[None]))
-        one = isinstance(index, int) and not isinstance(index, bool)
-        places = torch.tensor([index]) if one else whole_numbers("index", index)
+        wanted = whole_numbers("index", index)
+        one = isinstance(wanted, int)
+        places = torch.tensor([wanted]) if one else wanted
         wrong = (places < 0) | (places >= self.points.of)
         if wrong.any():
             raise ValueError(f"index must lie between 0 and {self.points.of - 1}, got {int(places[wrong][0])}")

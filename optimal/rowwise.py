@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
@@ -47,15 +48,21 @@ class ByClass:
     means: Tensor
 
 
-def whole_numbers(name: str, value: object) -> Tensor:
-    """value, (B,), as int64.
+def whole_numbers(name: str, value: object) -> int | Tensor:
+    """A whole number as an int, also one of NumPy and a tensor or array (); several, (B,), as int64.
 
     Raises:
-        ValueError: no tensor of whole numbers with one axis.
+        ValueError: anything else.
     """
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
+        value = torch.from_numpy(value.astype(np.int64))
     if not isinstance(value, Tensor) or value.dtype == torch.bool or value.is_floating_point() or value.is_complex():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name} must be a whole number, or a tensor (B,) of them, got {kind}")
+        raise ValueError(f"{name} must be a whole number, or a tensor or array (B,) of them, got {kind}")
+    if value.ndim == 0:
+        return int(value)
     if value.ndim != 1:
         raise ValueError(f"{name} must be one, or one a row, (B,), got shape {tuple(value.shape)}")
     return value.detach().long()

@@ -150,6 +150,57 @@ def test_labels_that_are_no_classes(normal: Normal) -> None:
         one_hot.given(torch.zeros(1, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match="there are no points of class 2, the classes are 0, 1"):
         one_hot.weighted(torch.tensor([-torch.inf, -torch.inf, 0.0, 0.0])).given(2)
+    beyond = labelled(points, np.array([0, 1, 2, 2**63], dtype=np.uint64))
+    with pytest.raises(ValueError, match="must be below 2⁶³, got 9223372036854775808"):
+        OptimalDenoiser(beyond).given(0)
+
+
+def test_classes_and_places_as_numpy_has_them(data: Dataset, normal: Normal) -> None:
+    D, x = OptimalDenoiser(data), normal(5, 63)
+    for one in (np.int64(7), np.uint8(7), np.array(7), torch.tensor(7)):
+        assert torch.equal(D.given(one)(x, 3.0), D.given(7)(x, 3.0))
+        assert torch.equal(D.without(one)(x, 3.0), D.without(7)(x, 3.0))
+    assert data.labels is not None
+    some = data.labels[:5]
+    assert torch.equal(D.given(some)(x, 3.0), D.given(torch.from_numpy(some))(x, 3.0))
+    assert torch.equal(D.without(some.astype(np.int16))(x, 3.0), D.without(torch.from_numpy(some))(x, 3.0))
+    for wrong in (np.array([True]), np.array([0.5]), np.bool_(True)):
+        with pytest.raises(ValueError, match="labels must be a whole number, or a tensor"):
+            D.given(wrong)  # pyright: ignore
+
+
+def test_all_classes_of_no_rows(data: Dataset) -> None:
+    found = OptimalDenoiser(data).by_class(torch.zeros(0, 63), 1.0)
+    assert found.means.shape == (0, 3, 63)
+    assert found.log_probabilities.shape == (0, 3)
+
+
+def test_classes_and_observations_under_transforms_where_the_data_are_a_map(tmp_path: Path, normal: Normal) -> None:
+    """That the data have not been written to is looked up within `torch.func.jvp`, too."""
+    np.save(tmp_path / "points.npy", normal(60, 63).float().numpy())
+    D = OptimalDenoiser(Dataset("some", np.load(tmp_path / "points.npy", mmap_mode="r"), LABELS))
+    matrix, x, v = normal(2, 63), normal(3, 63), normal(3, 63)
+    known = D.measured(matrix, normal(3, 2), 1.0, rows=True)
+    for one in (
+        lambda z: known(z, 4.0),
+        lambda z: D.measured(matrix, torch.zeros(2), 1.0)(z, 4.0),
+        lambda z: D.by_class(z, 4.0).log_probabilities,
+    ):
+        found = torch.func.jvp(one, (x,), (v,))[1]
+        assert (found - (one(x + 1e-5 * v) - one(x - 1e-5 * v)) / 2e-5).abs().max() <= 1e-7
+
+
+@pytest.mark.parametrize("bandwidth", [1e-200, 1e60, 1e200])
+def test_bandwidths_whose_squares_are_no_numbers(bandwidth: float, normal: Normal) -> None:
+    data, x = normal(9, 63), normal(3, 63)
+    S = OptimalDenoiser(data).smoothed(bandwidth)
+    if bandwidth == 1e200:
+        with pytest.raises(ValueError, match=r"sigma must lie between .* got 1e\+200"):
+            S(x, 1.0)
+    else:
+        # Far above data and noise, x is all that is known; far below, nothing is smoothed.
+        expected = OptimalDenoiser(data)(x, 1.0) if bandwidth < 1 else x
+        assert (S(x, 1.0) - expected).abs().max() <= 1e-12
 
 
 @pytest.mark.parametrize("sigma", [1e-3, 0.3, 2.0, 100.0])

@@ -18,7 +18,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from tqdm import tqdm
 
-from neural.intervals import positive_interval
 from optimal import (
     Dataset,
     OptimalDenoiser,
@@ -31,6 +30,7 @@ from optimal import (
     speciation_sigma,
     trajectory,
 )
+from optimal.intervals import positive_interval
 from optimal.regimes import top_eigenvalue
 
 from .common import (

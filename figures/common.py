@@ -17,8 +17,8 @@ from matplotlib.figure import Figure, FigureBase, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from torch import Tensor
 
-from neural.intervals import Interval, share_interval
 from optimal import Border, Dataset, OptimalDenoiser, seeking_refining_border
+from optimal.intervals import Interval, share_interval
 from optimal.randomness import stream
 
 from .config import Config

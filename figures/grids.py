@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from neural.intervals import positive_interval
 from optimal import FlowMap, OptimalDenoiser, karras, load, log_linear, progressive_optimum
+from optimal.intervals import positive_interval
 from optimal.reference import GaussianMixture
 from optimal.span import few_points
 

@@ -23,8 +23,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from neural import class_landings, open_model
-from neural.intervals import share_interval
 from optimal import Denoiser, OptimalDenoiser, guided, karras, load, log_linear, sample, trajectory
+from optimal.intervals import share_interval
 
 from .common import SMALL, TITLE_SIZE, WIDTH, banded, cell, ends, generator, note, provenance, stacked
 from .config import Config

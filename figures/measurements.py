@@ -27,9 +27,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from neural.intervals import influence_interval, share_interval
 from optimal import Dataset, Denoiser, OptimalDenoiser, karras, load, sample
 from optimal.conditional import diffpir, dps, pigdm
+from optimal.intervals import influence_interval, share_interval
 from optimal.measurement import GivenMeasurement, Operator
 from optimal.span import landed
 

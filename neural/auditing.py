@@ -30,9 +30,9 @@ from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser
 from optimal.datasets import to_float, to_uint8
+from optimal.intervals import require_level
 
 from .copies import Audit, Looked
-from .intervals import require_level
 from .sampled import NEAR
 
 __all__ = ["audit"]

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from optimal import Dataset, OptimalDenoiser
 from optimal.denoiser import Denoiser
+from optimal.intervals import positive_interval
 from optimal.query import Levels, beside, level_list, levels
 
 from .config import Optimisation
-from .intervals import positive_interval
 from .loss import Batch, Source, draw_sigma, weighted
 from .streams import Streams
 

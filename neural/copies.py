@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .intervals import Interval, share_interval
+from optimal.intervals import Interval, share_interval
+
 from .measures import save_table
 from .sampled import MEMORISED
 

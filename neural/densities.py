@@ -15,10 +15,10 @@ import torch
 from optimal import Dataset, OptimalDenoiser
 from optimal.cli import seconds_of_a_row
 from optimal.draws import draw_indexed
+from optimal.intervals import Interval, mean_interval
 from optimal.randomness import fixed_generator, stream
 
 from .heldout import Apart, check_held_out, require_drawn
-from .intervals import Interval, mean_interval
 from .likelihood import LogDensity, log_density, require_asked
 from .model import Model
 from .trained import seen_in_training

@@ -18,10 +18,10 @@ import torch
 from optimal import OptimalDenoiser, seeking_refining_border
 from optimal.denoiser import Denoiser
 from optimal.draws import draw_pairs
+from optimal.intervals import carriers_of, positive_interval
 from optimal.query import Levels, level_list
 from optimal.randomness import stream
 
-from .intervals import carriers_of, positive_interval
 from .measuring import default_sigmas
 
 __all__ = ["Gap", "GapCurve"]
@@ -38,7 +38,7 @@ class Gap:
         step: how many the network was trained.
         sigma: noise level.
         gap: E‖F − D‖², summed over the event.
-        gap_low, gap_high: 95% interval of it over the draws, see `neural.intervals`.
+        gap_low, gap_high: 95% interval of it over the draws, see `optimal.intervals`.
         gap_share: gap/E‖D − ȳ‖²: 0 for the optimum, 1 for a network that answers the mean of the data.
         gap_carriers: the fewest draws that make up half of the gap. Where it is 1 or 2 the interval holds less than it
             says: 0.64 of 600 with 512 draws where one draw in a thousand has the gap (digits at sigma = 0.2, a network

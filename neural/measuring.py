@@ -18,7 +18,7 @@ number of values of a point and ‖·‖ the norm over all of them:
     pearson_square        the same of its square                            (Kamb, Ganguli 2024)
     cosine                E ⟨F, D⟩/(‖F‖ ‖D‖)
 
-Intervals are those of `neural.intervals` over the draws; those of the gap and of excess_risk are widened by what
+Intervals are those of `optimal.intervals` over the draws; those of the gap and of excess_risk are widened by what
 rounding may have done to F − D, so that they hold 0 where the two agree as far as can be told. Where one or two draws
 carry half of the gap (`Measured.carriers`, gap_carriers in rows) they hold less than they say, and where no draw shows
 a difference beyond rounding they have next to no width: rarer differences are not excluded, as the remarks say. Draws
@@ -43,11 +43,11 @@ from tqdm import tqdm
 from optimal import Guided
 from optimal.border import Border, seeking_refining_border
 from optimal.denoiser import Denoiser
+from optimal.intervals import Interval, carriers_of, mean_interval, median_interval, positive_interval, require_level
 from optimal.posterior import Optimum
 from optimal.query import Levels, level_list
 
 from .heldout import Apart
-from .intervals import Interval, carriers_of, mean_interval, median_interval, positive_interval, require_level
 from .measures import save_table
 from .places import On, along, around, default_sigmas, labelled, range_of, require_range, source_of
 from .remarks import listed, remarks_on

@@ -27,10 +27,16 @@ from torch import Tensor
 
 from optimal import OptimalDenoiser, sample
 from optimal.denoiser import Denoiser
+from optimal.intervals import (
+    Interval,
+    distinct_interval,
+    influence_interval,
+    positive_interval,
+    require_level,
+    share_interval,
+)
 from optimal.randomness import RowNoise, fixed_generator, stream
 from optimal.schedule import grid
-
-from .intervals import Interval, distinct_interval, influence_interval, positive_interval, require_level, share_interval
 
 __all__ = ["ClassLandings", "class_landings"]
 

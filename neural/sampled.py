@@ -31,10 +31,10 @@ from tqdm import tqdm
 
 from optimal import FlowMap, Guided, OptimalDenoiser, karras, sample
 from optimal.denoiser import Denoiser
+from optimal.intervals import Interval, distinct_interval, positive_interval, require_level, share_interval
 from optimal.randomness import RowNoise, stream
 from optimal.schedule import grid
 
-from .intervals import Interval, distinct_interval, positive_interval, require_level, share_interval
 from .model import Model
 from .transport import transport_interval
 

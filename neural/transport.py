@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from optimal import OptimalDenoiser
+from optimal.intervals import Interval, influence_interval
 from optimal.randomness import fixed_generator
-
-from .intervals import Interval, influence_interval
 
 __all__ = ["transport", "transport_interval"]
 

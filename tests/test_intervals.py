@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from neural.intervals import (
+from optimal import OptimalDenoiser, load
+from optimal.draws import draw_pairs
+from optimal.intervals import (
     Interval,
     distinct_interval,
     mean_interval,
@@ -19,8 +21,6 @@ from neural.intervals import (
     require_level,
     share_interval,
 )
-from optimal import OptimalDenoiser, load
-from optimal.draws import draw_pairs
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from optimal import OptimalDenoiser
 from optimal.draws import Data, draw_indexed
+from optimal.intervals import Interval, mean_interval
 from optimal.query import Levels
 from optimal.randomness import stream
 
-from ..intervals import Interval, mean_interval
 from ..likelihood import log_density
 from ..model import Model
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from optimal.cli import in_words
+from optimal.intervals import Interval
 
 from ..copies import percent
-from ..intervals import Interval
 from ..measuring import Measured
 from .study import Studied, Study
 

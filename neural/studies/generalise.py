@@ -34,13 +34,13 @@ from optimal import Dataset, OptimalDenoiser, load, seeking_refining_border
 from optimal.datasets import to_uint8
 from optimal.devices import device_of
 from optimal.draws import draw_pairs
+from optimal.intervals import mean_interval, positive_interval
 from optimal.randomness import stream
 
 from .. import checkpoint
 from ..auditing import audit
 from ..config import Experiment, Network, Optimisation
 from ..heldout import Apart, check_held_out
-from ..intervals import mean_interval, positive_interval
 from ..loss import Denoising, root_mean_square
 from ..measuring import measure
 from ..model import Model, open_model

@@ -7,17 +7,19 @@ With w_j the posterior of y_j at x and D_{−j} the optimum that does not know y
 so that the influence of a point takes no difference of two answers. Along x = y_j + σ ε, each point with noise of its
 own,
 
-    held-out risk    E‖D_{−j}(x, σ) − y_j‖²                  of an optimum that has not seen the image: no split is
-    needed influence        E‖D − D_{−j}‖²                          what one image changes there bandwidth
-    argmax_s E log p_{−j}(y_j; s)           the kernel density estimate that explains left-out points
-                                                             best, that of `OptimalDenoiser.smoothed`
+    held-out risk    E‖D_{−j}(x, σ) − y_j‖²           of an optimum that has not seen the image: no split is needed
+    influence        E‖D − D_{−j}‖²                   what one image changes there
+    bandwidth        argmax_s E log p_{−j}(y_j; s)    the kernel density estimate that explains left-out points best,
+                                                      that of `OptimalDenoiser.smoothed`
 
 and, for two halves A and B of the data at random, E‖D_A − D_B‖² says how much of D is the data set's own.
 
-All of them are means over draws of points and noise, with 95% intervals over these draws, by Student's quantile; that
-of the bandwidth by 500 resamples of the points. How far the data stand for a population is not in them.
-Measured on 40 points in the plane, 128 draws, 200 seeds: they hold the held-out risk in 93% to 95%, the influence in
-95% at σ = 0.1, but 88% at 0.5 and 79% at 2, where a few draws carry most of it: give more draws there.
+All of them are means over draws of points and noise, none negative, with 95% intervals over these draws
+(`optimal.intervals.positive_interval`); that of the bandwidth by 500 resamples of the points. How far the data stand
+for a population is not in them. Measured on two sets of 40 points in the plane, 400 seeds each, how often they hold the
+mean: of the held-out risk 93% to 98%, from 32 draws on. Of the influence 96% to 98% at σ = 0.1; at σ = 2, where few
+draws carry most of it, 65% to 74% with 32 draws, 88% to 90% with 128, where Student's have 79%, and
+92% to 95% with 512: give more draws there.
 
 References:
     Duin 1976, "On the Choice of Smoothing Parameters for Parzen Estimators of Probability Density Functions".
@@ -33,11 +35,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int, Num
-from scipy.stats import t
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
 from ..draws import draw_indexed, draw_pairs
+from ..intervals import positive_interval
 from ..query import Levels, level_list, levels
 from ..randomness import generator_of
 
@@ -199,8 +201,5 @@ def _square(a: Tensor, b: Tensor) -> Tensor:
 
 def _over(sigmas: Levels, values: Callable[[float], Tensor]) -> Measured:
     """The mean over draws of values(sigma), (draws,), at every level."""
-    rows = torch.stack([values(float(sigma)) for sigma in level_list(sigmas)]).cpu()
-    count = rows.shape[1]
-    half = float(t.ppf(_QUANTILES[1], count - 1)) * rows.std(1) / math.sqrt(count)
-    mean = rows.mean(1)
-    return Measured(mean, mean - half, mean + half)
+    found = positive_interval(torch.stack([values(float(sigma)) for sigma in level_list(sigmas)]).cpu())
+    return Measured(found.value, found.low, found.high)

@@ -47,6 +47,7 @@ from .schedule import cosine as cosine
 from .schedule import karras as karras
 from .schedule import log_linear as log_linear
 from .schedule import uniform_t as uniform_t
+from .schedules import design as design
 from .sharded import ShardedDenoiser as ShardedDenoiser
 from .span import SpanSample as SpanSample
 from .span import sample_in_span as sample_in_span

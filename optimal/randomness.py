@@ -43,6 +43,7 @@ Purpose = Literal[
     "basis",
     "fingerprint",
     "toy-data",
+    "design",
 ]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 """At most 63; a new one comes last, since its place is part of the numbers."""

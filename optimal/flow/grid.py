@@ -44,7 +44,7 @@ class GridFlow:
         self.D, self.sigmas = D, grid(sigmas)
         self.solver = solver_of("heun" if solver is None else solver, options)
         name = type(self.solver).__name__
-        if self.solver.memory:
+        if self.solver.memory or self.solver.keeps:
             raise ValueError(f"a flow map composes single steps (Eq. 55), {name} builds on earlier ones")
         if self.solver.draws(max(len(self.sigmas) - 1, 2)):
             raise ValueError(f"a flow map is a function of x, {name} draws noise")

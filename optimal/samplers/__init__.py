@@ -13,10 +13,39 @@ are those of a schedule: n + 1 decreasing sigmas, the last 0; the last step of e
 | dpm_solver_pp | 2, 3 | n | order, variant, lower_order_final |
 | reverse_sde | 1, weak | n | |
 | consistency | not a discretisation | n | sigma_min |
+| `GaussianStart` | of its solver | of its solver | gaussian, solver |
+| `GaussianExponential` | any, multistep | n | gaussian, order |
+| `Calibrated` | found for one grid | n | |
+
+The last three know the Gaussian of the data and are no names: they are given as objects.
 """
 
+from .calibrated import Calibrated
+from .dpm_solver import DPMSolver
+from .dpm_solver_pp import DPMSolverPP
+from .euler import Euler
+from .gaussian_exponential import GaussianExponential
+from .gaussian_start import FromGaussian, GaussianStart
+from .heun import Heun
 from .loop import Counted, State, sample, trajectory
 from .solver import Solver, Step
 from .solvers import SOLVERS, solver_of
 
-__all__ = ["SOLVERS", "Counted", "Solver", "State", "Step", "sample", "solver_of", "trajectory"]
+__all__ = [
+    "SOLVERS",
+    "Calibrated",
+    "Counted",
+    "DPMSolver",
+    "DPMSolverPP",
+    "Euler",
+    "FromGaussian",
+    "GaussianExponential",
+    "GaussianStart",
+    "Heun",
+    "Solver",
+    "State",
+    "Step",
+    "sample",
+    "solver_of",
+    "trajectory",
+]

@@ -152,6 +152,7 @@ def _loop(
     dtype: torch.dtype,
 ) -> Iterator[State]:
     past: list[tuple[float, Tensor]] = []
+    kept: dict[str, Any] = {}
     x = x / scales[0]
     steps = len(levels) - 1
     for index, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
@@ -159,7 +160,7 @@ def _loop(
         raised, raised_sigma = solver.perturb(x, sigma, index=index, steps=steps, noise=draw)
         denoised = evaluate(raised, raised_sigma)
         yield State((scales[index] * x).to(dtype), sigma, denoised.to(dtype, copy=True), evaluate.calls, scales[index])
-        step = Step(evaluate, raised, raised_sigma, sigma_next, denoised, index, steps, draw, process, past)
+        step = Step(evaluate, raised, raised_sigma, sigma_next, denoised, index, steps, draw, process, past, kept)
         x = solver(step)
         past = [(raised_sigma, denoised), *past][: solver.memory]
     x = (scales[-1] * x).to(dtype)

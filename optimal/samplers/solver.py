@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -30,6 +31,8 @@ class Step:
         past: (sigma, denoised) of the steps before, the latest first; as many as a solver asks for by `memory`.
         noise: () -> (B, *event), standard Gaussian.
         process: whose time `reverse_sde` discretises.
+        kept: what the solver's earlier steps on this trajectory left here for the later ones; empty in the first. A
+            solver that uses it says so by `keeps`.
     """
 
     evaluate: Callable[[Tensor, float], Tensor]
@@ -42,6 +45,7 @@ class Step:
     noise: Callable[[], Tensor]
     process: Process
     past: list[tuple[float, Tensor]] = field(default_factory=list)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @property
     def eps(self) -> Tensor:
@@ -54,6 +58,9 @@ class Solver:
 
     memory: int = 0
     """How many earlier denoiser outputs a step needs."""
+
+    keeps: bool = False
+    """Whether a step needs more of the earlier ones than their outputs, what they left in `Step.kept`."""
 
     def draws(self, steps: int) -> bool:
         """Whether a run of so many steps draws noise."""

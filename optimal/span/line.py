@@ -59,6 +59,8 @@ def line_of(solver: Solver, levels: list[float]) -> Line | None:
     Args:
         levels: the grid, decreasing, the last 0.
     """
+    if solver.keeps:
+        return None
     limits, calls = [], 0
     for index, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
         past = [levels[i] for i in range(index - 1, max(-1, index - 1 - solver.memory), -1)]

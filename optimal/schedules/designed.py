@@ -1,0 +1,107 @@
+"""`design`: one door to the grids that are made from the optimum."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, get_args
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..border import forward_statistics
+from ..denoiser import OptimalDenoiser
+from ..randomness import stream
+from ..samplers import Solver, solver_of
+from ..schedule import log_linear
+from ..theories import Wiener
+from .ancestral import path_kl_grid
+from .curve import curve_of, start_level
+from .entropic import entropic_grid
+from .gaussian import gaussian_grid
+from .landings import landings_grid, starts_of
+
+__all__ = ["Objective", "design"]
+
+Objective = Literal["landings", "path-kl", "entropy", "rescaled-entropy", "gaussian"]
+
+
+def design(
+    D: OptimalDenoiser,
+    n: int,
+    objective: Objective = "landings",
+    solver: str | Solver = "dpm_solver_pp",
+    *,
+    sigma_max: float | None = None,
+    starts: int = 1024,
+    seed: int = 0,
+    progress: bool = False,
+    **options: Any,
+) -> Float[Tensor, " levels"]:
+    """A grid of n steps made for these data: where the optimum itself says that the steps belong.
+
+    Args:
+        D: the optimal denoiser.
+        n: number of steps, at least 1; the last one leads to 0.
+        objective: "landings", the fewest ends on other points than the exact flow's, for this solver; "gaussian", the
+            nearest end if the data were Gaussian, for this solver; "path-kl", the least KL of the ancestral sampler's
+            path; "entropy" and "rescaled-entropy", even steps of H or ∫ σ dH.
+        solver: a name of `SOLVERS`, with its options by keyword, or a `Solver`; one that draws no noise for the first
+            two objectives. The other three do not depend on it, but it must take the grid.
+        sigma_max: first level; `start_level(D)` unless given. A `FromGaussian` solver begins lower under "landings".
+        starts: trajectories that "landings" is designed on, and pairs (x0, ε) of the curves up to 128.
+        seed: of what is drawn.
+        progress: whether progress bars are drawn on stderr.
+
+    Returns:
+        (n + 1,) float64, decreasing, the last entry 0. For data of one point, where every grid is right, one even in
+        log σ, and a warning that says so.
+
+    Raises:
+        ValueError: n < 1, an unknown objective, solver or option; a solver that does not take the grid; sigma_max below
+            the border, where the ends are decided.
+
+    Example:
+        >>> D = OptimalDenoiser(torch.tensor([[-1.0], [0.0], [1.0]]))
+        >>> design(D, 4, "path-kl").shape
+        torch.Size([5])
+    """
+    if objective not in get_args(Objective):
+        raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, got {objective!r}")
+    if not hasattr(n, "__index__") or n < 1:
+        raise ValueError(f"a grid needs at least 1 step, got n = {n!r}")
+    if starts < 1:
+        raise ValueError(f"at least 1 start is needed, got {starts}")
+    chosen = solver_of(solver, options)
+    high = start_level(D) if sigma_max is None else sigma_max
+    if len(D.first_copies().unique()) == 1:
+        warnings.warn("data of one point: every grid ends on it, from any level and for any solver", stacklevel=2)
+        return log_linear(n, sigma_max=high, sigma_min=min(0.002, high / 2))
+    _require_above_border(D, high, seed)
+    if objective == "landings":
+        begun = starts_of(D, starts, seed, sigma_max=high, purpose="design", progress=progress)
+        levels = landings_grid(begun, n, solver=chosen, progress=progress)
+    elif objective == "gaussian":
+        values, counts = Wiener(D, progress=progress).spectrum()
+        levels = gaussian_grid(values, n, solver=chosen, sigma_max=high, counts=counts)
+    else:
+        source = stream(seed, "design", 2)
+        curve = curve_of(D, sigma_max=high, draws=min(starts, 128), generator=source, progress=progress)
+        if objective == "path-kl":
+            levels = path_kl_grid(curve, n)
+        else:
+            levels = entropic_grid(curve, n, rescaled=objective == "rescaled-entropy")
+    chosen.check(levels.tolist())
+    return levels
+
+
+def _require_above_border(D: OptimalDenoiser, sigma_max: float, seed: int) -> None:
+    """Raise ValueError where the posterior at sigma_max is one point already."""
+    if not 0 < sigma_max < float("inf"):
+        raise ValueError(f"sigma_max must be positive and finite, got {sigma_max:g}")
+    counts = forward_statistics(D, [sigma_max], draws=64, generator=stream(seed, "design", 3)).effective_count
+    median = float(counts.median())
+    if median < min(2.0, 0.9 * len(D.first_copies().unique())):
+        raise ValueError(
+            f"sigma_max = {sigma_max:g} lies below the border: {median:.3g} points share the posterior there, and the "
+            "ends are decided already"
+        )

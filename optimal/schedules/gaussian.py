@@ -1,0 +1,148 @@
+"""The grid on which a solver is best if the data were Gaussian: from the eigenvalues of their covariance alone.
+
+Along an axis of variance λ every solver that is linear in x and D multiplies the coordinate by a number, where the
+exact flow multiplies it by √((λ + σ'²)/(λ + σ²)). Euler's step falls short of that by cos(θ − θ') with
+θ = arctan(σ/√λ), so that equal angles are best for data of one variance. With ρ_k the product of a grid's numbers over
+that of the flow, the end has the standard deviation ρ_k √λ_k where √λ_k is right:
+
+    W2² = Σ λ_k (ρ_k − 1)²,      KL = ½ Σ (ρ_k² − 1 − log ρ_k²)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import least_squares
+from torch import Tensor
+
+from ..query import Levels
+from ..samplers import Solver, sample, solver_of
+from ..schedule import grid, karras
+
+__all__ = ["Distance", "gaussian_grid", "gaussian_ratios"]
+
+Distance = Literal["w2", "kl"]
+_GAPS = (-5.0, 3.0)
+"""Of the logarithm of a step in log σ."""
+_LOWEST = 1e-12
+"""Share of the largest eigenvalue below which an axis has no variance that a grid could get wrong."""
+
+
+def gaussian_ratios(
+    eigenvalues: Tensor, sigmas: Tensor | Sequence[float], *, solver: str | Solver = "euler", **options: Any
+) -> Float[Tensor, " n"]:
+    """ρ_k, the standard deviation that a grid ends with over the right one, along axes of these variances.
+
+    Args:
+        eigenvalues: (n,), positive.
+        sigmas: (steps + 1,) a grid.
+        solver: one that draws no noise, with its options by keyword.
+
+    Raises:
+        ValueError: a bad grid, solver or option; a variance that is not positive.
+
+    Example:
+        >>> gaussian_ratios(torch.tensor([1.0]), [1.0, 0.0])       # cos 45°
+        tensor([0.7071], dtype=torch.float64)
+    """
+    values = torch.as_tensor(eigenvalues, dtype=torch.float64, device="cpu")
+    if values.ndim != 1 or not (values > 0).all():
+        raise ValueError("eigenvalues must be (n,) positive numbers")
+    levels = grid(sigmas)
+    start = (values + levels[0] ** 2).sqrt()[None]
+    return sample(_Linear(values), start, levels, solver=_flowing(solver, options))[0] / values.sqrt()
+
+
+def gaussian_grid(
+    eigenvalues: Tensor,
+    n: int,
+    *,
+    solver: str | Solver = "euler",
+    distance: Distance = "w2",
+    sigma_max: float = 80.0,
+    counts: Tensor | None = None,
+    **options: Any,
+) -> Float[Tensor, " levels"]:
+    """The grid of n steps whose end is nearest to the Gaussian, in W2 or KL, by Gauss and Newton in the log levels.
+
+    Args:
+        eigenvalues: (K,) variances along the axes; those below 1e-12 of the largest are left out.
+        n: number of steps, at least 1; the last one leads to 0.
+        solver: one that draws no noise, with its options by keyword.
+        distance: "w2", which the large variances decide, or "kl", in which all count alike.
+        sigma_max: first level.
+        counts: (K,) along how many axes each is the variance; one unless given.
+
+    Returns:
+        (n + 1,) float64, decreasing, the last entry 0.
+
+    Raises:
+        ValueError: n < 1, no positive variance, another distance; a solver that draws noise.
+
+    Example:
+        >>> gaussian_grid(torch.tensor([1.0]), 3, sigma_max=1e6).round(decimals=3).tolist()    # tan of 60° and 30°
+        [1000000.0, 1.732, 0.577, 0.0]
+    """
+    values = torch.as_tensor(eigenvalues, dtype=torch.float64, device="cpu")
+    held = values > _LOWEST * values.max()
+    if not held.any():
+        raise ValueError("data without variance have no Gaussian grid: every grid is right")
+    if distance not in ("w2", "kl"):
+        raise ValueError(f'distance must be "w2" or "kl", got {distance!r}')
+    if n < 1:
+        raise ValueError(f"a grid needs at least 1 step, got n = {n}")
+    chosen = _flowing(solver, options)
+    if n == 1:
+        return grid([sigma_max, 0.0])
+    weights = torch.ones_like(values) if counts is None else counts.to(values)
+    values, roots = values[held], weights[held].sqrt().numpy()
+
+    def levels_of(gaps: np.ndarray) -> np.ndarray:
+        return np.concatenate([[sigma_max], sigma_max * np.exp(-np.cumsum(np.exp(gaps))), [0.0]])
+
+    def residuals(gaps: np.ndarray) -> np.ndarray:
+        ratios = gaussian_ratios(values, torch.as_tensor(levels_of(gaps)), solver=chosen).numpy()
+        if distance == "w2":
+            return roots * values.sqrt().numpy() * (ratios - 1)
+        square = np.maximum(ratios**2, 1e-300)
+        return roots * np.sign(ratios - 1) * np.sqrt(np.maximum(square - 1 - np.log(square), 0) / 2)
+
+    mean = float((values.sqrt().numpy() * roots**2).sum() / (roots**2).sum())
+    low = min(mean / 10, sigma_max / 2)
+    starts = (_equal_angles(n, sigma_max, mean), karras(n, sigma_min=low, sigma_max=sigma_max).numpy())
+    found = [
+        least_squares(residuals, np.log(-np.diff(np.log(start[:-1]))).clip(-4.9, 2.9), x_scale=0.1, bounds=_GAPS)
+        for start in starts
+    ]
+    return grid(levels_of(min(found, key=lambda result: result.cost).x).tolist())
+
+
+def _equal_angles(n: int, sigma_max: float, scale: float) -> np.ndarray:
+    """Levels whose angles arctan(σ/scale) are even."""
+    angles = np.linspace(math.atan(sigma_max / scale), 0, n + 1)
+    levels = scale * np.tan(angles)
+    levels[0], levels[-1] = sigma_max, 0.0
+    return levels
+
+
+def _flowing(solver: str | Solver, options: dict[str, Any]) -> Solver:
+    chosen = solver_of(solver, options)
+    if chosen.draws(2):
+        raise ValueError(f"{type(chosen).__name__} draws noise: its end is not that of the flow")
+    return chosen
+
+
+class _Linear:
+    """The optimum of N(0, diag λ)."""
+
+    def __init__(self, values: Tensor):
+        self.values = values
+
+    def __call__(self, x: Tensor, sigma: Levels) -> Tensor:
+        square = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").square()
+        return self.values / (self.values + square) * x

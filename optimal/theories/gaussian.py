@@ -1,0 +1,201 @@
+"""The best linear denoiser of the data: the optimum of a Gaussian with their mean m and covariance C = U diag(λ) Uᵀ.
+
+    D_G(x, σ) = m + U diag(λ/(λ + σ²)) Uᵀ (x − m)
+
+Of all functions that are linear in x it has the least E‖F(x) − x0‖², whatever the data, Σ λσ²/(λ + σ²); and where σ is
+far above the data's size it is the optimum to first order, so its flow, which is known in closed form,
+
+    x(σ') = m + U diag(√((λ + σ'²)/(λ + σ²))) Uᵀ (x − m),
+
+goes the first part of every trajectory in no call. With the leading r axes only, all the others share the variance that
+is left, ρ = (tr C − Σ λ)/(d − r): one axis less than all, and none (r = 0) is the isotropic Gaussian.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from ..arithmetic import ours
+from ..denoiser import OptimalDenoiser
+from ..points import Points
+from ..query import Levels, levels
+from ..randomness import generator_of
+from ..reference.base import Exact
+from ..span.basis import RANK, basis_of
+
+__all__ = ["Wiener"]
+
+_WHOLE = 4096
+"""Up to so many points or values in an event all axes are computed, from a matrix of that size."""
+
+_NOISE = 1e-13
+"""Share of the largest variance below which one is rounding, and its axis none."""
+
+Displacement = TypeVar("Displacement", bound=Tensor)
+
+
+class Wiener(Exact):
+    """The Wiener filter of D's data, under D's prior.
+
+    Args:
+        D: the optimum whose data it knows, of one process.
+        rank: r, leading axes that have a variance of their own; the others share what is left. All that the data have,
+            unless told otherwise, where the smaller of the number of points and of values in an event is at most 4,096;
+            else 768.
+        progress: whether a bar is drawn on stderr while axes are looked for.
+
+    Attributes:
+        event: shape of one point.
+        mean: m, (*event) float64.
+        eigenvalues: (r,) float64, λ, decreasing; square units of the data.
+        axes: (d, r) float64, U, orthonormal.
+        rest: ρ, the variance along every other axis.
+
+    Raises:
+        ValueError: rank negative or more than there are values.
+        NotImplementedError: the points are shared by processes.
+
+    References:
+        Wang, Vastola 2024, "The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion Models and its
+        Applications" (there "teleportation": the flow in place of the sampler's first steps).
+
+    Example:
+        >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
+        >>> Wiener(D)(torch.tensor([[3.0]]), 1.0)    # 3/(1 + 1), where the optimum is tanh 3
+        tensor([[1.5000]])
+    """
+
+    def __init__(self, D: OptimalDenoiser, rank: int | None = None, *, progress: bool = False):
+        if type(D) is not OptimalDenoiser:
+            raise NotImplementedError(f"the axes need all points in one process, D is {type(D).__name__}")
+        points = D.points
+        if rank is not None and not (hasattr(rank, "__index__") and 0 <= rank <= points.dim):
+            raise ValueError(f"rank must be a whole number from 0 to {points.dim}, got {rank!r}")
+        self.event = points.event
+        self.mean = points.mean.cpu()
+        values, axes = _principal(D, rank, progress)
+        kept = len(values) if rank is None else min(rank, len(values))
+        total = points.standard_deviation**2 * points.dim
+        self.eigenvalues, self.axes = values[:kept].cpu(), axes[:, :kept].cpu()
+        left = total - float(self.eigenvalues.sum())
+        # What rounding leaves of a sum over all axes is no variance.
+        self.rest = left / (points.dim - kept) if kept < points.dim and left > 1e-10 * total else 0.0
+
+    def spectral(self, v: Displacement, function: Callable[[Tensor], Tensor]) -> Displacement:
+        """U function(λ) Uᵀ v, with function(ρ) along all other axes: a function of C, applied to v.
+
+        Args:
+            v: (B, *event) or (B, d).
+            function: from variances, (n,), to factors, (n,) or (B, n).
+        """
+        flat = v.flatten(1)
+        axes = self.axes.to(flat)
+        every = torch.cat([self.eigenvalues, torch.tensor([self.rest], dtype=torch.float64)]).to(flat.device)
+        factors = function(every).to(flat)
+        own, other = factors[..., :-1], factors[..., -1:]
+        inside = flat @ axes
+        if axes.shape[1] == flat.shape[1]:
+            return ((own * inside) @ axes.T).reshape(v.shape)  # pyright: ignore[reportReturnType]
+        return (other * flat + ((own - other) * inside) @ axes.T).reshape(v.shape)  # pyright: ignore[reportReturnType]
+
+    def mmse(self, sigma: Levels) -> Float[Tensor, " S"]:
+        """E‖x0 − D_G‖² = Σ λσ²/(λ + σ²), (S,), at levels (S,) or one: over the data themselves, exactly."""
+        square = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").reshape(-1, 1).square()
+        values, counts = self.spectrum()
+        return (counts * values * square / (values + square)).sum(1)
+
+    def spectrum(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Every variance, (n,), and along how many axes it is the variance, (n,)."""
+        other = math.prod(self.event) - len(self.eigenvalues)
+        extra = [self.rest] if other else []
+        values = torch.cat([self.eigenvalues, torch.tensor(extra, dtype=torch.float64)])
+        counts = torch.ones_like(values)
+        if other:
+            counts[-1] = other
+        return values, counts
+
+    def covariance_product(
+        self, x: Num[Tensor, "B *event"], sigma: Levels, v: Num[Tensor, "B *event"]
+    ) -> Float[Tensor, "B *event"]:
+        """Cov[x0 | x] v = U diag(λσ²/(λ + σ²)) Uᵀ v, the same for every x."""
+        square = levels(sigma, len(x), x.device)[:, None].square()
+        return self.spectral(v, lambda values: values * square / (values + square))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n *event"]:
+        generator = generator_of(generator)
+        eps = torch.randn(n, math.prod(self.event), generator=generator, dtype=torch.float64, device=generator.device)
+        return self.mean.to(eps) + self.spectral(eps, torch.sqrt).reshape(n, *self.event)
+
+    def _mean(self, z: Tensor, sigma: Tensor) -> Tensor:
+        square = sigma.square()
+        return self._mu(z) + self.spectral(z - self._mu(z), lambda values: values / (values + square))
+
+    def _score(self, z: Tensor, sigma: Tensor) -> Tensor:
+        # By its own formula: (D − x)/σ² cancels where σ² is far below C.
+        square = sigma.square()
+        return self.spectral(self._mu(z) - z, lambda values: 1 / (values + square))
+
+    def _log_density(self, z: Tensor, sigma: Tensor) -> Tensor:
+        square = sigma.square()
+        values, counts = (part.to(z) for part in self.spectrum())
+        shift = z - self._mu(z)
+        scaled = self.spectral(shift, lambda every: (every + square).rsqrt())
+        return -0.5 * ((counts * (2 * math.pi * (values + square)).log()).sum(1) + scaled.square().sum(1))
+
+    def _flow(self, z: Tensor, sigma: Tensor, end: Tensor) -> Tensor:
+        start, stop = sigma.square(), end.square()
+        shift = z - self._mu(z)
+        return self._mu(z) + self.spectral(shift, lambda values: ((values + stop) / (values + start)).sqrt())
+
+    def _mu(self, z: Tensor) -> Tensor:
+        return self.mean.flatten().to(z)
+
+
+@ours()
+def _principal(D: OptimalDenoiser, rank: int | None, progress: bool) -> tuple[Tensor, Tensor]:
+    """Variances, decreasing, and axes of the data about their mean, in units of the data; `rank` of them, or more."""
+    points = D.points
+    if rank == 0:
+        return torch.zeros(0, dtype=torch.float64), torch.zeros(points.dim, 0, dtype=torch.float64)
+    if points.dim <= _WHOLE and points.dim <= points.size:
+        second = torch.zeros(points.dim, points.dim, dtype=torch.float64, device=points.device)
+        for rows in _centred(points):
+            second.addmm_(rows.T, rows)
+        values, axes = torch.linalg.eigh(second)
+    elif points.size <= _WHOLE:
+        values, axes = _from_products(torch.cat(list(_centred(points))))
+    else:
+        basis = basis_of(D, RANK if rank is None else rank, progress=progress)
+        scaled = (basis.coordinates[:, : basis.rank].double() - points.offset @ basis.vectors.double()) * _roots(points)
+        values, inner = torch.linalg.eigh(scaled.T @ scaled)
+        axes = basis.vectors.double() @ inner
+    return values.flip(0).clamp_min(0) * points.unit**2, axes.flip(1)
+
+
+def _roots(points: Points) -> Tensor:
+    """√π_j, (N, 1) float64."""
+    if points.prior is None:
+        return torch.full((points.size, 1), points.size**-0.5, dtype=torch.float64, device=points.device)
+    return points.prior.weights.sqrt()[:, None]
+
+
+def _centred(points: Points) -> Iterator[Tensor]:
+    """√π (y − ȳ) of a block of points after the other, (n, D) float64, in units of the points."""
+    roots = _roots(points)
+    for start, block in points.blocks(points.block_rows(), points.device):
+        yield (block - points.offset) * roots[start : start + len(block)]
+
+
+def _from_products(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances, increasing, and axes of fewer rows than values: the axes are combinations of the rows."""
+    values, inner = torch.linalg.eigh(rows @ rows.T)
+    held = values > _NOISE * values[-1]
+    # The products lose digits of the small variances' axes: QR makes them orthonormal again, the largest first.
+    axes, _ = torch.linalg.qr(rows.T @ inner[:, held].flip(1))
+    return values[held], axes.flip(1)

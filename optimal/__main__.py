@@ -225,7 +225,7 @@ def _border(command: Border, data: Dataset) -> tuple[dict[str, Any], list[str]]:
     found = located(data, draws, command.seed, label=command.label, group=command.orbit, device=device, say=say)
     count, entropy = found["count"], found["entropy"]
     return found, [
-        _about(data, command.orbit),
+        _about(data, command.label, command.orbit),
         f"median effective count of 2 at sigma = {_interval(count)}: the border between mode seeking and mode refining",
         f"mean entropy of 1 nat at sigma = {_interval(entropy)}: the collapse of Biroli et al. 2024",
         f"95% bootstrap intervals, {draws} draws, seed {command.seed}",
@@ -282,7 +282,7 @@ def _denoise(command: Denoise, data: Dataset) -> tuple[dict[str, Any], list[str]
     answer = "the guided answer" if guided else "E[x0 | x]"
     blend = "that of the class" if guided else "the answer"
     return found, [
-        _about(data, command.orbit),
+        _about(data, command.label, command.orbit),
         *([_pushed(found)] if guided else []),
         f"at sigma = {command.sigma:g} {blend} blends {found['effective_count']:.4g} points (effective count), "
         f"{found['entropy']:.4g} nats",
@@ -315,7 +315,7 @@ def _where(command: Where, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         return _planned(data, f"the landing of x from sigma = {command.sigma:g}", expected("where", data))
     out = writable(command.out, "where") if command.out else None
     mean, found = destination(data, x, command.sigma, label=command.label, device=device, say=say)
-    sentences = [data.describe(), f"x becomes data point @{found['index']} ({found['sure']})"]
+    sentences = [_about(data, command.label, None), f"x becomes data point @{found['index']} ({found['sure']})"]
     if math.prod(data.event) <= 2:
         sentences[-1] += f", which is {', '.join(f'{v:.6g}' for v in data[found['index']].flatten())}"
     sentences += [
@@ -358,7 +358,8 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         files.append(_grid(arrays["samples"], out))
     found["files"] = [str(file) for file in files]
     return found, [
-        _about(data, command.orbit),
+        _about(data, command.label, command.orbit),
+        *([] if command.guidance is None else [_guided(command.guidance, command.label, command.interval)]),
         f"{command.n} samples, {command.steps} steps of {command.solver} from sigma = {found['sigma_max']:g}, "
         f"{found['nfe']} calls each" + (", in the span of the data" if found["in_span"] else ""),
         f"{found['copies']} of them are {_points_of(command.orbit)}, {found['different']} different ones",
@@ -366,8 +367,14 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
     ]
 
 
-def _about(data: Dataset, orbit: str | None) -> str:
-    return data.describe() + ("" if orbit is None else f"; with their images under {orbit}")
+def _about(data: Dataset, label: int | None, orbit: str | None) -> str:
+    own = "" if label is None else f"; its {int((data.classes == label).sum())} points of class {label}"
+    return data.describe() + own + ("" if orbit is None else f"; with their images under {orbit}")
+
+
+def _guided(guidance: float, label: int | None, interval: tuple[float, float] | None) -> str:
+    where = "" if interval is None else f" for {interval[0]:g} < sigma <= {interval[1]:g}"
+    return f"guided from all data towards class {label}, w = {guidance:g}{where}"
 
 
 def _points_of(orbit: str | None) -> str:

@@ -254,13 +254,30 @@ def test_samples_of_a_class_are_guided(capsys: Captured) -> None:
     plain = asked(capsys, *words)
     assert asked(capsys, *words, "--guidance", "1")["index"] == plain["index"]
     found = asked(capsys, *words, "--guidance", "8")
-    assert found["guidance"] == 8
+    assert (found["guidance"], found["label"]) == (8, 3)
     assert found["different"] < plain["different"]
     data = load("digits")
     D = OptimalDenoiser(data)
     with np.load("some.npz") as arrays:
         start, sigmas, ends = (torch.from_numpy(arrays[name]) for name in ("noises", "sigmas", "samples"))
     torch.testing.assert_close(sample(guided(D.given(3), D, 8.0), start, sigmas), ends, atol=1e-4, rtol=1e-4)
+
+
+def test_answers_of_a_class_say_so(capsys: Captured) -> None:
+    about = "; its 183 points of class 3"
+    for words in (
+        ["border", "digits", "--draws", "8"],
+        ["denoise", "digits", "@5", "--sigma", "1", "--out", "some"],
+        ["where", "digits", "@5", "--sigma", "1"],
+        ["sample", "digits", "-n", "1", "--steps", "4", "--out", "some"],
+    ):
+        assert run(*words, "--label", "3") == 0
+        assert capsys.readouterr().out.splitlines()[0].endswith(about)
+        assert asked(capsys, *words, "--label", "3")["label"] == 3
+    towards = [*words, "--label", "3", "--guidance", "2", "--interval", "0.3", "2"]
+    assert run(*towards) == 0
+    assert "guided from all data towards class 3, w = 2 for 0.3 < sigma <= 2" in capsys.readouterr().out
+    assert asked(capsys, *towards)["interval"] == [0.3, 2.0]
 
 
 @pytest.mark.parametrize("group", ["flip", "quarter-turns"])

@@ -91,7 +91,7 @@ def located(
     """The border, by both of its definitions: {"count": …, "entropy": …}, each with sigma, low, high and threshold."""
     announce(len(names_of(group)) * expected("border", data, draws), say)
     D = _of(_optimum(data, device, label), group)
-    found: dict[str, Any] = {"draws": draws, "seed": seed} | _told(group)
+    found: dict[str, Any] = {"draws": draws, "seed": seed} | _told(label, group)
     for name, measure in (("count", seeking_refining_border), ("entropy", collapse_border)):
         border = measure(D, draws=draws, generator=stream(seed, "evaluation"), progress=True)
         found[name] = {key: getattr(border, key) for key in ("sigma", "low", "high", "threshold")}
@@ -139,7 +139,7 @@ def denoised(
         for k, w in zip(index, weights, strict=True)
         if w > 0
     ]
-    return mean.cpu(), _told(group) | pushed | {
+    return mean.cpu(), _told(label, group) | pushed | {
         "sigma": sigma,
         "effective_count": float(post.effective_count),
         "entropy": float(post.entropy),
@@ -247,7 +247,7 @@ def sampled(
         )
         index, nfe = landed(source, samples), calls[-1]
     found = (
-        _told(group)
+        _told(label, group)
         | ({} if guidance is None else {"guidance": guidance})
         | ({} if interval is None else {"interval": list(interval)})
         | {
@@ -336,8 +336,8 @@ def _require_guided(label: int | None, guidance: float | None, interval: tuple[f
         raise ValueError("--interval is of guidance: it needs --guidance")
 
 
-def _told(group: Group | None) -> dict[str, Any]:
-    return {} if group is None else {"orbit": group}
+def _told(label: int | None, group: Group | None) -> dict[str, Any]:
+    return ({} if label is None else {"label": label}) | ({} if group is None else {"orbit": group})
 
 
 def _turned(group: Group | None, element: int) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def unguided(model: Model) -> Model:
 
 
 def with_images(data: Dataset, group: Literal["flip", "quarter-turns"]) -> Dataset:
-    """The data with the images of every point under a group: `optimal.orbit` of it is the optimum of these.
+    """The data with the images of every point under a group: `optimal.orbit` of it is their optimum, in this order.
 
     Held as points of their own, for what asks more than an orbit knows: the exact flow, neighbours, coverage.
 
@@ -141,6 +141,7 @@ def with_images(data: Dataset, group: Literal["flip", "quarter-turns"]) -> Datas
             f"the images of {data.name} under quarter-turns take {2 * _TURNS * data.array.nbytes / 2**30:.3g} GB: give "
             "fewer points, --option n=…"
         )
-    turned = np.concatenate([np.rot90(both.array, k, axes=(-2, -1)) for k in range(_TURNS)])
+    halves = np.split(both.array, 2)
+    turned = np.concatenate([np.rot90(half, k, axes=(-2, -1)) for half in halves for k in range(_TURNS)])
     labels = None if both.labels is None else np.concatenate([both.labels] * _TURNS)
     return Dataset(name, turned, labels, data.licence, data.source)

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -187,3 +188,19 @@ def test_turns_are_of_square_images_and_of_few() -> None:
     many = Dataset("many", np.broadcast_to(np.zeros((1, 1, 32, 32), np.uint8), (600_000, 1, 32, 32)))
     with pytest.raises(ValueError, match=r"under quarter-turns take 4.58 GB: give fewer points"):
         with_images(many, "quarter-turns")
+
+
+@pytest.mark.parametrize("group", ["flip", "quarter-turns"])
+@pytest.mark.parametrize("label", [None, 3])
+def test_images_are_numbered_and_drawn_as_those_of_the_orbit(
+    group: Literal["flip", "quarter-turns"], label: int | None
+) -> None:
+    """The command line holds networks to copies, `measure` to the orbit: the same seed draws the same images."""
+    data = load("digits", n=200)
+    D = OptimalDenoiser(data)
+    turned = orbit(D if label is None else D.given(label), group)
+    held = OptimalDenoiser(Wanted(label=label, orbit=group).points(data))
+    index, other = (each.drawn(64, torch.Generator().manual_seed(0)) for each in (turned, held))
+    assert torch.equal(turned.take(index), held.take(other))
+    if label is None:
+        assert torch.equal(index, other)

@@ -82,9 +82,12 @@ class Orbit(ABC):
     def drawn(self, count: int, generator: torch.Generator) -> Int[Tensor, " n"]:
         """Which images are drawn, every point and element as often as it is likely: (count,) int64, on the CPU."""
         own = self.log_weights.cpu()
-        if self.points.prior is None and self.points.size == len(self.D) and bool((own == own[0]).all()):
-            device = generator.device
-            return torch.randint(len(self), (count,), generator=generator, dtype=torch.int64, device=device).cpu()
+        points = self.points
+        if points.prior is None and not points.shared and bool((own == own[0]).all()):
+            # As of data that hold the images: of all points, or of those of a class.
+            most, device = len(own) * points.size, generator.device
+            found = torch.randint(most, (count,), generator=generator, dtype=torch.int64, device=device).cpu()
+            return found // points.size * len(self.D) + points.outer(found % points.size)
         element = drawn_places(own, count, generator)
         return element * len(self.D) + self.D.drawn(count, generator)
 

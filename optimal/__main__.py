@@ -1,4 +1,4 @@
-"""The optimum of your own data: `python -m optimal info | denoise | sample | border | where`."""
+"""The optimum of your own data: `python -m optimal info | denoise | sample | border | where | schedule`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from .cli import as_json, in_words, options, parse_options, parsed, read_point, 
 from .cli.answers import denoised, described, destination, expected, located, sampled, shown_points
 from .cli.point_files import NUMBERS
 from .cli.run import run, say
+from .cli.scheduled import expected_schedule, scheduled
 from .datasets import Dataset, load
 from .devices import device_of
 from .randomness import stream
+from .schedules import Objective
 from .storage import replacing
 
 __all__ = ["COMMANDS", "command_of", "main"]
@@ -32,6 +34,7 @@ Point = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
 _TILE = 128
 """Pixels a side that an image of a grid has at least about."""
 _QUICK_DRAWS = 64
+_QUICK_STARTS = 128
 _NO_POSTERIOR = "a guided denoiser is the mean of no distribution over the data"
 _REFUSED = {
     ("border", "--guidance"): f"it is measured on a posterior, and {_NO_POSTERIOR}",
@@ -39,6 +42,10 @@ _REFUSED = {
     ("where", "--guidance"): f"it follows the exact flow to a data point, and {_NO_POSTERIOR}; sample has it",
     ("where", "--interval"): "it is of --guidance, which sample has",
     ("where", "--orbit"): "it follows the exact flow to a point of the data as they are; sample has it",
+    ("schedule", "--label"): "it is made for all of the data",
+    ("schedule", "--orbit"): "it is made for the data as they are",
+    ("schedule", "--guidance"): f"it follows the exact flow to data points, and {_NO_POSTERIOR}",
+    ("schedule", "--interval"): f"it is of --guidance, and {_NO_POSTERIOR}",
     ("info", "--label"): "it describes all of the data",
     ("info", "--orbit"): "it describes the data as they are",
     ("info", "--guidance"): "it describes the data",
@@ -134,12 +141,39 @@ class Sample(_Common):
     """Path of the files, without suffix: NPZ and, of images, PNG."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Schedule(_Common):
+    """A grid of noise levels made for the data, what it reaches with a solver, and EDM's grid beside it."""
+
+    n: options.Number = 8
+    """Steps from sigma-max to 0."""
+    solver: options.SolverName = "dpm_solver_pp"
+    """What the grid is for; the curves' grids (path-kl, entropy) are for any."""
+    solver_option: options.SolverOption = ()
+    objective: Objective = "landings"
+    """Landings: fewest ends on other points than the exact flow's. Gaussian: best if the data were Gaussian. Path-kl:
+    least KL of the ancestral sampler's path. Entropy, rescaled-entropy: even in what is learnt."""
+    sigma_max: options.Real = None
+    """First noise level, in units of the data; unless given 80, or 160 standard deviations of the data if that is
+    more."""
+    gaussian_start: bool = False
+    """Begin lower, where the flow of the data's Gaussian leads in no call."""
+    starts: int = 1024
+    """Noises that the grid is designed on."""
+    judged: int = 1024
+    """Other noises that it is judged on."""
+    seed: options.Seed = 0
+    quick: options.Quick = False
+    """At most 128 starts and 256 others, whatever is asked, to have a look."""
+
+
 COMMANDS: dict[str, type[_Common]] = {
     "info": Info,
     "denoise": Denoise,
     "sample": Sample,
     "border": Border,
     "where": Where,
+    "schedule": Schedule,
 }
 
 
@@ -166,7 +200,14 @@ def command_of(words: Sequence[str]) -> Any:
 def _answer(words: list[str]) -> None:
     command = command_of(words)
     data = load(command.data, **parse_options(command.option))
-    answer = {Info: _info, Denoise: _denoise, Sample: _sample, Border: _border, Where: _where}[type(command)]
+    answer = {
+        Info: _info,
+        Denoise: _denoise,
+        Sample: _sample,
+        Border: _border,
+        Where: _where,
+        Schedule: _schedule,
+    }[type(command)]
     found, sentences = answer(command, data)
     if command.json:
         print(as_json({"dataset": data.name, "fingerprint": data.fingerprint} | found))
@@ -365,6 +406,48 @@ def _sample(command: Sample, data: Dataset) -> tuple[dict[str, Any], list[str]]:
         f"{found['copies']} of them are {_points_of(command.orbit)}, {found['different']} different ones",
         _written(files),
     ]
+
+
+def _schedule(command: Schedule, data: Dataset) -> tuple[dict[str, Any], list[str]]:
+    starts, judged = command.starts, command.judged
+    if command.quick:
+        starts, judged = min(starts, _QUICK_STARTS), min(judged, 2 * _QUICK_STARTS)
+    if command.dry_run:
+        seconds = expected_schedule(data, command.n, command.objective, starts, judged)
+        return _planned(data, f"a grid of {command.n} steps for {command.solver}, by {command.objective}", seconds)
+    found = scheduled(
+        data,
+        command.n,
+        command.solver,
+        command.objective,
+        options=parse_options(command.solver_option),
+        sigma_max=command.sigma_max,
+        gaussian_start=command.gaussian_start,
+        starts=starts,
+        judged=judged,
+        seed=command.seed,
+        say=say,
+    )
+    levels = [f"{level:.6g}" for level in found["sigmas"]]
+    lines = [
+        data.describe(),
+        f"{command.n} steps for {command.solver}, by {command.objective}: {', '.join(levels)}",
+    ]
+    if command.gaussian_start:
+        lines.append(f"the Gaussian's flow takes noise from sigma = {found['sigma_max']:g} to {levels[0]} in no call")
+    if found["designed"] is None:
+        lines.append(f"{command.solver} draws noise: its ends are no function of the start, and are not judged")
+    else:
+        for name, grid in (("this grid", found["designed"]), ("EDM's", found["edm"])):
+            lines.append(
+                f"{name}: {grid['wrong']:.1%} [{grid['low']:.1%}, {grid['high']:.1%}] of {found['judged']} other "
+                f"starts end on another point than the exact flow, {grid['nfe']} calls each"
+            )
+    lines += [
+        f"diffusers: sigmas=[{', '.join(levels[:-1])}]",
+        f"k-diffusion: torch.tensor([{', '.join(levels)}]); ComfyUI, custom sigmas: {', '.join(levels)}",
+    ]
+    return found, lines
 
 
 def _about(data: Dataset, label: int | None, orbit: str | None) -> str:

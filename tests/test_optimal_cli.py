@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from optimal import FlowMap, OptimalDenoiser, guided, load, sample, seeking_refining_border
+from optimal import FlowMap, OptimalDenoiser, design, guided, karras, load, sample, seeking_refining_border
 from optimal.__main__ import main
 from optimal.cli import answers, estimate
 from optimal.datasets import to_uint8
 from optimal.randomness import stream
+from optimal.samplers import DPMSolverPP
+from optimal.schedules import starts_of, wrong_landings
 
 Captured = pytest.CaptureFixture[str]
 
@@ -378,6 +381,12 @@ def test_the_start_grows_with_the_data(capsys: Captured) -> None:
         (["where", "digits", "@0", "--sigma", "1", "--orbit", "flip"], "where takes no --orbit: it follows the exact"),
         (["info", "digits", "--label", "3"], "info takes no --label: it describes all of the data"),
         (["sample", "digits", "--orbit", "flop"], "--orbit must be one of flip, quarter-turns"),
+        (["schedule", "digits", "-n", "0"], "at least 1 step"),
+        (["schedule", "digits", "--sigma-max", "0.05"], "below the border"),
+        (["schedule", "digits", "--solver", "reverse_sde"], "draws noise"),
+        (["schedule", "digits", "--judged", "0"], "judged must be at least 1"),
+        (["schedule", "digits", "--gaussian-start", "--objective", "gaussian"], "takes none"),
+        (["schedule", "digits", "--label", "3"], "made for all of the data"),
     ],
 )
 def test_bad_input_is_one_sentence(command: list[str], sentence: str, capsys: Captured) -> None:
@@ -393,7 +402,7 @@ def test_bad_input_is_one_sentence(command: list[str], sentence: str, capsys: Ca
     assert not printed.out
 
 
-@pytest.mark.parametrize("command", ["info", "denoise", "sample", "border", "where"])
+@pytest.mark.parametrize("command", ["info", "denoise", "sample", "border", "where", "schedule"])
 def test_help_names_units_and_defaults(command: str, capsys: Captured) -> None:
     with pytest.raises(SystemExit) as caught:
         run(command, "--help")
@@ -402,6 +411,48 @@ def test_help_names_units_and_defaults(command: str, capsys: Captured) -> None:
     assert "default: " in text
     if command in ("denoise", "where", "sample"):
         assert "in units of the data" in text
+
+
+def test_a_schedule_is_the_library_s_and_is_judged_beside_edm_s(capsys: Captured) -> None:
+    words = ["schedule", "digits", "-n", "4", "--starts", "64", "--judged", "128", "--seed", "3"]
+    found = asked(capsys, *words, "--solver-option", "order=3")
+    D = OptimalDenoiser(load("digits"))
+    levels = design(D, 4, solver=DPMSolverPP(3), starts=64, seed=3)
+    assert found["sigmas"] == levels.tolist()
+    others = starts_of(D, 128, 3)
+    for name, grid in (
+        ("designed", levels),
+        ("edm", karras(4, sigma_min=others.sigma / 40_000, sigma_max=others.sigma)),
+    ):
+        landed = wrong_landings(others, grid, solver=DPMSolverPP(3))
+        assert found[name]["wrong"] == landed.share
+        assert (found[name]["low"], found[name]["high"]) == landed.interval()
+        assert found[name]["nfe"] == 4
+
+
+def test_a_schedule_is_told_as_the_libraries_take_it(capsys: Captured) -> None:
+    words = ["schedule", "five-deltas", "-n", "3", "--objective", "gaussian", "--judged", "8"]
+    assert run(*words) == 0
+    out = capsys.readouterr().out
+    given = re.search(r"diffusers: sigmas=\[(.*)\]", out)
+    assert given is not None
+    levels = [float(level) for level in given[1].split(", ")]
+    assert levels == pytest.approx(design(OptimalDenoiser(load("five-deltas")), 3, "gaussian").tolist()[:-1], rel=1e-5)
+    assert f"torch.tensor([{given[1]}, 0])" in out
+    assert "of 8 other starts end on another point" in out
+
+
+def test_a_schedule_for_a_solver_that_draws_noise_is_not_judged(capsys: Captured) -> None:
+    found = asked(capsys, "schedule", "five-deltas", "-n", "3", "--objective", "path-kl", "--solver", "reverse_sde")
+    assert found["designed"] is found["edm"] is None
+    assert len(found["sigmas"]) == 4
+
+
+def test_a_schedule_may_begin_where_the_gaussian_leads(capsys: Captured) -> None:
+    words = ["schedule", "digits", "-n", "3", "--starts", "64", "--judged", "64", "--gaussian-start"]
+    found = asked(capsys, *words)
+    assert found["sigmas"][0] < 10 < found["sigma_max"]
+    assert found["designed"]["wrong"] < found["edm"]["wrong"]
 
 
 def test_a_suffix_of_out_is_not_doubled(capsys: Captured) -> None:
@@ -466,7 +517,14 @@ def test_data_have_one_name(capsys: Captured) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["info"], ["border", "--quick"], ["denoise", "@3", "--sigma", "1"], ["where", "@3", "--sigma", "1"], ["sample"]],
+    [
+        ["info"],
+        ["border", "--quick"],
+        ["denoise", "@3", "--sigma", "1"],
+        ["where", "@3", "--sigma", "1"],
+        ["sample"],
+        ["schedule"],
+    ],
 )
 def test_dry_runs_do_nothing(command: list[str], capsys: Captured) -> None:
     assert run(command[0], "digits", *command[1:], "--dry-run") == 0

@@ -17,7 +17,7 @@ from ..theories import Wiener
 from .ancestral import path_kl_grid
 from .curve import curve_of, start_level
 from .entropic import entropic_grid
-from .gaussian import gaussian_grid
+from .gaussian import gaussian_grid, require_flowing
 from .landings import landings_grid, starts_of
 
 __all__ = ["Objective", "design"]
@@ -72,6 +72,8 @@ def design(
     if starts < 1:
         raise ValueError(f"at least 1 start is needed, got {starts}")
     chosen = solver_of(solver, options)
+    if objective in ("landings", "gaussian"):
+        require_flowing(chosen)
     high = start_level(D) if sigma_max is None else sigma_max
     if len(D.first_copies().unique()) == 1:
         warnings.warn("data of one point: every grid ends on it, from any level and for any solver", stacklevel=2)

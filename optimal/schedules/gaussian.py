@@ -55,7 +55,7 @@ def gaussian_ratios(
         raise ValueError("eigenvalues must be (n,) positive numbers")
     levels = grid(sigmas)
     start = (values + levels[0] ** 2).sqrt()[None]
-    return sample(_Linear(values), start, levels, solver=_flowing(solver, options))[0] / values.sqrt()
+    return sample(_Linear(values), start, levels, solver=require_flowing(solver_of(solver, options)))[0] / values.sqrt()
 
 
 def gaussian_grid(
@@ -96,7 +96,7 @@ def gaussian_grid(
         raise ValueError(f'distance must be "w2" or "kl", got {distance!r}')
     if n < 1:
         raise ValueError(f"a grid needs at least 1 step, got n = {n}")
-    chosen = _flowing(solver, options)
+    chosen = require_flowing(solver_of(solver, options))
     if n == 1:
         return grid([sigma_max, 0.0])
     weights = torch.ones_like(values) if counts is None else counts.to(values)
@@ -130,11 +130,15 @@ def _equal_angles(n: int, sigma_max: float, scale: float) -> np.ndarray:
     return levels
 
 
-def _flowing(solver: str | Solver, options: dict[str, Any]) -> Solver:
-    chosen = solver_of(solver, options)
-    if chosen.draws(2):
-        raise ValueError(f"{type(chosen).__name__} draws noise: its end is not that of the flow")
-    return chosen
+def require_flowing(solver: Solver) -> Solver:
+    """The solver, where it draws no noise.
+
+    Raises:
+        ValueError: it does.
+    """
+    if solver.draws(2):
+        raise ValueError(f"{type(solver).__name__} draws noise: its end is no function of the start")
+    return solver
 
 
 class _Linear:

@@ -31,6 +31,7 @@ from ..samplers import FromGaussian, Solver, sample, solver_of
 from ..schedule import grid, log_linear
 from ..span import few_points
 from .curve import known_below, start_level
+from .gaussian import require_flowing
 from .programming import cheapest_levels, step_costs
 
 __all__ = ["Landed", "Starts", "landings_grid", "log_weight_of", "starts_of", "wrong_landings"]
@@ -169,7 +170,7 @@ def wrong_landings(
         (0, 35)
     """
     levels = grid(sigmas)
-    chosen = _flowing(solver, options)
+    chosen = require_flowing(solver_of(solver, options))
     calls: list[int] = []
     end = sample(
         starts.D,
@@ -210,7 +211,7 @@ def landings_grid(
     """
     if n < 1:
         raise ValueError(f"a grid needs at least 1 step, got n = {n}")
-    chosen = _flowing(solver, options)
+    chosen = require_flowing(solver_of(solver, options))
     free = isinstance(chosen, FromGaussian)
     if initial is not None:
         candidates = [grid(initial)]
@@ -269,13 +270,6 @@ def _at(starts: Starts, solver: Solver, sigma: float) -> Tensor:
     if not isinstance(solver, FromGaussian) or sigma > starts.sigma:
         raise ValueError(f"the grid begins at sigma = {sigma:g} and the starts lie at {starts.sigma:g}")
     return solver.start(starts.x, starts.sigma, sigma)
-
-
-def _flowing(solver: str | Solver, options: dict[str, Any]) -> Solver:
-    chosen = solver_of(solver, options)
-    if chosen.draws(2):
-        raise ValueError(f"{type(chosen).__name__} draws noise: its end is no function of the start")
-    return chosen
 
 
 def _moved(

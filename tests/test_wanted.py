@@ -171,6 +171,7 @@ def test_samples_of_a_guided_network(capsys: pytest.CaptureFixture[str]) -> None
         (["compare", "pretrained:digits-consistency", "--label", "3", "--guidance", "2"], "takes no class_labels"),
         (["compare", CLASSES, "--label", "12", "--guidance", "2"], "no points of class 12"),
         (["likelihood", CLASSES, "--label", "3", "--guidance", "2"], "likelihood takes no --guidance: a guided"),
+        (["sample", CLASSES, "--orbit", "flip"], f"--orbit is of the model optimum: {CLASSES} is sampled as it was"),
         (["sample", "optimum", "--dataset", "five-deltas", "--orbit", "flip"], "flip needs images of shape (C, H, W)"),
     ],
 )

@@ -12,7 +12,7 @@ from optimal.storage import replacing
 
 from ..answers import drawing, drawn
 from ..commands import Sample
-from ..named import opened
+from ..named import OPTIMUM, opened
 from ..wanted import Wanted
 from .words import as_words, dataset_of
 
@@ -21,6 +21,8 @@ __all__ = ["draw"]
 
 def draw(command: Sample) -> None:
     """Samples of a model: arrays, what they are and, of images, a grid."""
+    if command.orbit is not None and command.model != OPTIMUM:
+        raise ValueError(f"--orbit is of the model optimum: {command.model} is sampled as it was trained")
     options: dict[str, Any] = {"device": command.device, "batch": command.batch, "wanted": Wanted.of(command)}
     (model,), data, _ = opened([command.model], dataset_of(command), say=say, **options)
     how = drawing(

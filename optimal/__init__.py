@@ -45,6 +45,7 @@ from .samplers import sample as sample
 from .samplers import trajectory as trajectory
 from .schedule import cosine as cosine
 from .schedule import karras as karras
+from .schedule import kl_optimal as kl_optimal
 from .schedule import log_linear as log_linear
 from .schedule import uniform_t as uniform_t
 from .schedules import design as design

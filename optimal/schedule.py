@@ -4,7 +4,8 @@ The EDM grid (Eq. 33; Karras et al. 2022, Eq. 5) spaces σ^{1/ρ} evenly, so tha
 
     σ_i = (σ_max^{1/ρ} + i/(n − 1) · (σ_min^{1/ρ} − σ_max^{1/ρ}))^ρ   for i = 0 … n − 1,    σ_n = 0
 
-The others space something else evenly: log σ (ρ → ∞), the time of a process, the angle of the cosine schedule.
+The others space something else evenly: log σ (ρ → ∞), the time of a process, the angle of the cosine schedule, the
+angle arctan σ.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 from .process import VP, CosineVP, Process
 from .query import Levels, per_row
 
-__all__ = ["cosine", "grid", "karras", "log_linear", "on_grid", "uniform_t"]
+__all__ = ["cosine", "grid", "karras", "kl_optimal", "log_linear", "on_grid", "uniform_t"]
 
 _DEFAULT = VP()
 _SAME = 1e-6
@@ -135,6 +136,35 @@ def cosine(n: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tens
     process = CosineVP()
     high, low = float(process.time(sigma_max)), float(process.time(sigma_min))
     return grid(_evenly(n, high, low, process.sigma, sigma_max, sigma_min))
+
+
+def kl_optimal(n: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Tensor:
+    """n steps even in the angle arctan σ, best for Euler's method on Gaussian data of standard deviation 1.
+
+    σ_i = tan(arctan σ_max + i/(n − 1) · (arctan σ_min − arctan σ_max)) for i = 0 … n − 1, σ_n = 0. For data of the
+    eigenvalues that they have: `optimal.schedules.gaussian_grid`.
+
+    Args:
+        n: number of steps, at least 1. One step is [sigma_max, 0].
+        sigma_min, sigma_max: last non-zero and first noise level.
+
+    Returns:
+        (n + 1,) float64, decreasing, the last entry 0.
+
+    Raises:
+        ValueError: n < 1, or not 0 < sigma_min <= sigma_max < inf (< for n > 1).
+
+    References:
+        Sabour, Fidler, Kreis 2024, "Align Your Steps: Optimizing Sampling Schedules in Diffusion Models", Theorem 3.1;
+        "kl_optimal" of ComfyUI.
+
+    Example:
+        >>> kl_optimal(3, sigma_min=0.0001, sigma_max=10000.0).round(decimals=4)
+        tensor([1.0000e+04, 1.0000e+00, 1.0000e-04, 0.0000e+00], dtype=torch.float64)
+    """
+    _check(n, sigma_min, sigma_max)
+    high, low = torch.tensor([sigma_max, sigma_min], dtype=torch.float64, device="cpu").atan().tolist()
+    return grid(_evenly(n, high, low, torch.tan, sigma_max, sigma_min))
 
 
 def grid(sigmas: Tensor | np.ndarray | Sequence[float]) -> Tensor:

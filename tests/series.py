@@ -342,6 +342,24 @@ def steps(a: Arrays) -> Shown:
     return [*panels, needed], drawn
 
 
+def schedules(a: Arrays) -> Shown:
+    names, calls, high = a["grids"].tolist(), a["calls"], float(a["high"])
+    kept = [np.isfinite(wrong[:, 0]) for wrong in a["wrong"]]
+    left = _banded(
+        names, [calls[own] for own in kept], [wrong[own] for wrong, own in zip(a["wrong"], kept, strict=True)]
+    )
+    left.legend, left.lines = [], [across(0.05)]
+    rows = [levels for levels in a["levels"] if np.isfinite(levels).all()]
+    right = Panel(lines=[(levels, [row] * len(levels)) for row, levels in enumerate(rows)], inside=0.3)
+    right.lines += [(a["sigmas"], -1 - 1.6 * a["entropy"] / a["entropy"][-1]), straight(float(a["border"]))]
+    right.words = [f"Levels of the grids of {len(a['levels'][0])} calls", "mean entropy of", "border"]
+    right.words += [f"designed on {int(a['designed_on']):,} starts", f"on {int(a['judged_on']):,} others"]
+    right.words += [f"({int(a['undecided'])} more could not", f"σ = {high:.3g}"]
+    low, top = float(a["border_low"]), float(a["border_high"])
+    right.frames = [(low, 0.0, "0.85")] if top > low else []
+    return [left, right], names
+
+
 def trained(a: Asked) -> Shown:
     rows: list[list[Panel]] = [[], []]
     places: set[str] = set()
@@ -591,6 +609,7 @@ SERIES: dict[str, Callable[[Any], Shown]] = {
     "border": border,
     "trajectories": trajectories,
     "steps": steps,
+    "schedules": schedules,
     "distilled": distilled,
     "prop4": prop4,
     "grids": grids,

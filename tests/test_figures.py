@@ -24,6 +24,7 @@ from figures import (
     measurements,
     prop4,
     samples,
+    schedules,
     steps,
     students,
     trained,
@@ -61,6 +62,11 @@ def of_trajectories() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def of_steps() -> dict[str, np.ndarray]:
     return steps.compute(QUICK)
+
+
+@pytest.fixture(scope="module")
+def of_schedules() -> dict[str, np.ndarray]:
+    return schedules.compute(QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -444,6 +450,23 @@ def test_the_law_of_difficulty_is_found_where_it_holds() -> None:
     assert low < at < high
     assert low < truth < high
     assert np.isnan(difficulty.law(sizes[:2], shares[:2])).all()
+
+
+def test_grids_made_for_landings_land_better(of_schedules: dict[str, np.ndarray]) -> None:
+    a = of_schedules
+    names, value, low, high = a["grids"].tolist(), *np.moveaxis(a["wrong"], 2, 0)
+    held = np.isfinite(value)
+    assert ((low <= value) & (value <= high))[held].all()
+    published = [names.index(name) for name in ("EDM (ρ = 7)", "even in log σ", "cosine", "kl-optimal")]
+    assert held[published].all()
+    own, begun = names.index("landings"), names.index("landings, from the Gaussian")
+    assert (value[own] < value[published].min(0)).all()
+    assert value[begun].sum() < value[own].sum()
+    # Levels decrease from the start, or where the Gaussian leads.
+    for name, levels in zip(names, a["levels"], strict=True):
+        if np.isfinite(levels).all():
+            assert (np.diff(levels) < 0).all()
+            assert (levels[0] < 0.2 * a["high"]) == ("Gaussian" in name and "W2" not in name)
 
 
 def test_guidance_reaches_fewer_points_and_less_so_in_an_interval(of_guidance: dict[str, np.ndarray]) -> None:

@@ -20,7 +20,15 @@ NAMES = (
     "07_measurements",
     "08_guidance",
 )
-DOORS = {"optimal", "optimal.conditional", "optimal.datasets", "neural"}
+DOORS = {
+    "optimal",
+    "optimal.conditional",
+    "optimal.datasets",
+    "optimal.samplers",
+    "optimal.schedules",
+    "optimal.theories",
+    "neural",
+}
 ALLOWED = DOORS | {"matplotlib.pyplot", "ipywidgets", "torch", "pathlib", "tempfile"}
 WITH_SLIDER = ("01_optimal_denoiser", "04_distilled_optimum")
 

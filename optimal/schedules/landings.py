@@ -233,8 +233,9 @@ def landings_grid(
 
 def expected_wrong(starts: Starts, sigmas: Tensor, solver: Solver) -> float:
     """Mean of 1 − w_k(x, σ) at the last state above 0: the expected share of wrong ends, smooth in the levels."""
-    recorded = _Recorded(starts.D)
-    sample(recorded, _at(starts, solver, float(sigmas[0])), sigmas, solver=solver)
+    recorded = _Recorded(starts.D, float(sigmas[-2]))
+    # Single precision is for looking only: what is found is judged in double.
+    sample(recorded, _at(starts, solver, float(sigmas[0])).float(), sigmas, solver=solver)
     x, sigma, log_density = recorded.last
     return float(1 - log_weight_of(starts, x, sigma, log_density).exp().mean())
 
@@ -251,15 +252,17 @@ def log_weight_of(starts: Starts, x: Tensor, sigma: float | Tensor, log_density:
 
 
 class _Recorded:
-    """A denoiser that keeps what it was last asked, and log p there."""
+    """A denoiser that keeps what it is asked at one level, and log p there."""
 
-    def __init__(self, D: OptimalDenoiser):
-        self.D = D
+    def __init__(self, D: OptimalDenoiser, level: float):
+        self.D, self.level = D, level
         self.last: tuple[Tensor, float, Tensor]
 
     def __call__(self, x: Tensor, sigma: float | Tensor, /) -> Tensor:
+        if float(sigma) != self.level:
+            return self.D(x, sigma)
         post = self.D.posterior(x, sigma)
-        self.last = x.double(), float(sigma), post.log_density
+        self.last = x.double(), self.level, post.log_density
         return post.mean
 
 

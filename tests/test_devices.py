@@ -119,6 +119,8 @@ def samples(D: OptimalDenoiser, x: Tensor) -> list[Tensor]:
         "heun": {},
         "dpm_solver": {},
         "dpm_solver_pp": {},
+        "unipc": {},
+        "sde_dpm_solver_pp": {"generator": seeded(5)},
         "consistency": {"generator": seeded(5)},
         "edm_stochastic": {"S_churn": 1.0, "generator": seeded(5)},
         "reverse_sde": {"generator": seeded(5)},

@@ -352,7 +352,7 @@ def test_the_start_grows_with_the_data(capsys: Captured) -> None:
         (["sample", "digits", "-n", "0"], "n must be at least 1, got 0"),
         (
             ["sample", "digits", "--solver", "foo"],
-            "--solver must be one of euler, heun, edm_stochastic, dpm_solver, dpm_solver_pp, reverse_sde, c",
+            "--solver must be one of euler, heun, edm_stochastic, dpm_solver, dpm_solver_pp, unipc, sde",
         ),
         (["sample", "digits", "--solvr", "heun"], "unknown words or options: --solvr, heun; did you mean --solver"),
         (["sample"], "python -m optimal sample needs DATA"),

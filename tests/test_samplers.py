@@ -25,6 +25,8 @@ from optimal.samplers.edm_stochastic import EDMStochastic
 from optimal.samplers.euler import Euler
 from optimal.samplers.heun import Heun
 from optimal.samplers.reverse_sde import ReverseSDE
+from optimal.samplers.sde_dpm_solver_pp import SDEDPMSolverPP
+from optimal.samplers.unipc import UniPC
 
 ODE: list[tuple[str, dict[str, Any]]] = [
     ("euler", {}),
@@ -37,11 +39,19 @@ ODE: list[tuple[str, dict[str, Any]]] = [
     ("dpm_solver_pp", {"order": 3}),
     ("dpm_solver_pp", {"order": 3, "variant": "reference"}),
     ("dpm_solver_pp", {"order": 3, "lower_order_final": True}),
+    ("unipc", {"order": 1}),
+    ("unipc", {"order": 2, "variant": "bh1"}),
+    ("unipc", {"order": 3}),
+    ("unipc", {"order": 3, "lower_order_final": True}),
+    ("sde_dpm_solver_pp", {"eta": 0.0}),
 ]
 STOCHASTIC: list[tuple[str, dict[str, Any]]] = [
     ("euler", {"eta": 0.5}),
     ("euler", {"eta": 1.0}),
     ("edm_stochastic", {"S_churn": 0.4}),
+    ("sde_dpm_solver_pp", {"order": 1}),
+    ("sde_dpm_solver_pp", {"eta": 0.5}),
+    ("sde_dpm_solver_pp", {}),
     ("reverse_sde", {}),
     ("consistency", {}),
 ]
@@ -276,7 +286,8 @@ SCHEDULES = {
 def test_any_schedule_reaches_the_data(solver: str, options: dict[str, Any], schedule: str) -> None:
     """A Gaussian from its own noisy distribution: mean and spread come out roughly right with thirty steps.
 
-    Least so where extrapolation of order 3 meets steps that grow in log σ towards the end, as on an even clock.
+    Least so where extrapolation of order 3, or with noise, or UniPC's bh1, meets steps that grow in log σ towards the
+    end, as on an even clock.
     """
     mu, deviation = torch.tensor([1.0, -2.0], dtype=torch.float64), torch.tensor([0.5, 1.5], dtype=torch.float64)
     gaussian, sigmas = Gaussian(mu, deviation.square()), SCHEDULES[schedule]
@@ -287,7 +298,9 @@ def test_any_schedule_reaches_the_data(solver: str, options: dict[str, Any], sch
     assert all(bool(state.x.isfinite().all()) for state in states)
     result = states[-1].x
     assert ((result.mean(0) - mu).abs() < 0.3 * deviation).all(), result.mean(0)
-    extrapolated = options == {"order": 3} and solver == "dpm_solver_pp" and schedule in ("uniform_t", "cosine")
+    far = [("dpm_solver_pp", {"order": 3}), ("unipc", {"order": 3}), ("unipc", {"order": 2, "variant": "bh1"})]
+    far += [("sde_dpm_solver_pp", {})]
+    extrapolated = (solver, options) in far and schedule in ("uniform_t", "cosine")
     assert ((result.std(0) / deviation).log().abs() < (0.6 if extrapolated else 0.3)).all(), result.std(0) / deviation
 
 
@@ -527,6 +540,9 @@ def test_noise_that_does_not_fit(solver: str, options: dict[str, Any]) -> None:
         ("dpm_solver", {"order": 3}, DPMSolver(order=3)),
         ("dpm_solver_pp", {}, DPMSolverPP(order=2)),
         ("dpm_solver_pp", {"order": 3, "variant": "reference"}, DPMSolverPP(order=3, variant="reference")),
+        ("unipc", {}, UniPC(order=2)),
+        ("unipc", {"order": 3, "variant": "bh1"}, UniPC(order=3, variant="bh1")),
+        ("sde_dpm_solver_pp", {}, SDEDPMSolverPP(order=2, eta=1.0)),
         ("reverse_sde", {}, ReverseSDE()),
         ("consistency", {"sigma_min": 0.002}, Consistency(sigma_min=0.002)),
     ],
@@ -544,6 +560,8 @@ def test_no_churn_is_heun_and_no_eta_is_dpm_solver_1() -> None:
     assert same(run("edm_stochastic", karras(8), S_churn=3.0, S_min=90.0), run("heun", karras(8)))
     assert same(run("euler", karras(8)), run("dpm_solver", karras(8), order=1))
     assert not same(run("edm_stochastic", karras(8), S_churn=3.0), run("heun", karras(8)))
+    assert same(run("sde_dpm_solver_pp", karras(8), eta=0.0), run("dpm_solver_pp", karras(8)))
+    assert same(run("sde_dpm_solver_pp", karras(8), order=1), run("euler", karras(8), eta=1.0))
     # Twice the same levels, but reuse of earlier outputs makes a difference.
     assert not same(run("dpm_solver_pp", karras(8)), run("euler", karras(8)))
 
@@ -624,6 +642,12 @@ def test_bad_starts(x: Any, shown: str) -> None:
         ("dpm_solver_pp", {"order": 1}, "orders 2 and 3, got 1"),
         ("dpm_solver_pp", {"order": 4}, "orders 2 and 3, got 4"),
         ("dpm_solver_pp", {"variant": "x"}, 'variant must be "exact" or "reference", got \'x\''),
+        ("unipc", {"order": 4}, "unipc has orders 1, 2 and 3, got 4"),
+        ("unipc", {"order": 2.0}, "unipc has orders 1, 2 and 3, got 2.0"),
+        ("unipc", {"variant": "vary"}, 'variant must be "bh1" or "bh2", got \'vary\''),
+        ("sde_dpm_solver_pp", {"order": 3}, "sde_dpm_solver_pp has orders 1 and 2, got 3"),
+        ("sde_dpm_solver_pp", {"eta": -0.5}, "eta must be finite and not negative, got -0.5"),
+        ("sde_dpm_solver_pp", {"eta": math.nan}, "eta must be finite and not negative, got nan"),
         ("edm_stochastic", {"S_churn": -1.0}, "S_churn must not be negative, got -1"),
         ("edm_stochastic", {"S_churn": math.nan}, "S_churn must not be negative, got nan"),
         ("edm_stochastic", {"S_churn": 7.5}, r"at most n\(√2 − 1\) = 7.45584 for n = 18 steps, got 7.5"),

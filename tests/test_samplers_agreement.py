@@ -23,6 +23,7 @@ from diffusers import (
     EDMEulerScheduler,
     HeunDiscreteScheduler,
     ScoreSdeVeScheduler,
+    UniPCMultistepScheduler,
 )
 from diffusers.schedulers.deprecated.scheduling_sde_vp import ScoreSdeVpScheduler
 from scipy.integrate import quad
@@ -176,15 +177,16 @@ def test_edm_multistep(n: int, order: int, lower_order_final: bool, own_grid: bo
     assert agree(ours, theirs, FLOAT32 if own_grid else FLOAT64)
 
 
-def in_vp_coordinates(scheduler: Any, sigmas: Tensor) -> list[Tensor]:
-    """All states of a diffusers scheduler that predicts x0, on the levels given."""
+def in_vp_coordinates(scheduler: Any, sigmas: Tensor, noise: Sequence[Tensor] = ()) -> list[Tensor]:
+    """All states of a diffusers scheduler that predicts x0, on the levels given; with the noise of every step."""
     scheduler.set_timesteps(len(sigmas) - 1)
     scheduler.sigmas = sigmas
     scheduler.set_begin_index(0)
     x = alpha(sigmas[0]) * sigmas[0] * Z
     visited = [x]
-    for t, sigma in zip(scheduler.timesteps, sigmas[:-1], strict=True):
-        x = scheduler.step(D(x / alpha(sigma), sigma), t, x).prev_sample
+    for i, (t, sigma) in enumerate(zip(scheduler.timesteps, sigmas[:-1], strict=True)):
+        drawn = {"variance_noise": noise[i]} if noise else {}
+        x = scheduler.step(D(x / alpha(sigma), sigma), t, x, **drawn).prev_sample
         visited.append(x)
     return visited
 
@@ -202,6 +204,42 @@ def test_multistep_in_vp_coordinates(n: int, order: int, lower_order_final: bool
     options = {"order": order, "variant": "reference", "lower_order_final": lower_order_final and n < 15}
     solver, options = ("euler", {}) if order == 1 else ("dpm_solver_pp", options)
     assert agree(states(solver, karras(n), **preserving(karras(n)), **options), theirs, FLOAT32)
+
+
+@pytest.mark.parametrize("variant", ["bh1", "bh2"])
+@pytest.mark.parametrize(("n", "order"), [(N, 1), (N, 2), (N, 3), (2, 3), (1, 2), (60, 3)])
+def test_unipc(n: int, order: int, variant: str) -> None:
+    """Every predictor, and so every corrector before it, but for the last step of bh1, in which diffusers has nan:
+    B(η) is infinite at σ = 0, times nothing."""
+    scheduler: Any = UniPCMultistepScheduler(prediction_type="sample", solver_order=order, solver_type=variant)
+    theirs = in_vp_coordinates(scheduler, karras(n))
+    options = {"order": order, "variant": variant, "lower_order_final": True}
+    ours = states("unipc", karras(n), **preserving(karras(n)), **options)
+    last = n if variant == "bh1" else n + 1
+    assert len(ours) == len(theirs) == n + 1
+    assert agree(ours[:last], theirs[:last], FLOAT64)
+    assert bool(theirs[-1].isnan().any()) == (variant == "bh1")
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_unipc_of_full_order_to_the_end(order: int) -> None:
+    """Above 0: there, where log σ is infinite, diffusers has no answer."""
+    scheduler: Any = UniPCMultistepScheduler(prediction_type="sample", solver_order=order, lower_order_final=False)
+    theirs = in_vp_coordinates(scheduler, karras(N)[:-1])
+    ours = states("unipc", karras(N), **preserving(karras(N)), order=order)
+    assert agree(ours[:-1], theirs, FLOAT64)
+
+
+@pytest.mark.parametrize(("n", "order"), [(N, 1), (N, 2), (2, 2), (60, 2)])
+def test_sde_multistep(n: int, order: int) -> None:
+    """The same noise in every step. diffusers steps in float32."""
+    scheduler: Any = DPMSolverMultistepScheduler(
+        prediction_type="sample", solver_order=order, algorithm_type="sde-dpmsolver++", lower_order_final=True
+    )
+    # With fewer than 15 steps only the last is lowered, for order 2, and that is the denoiser here.
+    theirs = in_vp_coordinates(scheduler, karras(n), noise=NOISE)
+    ours = states("sde_dpm_solver_pp", karras(n), **preserving(karras(n)), order=order, noise=NOISE)
+    assert agree(ours, theirs, FLOAT32)
 
 
 @pytest.mark.filterwarnings("ignore:.*algorithm_type `dpmsolver` is deprecated:FutureWarning")

@@ -64,7 +64,17 @@ DataOption = Annotated[
         metavar="NAME=VALUE", help="Option of the data; may be repeated: --option n=1000 --option resolution=64."
     ),
 ]
-SolverName = Literal["euler", "heun", "edm_stochastic", "dpm_solver", "dpm_solver_pp", "reverse_sde", "consistency"]
+SolverName = Literal[
+    "euler",
+    "heun",
+    "edm_stochastic",
+    "dpm_solver",
+    "dpm_solver_pp",
+    "unipc",
+    "sde_dpm_solver_pp",
+    "reverse_sde",
+    "consistency",
+]
 SolverOption = Annotated[
     tuple[str, ...],
     tyro.conf.UseAppendAction,

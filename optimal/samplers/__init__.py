@@ -11,6 +11,8 @@ are those of a schedule: n + 1 decreasing sigmas, the last 0; the last step of e
 | edm_stochastic | 2 where nothing is churned | 2n − 1 | S_churn, S_min, S_max, S_noise |
 | dpm_solver | 1, 2, 3 | order·(n − 1) + 1 | order |
 | dpm_solver_pp | 2, 3 | n | order, variant, lower_order_final |
+| unipc | 2, 3, 4 | n | order (one less), variant, lower_order_final |
+| sde_dpm_solver_pp | 1, 2, weak | n | order, eta |
 | reverse_sde | 1, weak | n | |
 | consistency | not a discretisation | n | sigma_min |
 | `GaussianStart` | of its solver | of its solver | gaussian, solver |
@@ -28,8 +30,10 @@ from .gaussian_exponential import GaussianExponential
 from .gaussian_start import FromGaussian, GaussianStart
 from .heun import Heun
 from .loop import Counted, State, sample, trajectory
+from .sde_dpm_solver_pp import SDEDPMSolverPP
 from .solver import Solver, Step
 from .solvers import SOLVERS, solver_of
+from .unipc import UniPC
 
 __all__ = [
     "SOLVERS",
@@ -42,9 +46,11 @@ __all__ = [
     "GaussianExponential",
     "GaussianStart",
     "Heun",
+    "SDEDPMSolverPP",
     "Solver",
     "State",
     "Step",
+    "UniPC",
     "sample",
     "solver_of",
     "trajectory",

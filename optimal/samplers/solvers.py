@@ -13,7 +13,9 @@ from .edm_stochastic import EDMStochastic
 from .euler import Euler
 from .heun import Heun
 from .reverse_sde import ReverseSDE
+from .sde_dpm_solver_pp import SDEDPMSolverPP
 from .solver import Solver
+from .unipc import UniPC
 
 __all__ = ["SOLVERS", "solver_of"]
 
@@ -23,6 +25,8 @@ SOLVERS: dict[str, type[Solver]] = {
     "edm_stochastic": EDMStochastic,
     "dpm_solver": DPMSolver,
     "dpm_solver_pp": DPMSolverPP,
+    "unipc": UniPC,
+    "sde_dpm_solver_pp": SDEDPMSolverPP,
     "reverse_sde": ReverseSDE,
     "consistency": Consistency,
 }

@@ -30,6 +30,9 @@ from .config import Experiment as Experiment
 from .config import Network as Network
 from .config import Optimisation as Optimisation
 from .convention import sanity as sanity
+from .curves import loss_curve as loss_curve
+from .grids import followed as followed
+from .grids import on_grids as on_grids
 from .likelihood import LogDensity as LogDensity
 from .likelihood import log_density as log_density
 from .measures import Agreement as Agreement

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from optimal import FlowMap, Guided, OptimalDenoiser, karras, sample
 from optimal.denoiser import Denoiser
 from optimal.intervals import Interval, distinct_interval, positive_interval, require_level, share_interval
-from optimal.randomness import RowNoise, stream
+from optimal.randomness import Purpose, RowNoise, stream
 from optimal.schedule import grid
 
 from .model import Model
@@ -181,8 +181,16 @@ def samplers(
 class UnitNoises:
     """One draw of unit noises, at any first level, with what the exact flow, or the guided one, makes of them there."""
 
-    def __init__(self, D: OptimalDenoiser, n: int, seed: int, guided: Guided | None = None):
-        self._unit = RowNoise(stream(seed, "evaluation-noises")).draw((n, *D.event))
+    def __init__(
+        self,
+        D: OptimalDenoiser,
+        n: int,
+        seed: int,
+        guided: Guided | None = None,
+        *,
+        purpose: Purpose = "evaluation-noises",
+    ):
+        self._unit = RowNoise(stream(seed, purpose)).draw((n, *D.event))
         self._D, self._guided = D, guided
         self._known: dict[float, tuple[Tensor, Tensor, Tensor]] = {}
 

@@ -16,6 +16,7 @@ from optimal.intervals import (
     distinct_interval,
     mean_interval,
     median_interval,
+    paired_share_interval,
     positive_interval,
     ratio_interval,
     require_level,
@@ -157,3 +158,28 @@ def test_draws_that_say_little() -> None:
     for level in (0.0, 1.0, 95.0):
         with pytest.raises(ValueError, match="level must lie between 0 and 1"):
             require_level(level)
+
+
+@pytest.mark.parametrize(("n", "more", "less"), [(256, 0.1, 0.1), (64, 0.18, 0.02), (1024, 0.045, 0.005), (64, 0, 0)])
+def test_the_difference_of_paired_shares_is_held(n: int, more: float, less: float) -> None:
+    """Of draws that are hits among both half of the time, among one only with these shares, or among none."""
+    ends = []
+    for row in uniform(1000, n):
+        one, other = (row < more) | (row > 0.5), ((more <= row) & (row < more + less)) | (row > 0.5)
+        found = paired_share_interval(one, other)
+        assert float(found.value) == pytest.approx(float(one.double().mean() - other.double().mean()))
+        assert found.low < found.high
+        ends.append(torch.stack([found.low, found.high]))
+    low, high = torch.stack(ends).unbind(1)
+    assert 0.93 <= float(((low <= more - less) & (more - less <= high)).double().mean()) <= (1 if not more else 0.975)
+
+
+def test_paired_shares_are_known_better_than_two() -> None:
+    """Of 1,000 draws 900 are hits among both: the difference is of the other 100."""
+    one, other = torch.arange(1000) < 940, (torch.arange(1000) < 900) | (torch.arange(1000) >= 980)
+    found, apart = paired_share_interval(one, other), share_interval(one)
+    assert float(found.value) == pytest.approx(0.02)
+    assert float(found.high - found.low) < 0.85 * float(apart.high - apart.low) * math.sqrt(2)
+    turned = paired_share_interval(other, one)
+    torch.testing.assert_close(turned.low, -found.high)
+    assert float(paired_share_interval(one, ~one).high) <= 1

@@ -1,0 +1,140 @@
+"""Networks on noise grids: their loss as a curve, and samples held to their own ends."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from neural import followed, loss_curve, on_grids, open_model
+from neural.curves import near_level
+from neural.grids import Followed
+from neural.sampled import UnitNoises
+from neural.transport import transport_interval
+from optimal import OptimalDenoiser, forward_statistics, karras, load, sample
+from optimal.draws import draw_pairs
+from optimal.randomness import RowNoise, stream
+from optimal.schedules import Curve, curve_of, entropic_grid, path_kl_grid
+
+DIGITS = OptimalDenoiser(load("digits", without=(10, 11)))
+TOY = OptimalDenoiser(load("five-deltas"))
+
+
+def test_the_curve_of_the_optimum_is_its_own() -> None:
+    """On the same levels and pairs: as measured along the forward process."""
+    same: dict[str, Any] = {"sigma_max": 80.0, "nodes": 12, "draws": 64}
+    found = loss_curve(DIGITS, DIGITS, sigma_min=0.1, generator=stream(3, "design"), **same)
+    along = forward_statistics(DIGITS, found.sigmas, draws=64, generator=stream(3, "design"))
+    torch.testing.assert_close(found.mmse, along.mmse.double().cpu(), rtol=2e-3, atol=1e-6)
+    # With other pairs, within what 64 draws leave open.
+    optimum = curve_of(DIGITS, sigma_max=80.0)
+    np.testing.assert_allclose(found.mmse[4:], optimum.at(found.sigmas[4:].numpy()), rtol=0.2)
+    for grid in (path_kl_grid, entropic_grid):
+        assert torch.isfinite(grid(found, 5)).all()
+
+
+def test_a_networks_curve_is_its_denoising_loss_and_lies_above_the_optimums() -> None:
+    model = open_model("pretrained:digits")
+    found, optimum = (
+        loss_curve(F, DIGITS, sigma_max=80.0, sigma_min=0.1, nodes=8, draws=512, generator=stream(1, "design"))
+        for F in (model, DIGITS)
+    )
+    assert (found.mmse >= optimum.mmse).all()
+    assert (found.mmse > 1.05 * optimum.mmse)[:3].all()
+    # E‖x0 − F‖², as it is defined, with other pairs.
+    x0, eps = draw_pairs(DIGITS, None, 1024, stream(2, "design"))
+    for level, value in zip(found.sigmas.tolist(), found.mmse.tolist(), strict=True):
+        square = (model(x0 + level * eps, level) - x0).double().flatten(1).square().sum(1)
+        assert float(square.mean()) == pytest.approx(value, abs=5 * float(square.std()) / math.sqrt(512) + 1e-3)
+
+
+def test_a_curve_is_near_below_a_level() -> None:
+    curve = Curve.of(torch.logspace(-2, 1, 40), lambda sigma: sigma**2)
+    assert near_level(curve, 0.5) == float(curve.sigmas[curve.sigmas <= 0.5].max())
+    assert near_level(curve, 1e-4) == curve.low
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nodes": 7}, "at least 8 levels, got 7"),
+        ({"sigma_min": 90.0}, "0 < sigma_min < sigma_max, got 90 and 80"),
+        ({"sigma_min": 0.0}, "0 < sigma_min < sigma_max, got 0 and 80"),
+        ({"draws": 0}, "draws must be at least 1"),
+        ({"F": lambda x, sigma: x / 0}, "must be finite, they are not at sigma = 0.002"),
+    ],
+)
+def test_no_curve_of_what_has_none(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        loss_curve(values.pop("F", TOY), TOY, **{"sigma_max": 80.0} | values)
+
+
+@pytest.fixture(scope="module")
+def starts() -> Followed:
+    return followed(open_model("pretrained:digits"), DIGITS, n=64, steps=24)
+
+
+def test_samples_are_held_to_the_networks_own_ends(starts: Followed) -> None:
+    """Columns by hand, equal calls counted, and the differences paired by noises."""
+    grids = {"edm": karras(6), "raised": karras(6, sigma_min=0.2), "again": karras(6)}
+    calls: list[int] = []
+
+    def counted(x: Tensor, sigma: Tensor) -> Tensor:
+        calls.append(len(x))
+        return starts.model(x, sigma)
+
+    rows = on_grids(starts, grids, solver="dpm_solver_pp", order=3)
+    noises = (80.0 * RowNoise(stream(0, "evaluation-noises")).draw((64, *DIGITS.event))).float()
+    own = sample(starts.model, noises, karras(24), solver="heun")
+    for row in rows:
+        ends = sample(counted, noises, grids[row["grid"]], solver="dpm_solver_pp", order=3)
+        assert row["nfe"] == len(calls) == 6
+        calls.clear()
+        same = DIGITS.nearest(ends) == DIGITS.nearest(own)
+        assert row["own_same"] == pytest.approx(float(same.double().mean()))
+        square = (ends.double() - own.double()).flatten(1).square().sum(1).mean()
+        assert row["own_distance"] == pytest.approx(float(square.sqrt()))
+        distance = transport_interval(ends, DIGITS, generator=stream(0, "projections"))
+        assert row["wasserstein"] == pytest.approx(float(distance.value))
+    edm, raised, again = rows
+    assert not any(name.endswith("_change") for name in edm)
+    for name in ("own_same", "own_distance", "flow_same", "wasserstein"):
+        assert raised[f"{name}_change"] == pytest.approx(raised[name] - edm[name])
+        assert raised[f"{name}_change_low"] < raised[f"{name}_change"] < raised[f"{name}_change_high"]
+        assert again[f"{name}_change"] == 0
+        assert again[f"{name}_change_low"] <= 0 <= again[f"{name}_change_high"]
+    assert raised["last"] == pytest.approx(0.2)
+    # Paired, a difference is known better than from the two intervals.
+    width = raised["own_distance_change_high"] - raised["own_distance_change_low"]
+    assert width < sum(row["own_distance_high"] - row["own_distance_low"] for row in (edm, raised))
+
+
+def test_the_optimums_own_ends_are_the_flows() -> None:
+    starts = followed(open_model(TOY), TOY, n=200)
+    (row,) = on_grids(starts, {"many": karras(64)})
+    assert min(row["flow_same"], row["own_same"], float(starts.own.same.double().mean())) >= 0.99
+
+
+def test_design_noises_are_no_evaluation_noises() -> None:
+    judged, shown = (UnitNoises(TOY, 8, 0, purpose=purpose).at(80.0)[0] for purpose in ("evaluation-noises", "design"))
+    assert (judged[:, None] != shown[None]).all()
+
+
+@pytest.mark.parametrize(
+    ("grids", "values", "message"),
+    [
+        ({}, {}, "there are none"),
+        ({"edm": karras(4)}, {"against": "other"}, "against must be one of the grids, edm, got 'other'"),
+        ({"low": karras(4, sigma_max=20.0)}, {}, "the starts lie at sigma = 80, low begins at 20"),
+        ({"edm": karras(4)}, {"level": 1.0}, "level must lie between 0 and 1"),
+    ],
+)
+def test_grids_that_do_not_compare(
+    starts: Followed, grids: dict[str, Tensor], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        on_grids(starts, grids, **values)

@@ -12,7 +12,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from optimal import OptimalDenoiser, design, karras, load, log_linear, sample, trajectory
+from optimal import OptimalDenoiser, design, karras, load, log_linear, orbit, sample, trajectory
 from optimal.samplers import DPMSolverPP, Euler, GaussianExponential, GaussianStart, Heun, Solver
 from optimal.samplers.gaussian_exponential import adams
 from optimal.schedules import (
@@ -291,6 +291,146 @@ def test_data_of_one_point_take_any_grid_and_say_so() -> None:
 def test_what_design_refuses(words: str, given: dict[str, Any], digits: OptimalDenoiser) -> None:
     with pytest.raises(ValueError, match=words):
         design(digits, **({"n": 4} | given))
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def few() -> OptimalDenoiser:
+    """Six points of 192 values: sampled in the six coordinates of their span."""
+    return OptimalDenoiser(random(6, 3, 8, 8))
+
+
+def test_few_points_take_solvers_with_a_gaussian_of_the_points(few: OptimalDenoiser) -> None:
+    """In coordinates of their span a solver does what it does to the points themselves, whatever axes it knows."""
+    starts = starts_of(few, 32, sigma_max=100.0)
+    assert starts.span is not None
+    assert starts.D.event == (6,)
+    x = starts.span.expanded(starts.x).reshape(-1, *few.event)
+    levels = torch.tensor([10.0, 2.0, 1.0, 0.0])
+    for linear in (Wiener(few), Wiener(few, rank=2)):
+        for solver in (GaussianExponential(linear), GaussianStart(linear, GaussianExponential(linear, 1))):
+            ends = few.nearest(sample(few, solver.start(x, 100.0, 10.0), levels, solver=solver))
+            assert wrong_landings(starts, levels, solver=solver).wrong == int((ends != starts.index).sum())
+    found = calibrated(starts_of(few, 64, purpose="design"), 2, Wiener(few), steps=1)
+    assert sample(few, x, [*found.levels, 0.0], solver=found).shape == x.shape
+    with pytest.raises(ValueError, match=r"of shape \(2,\), and D's have \(3, 8, 8\)"):
+        wrong_landings(starts, levels, solver=GaussianExponential(Wiener(OptimalDenoiser(random(5, 2)))))
+
+
+@pytest.mark.parametrize("objective", ["landings", "path-kl"])
+def test_priors_are_no_border(objective: Any) -> None:
+    """A rare point, a point taken away, copies of unequal probability: D is as undecided as its prior lets it be."""
+    y = torch.tensor([[-1.0], [1.0], [5.0], [1.0]])
+    for log_weights in ([0.0, -5.0, -math.inf, -math.inf], [-1.0, -0.3, -math.inf, 0.0]):
+        D = OptimalDenoiser(y).weighted(torch.tensor(log_weights))
+        assert len(design(D, 3, objective, "euler", starts=8)) == 4
+        with pytest.raises(ValueError, match="below the border"):
+            design(D, 3, objective, "euler", starts=8, sigma_max=0.02)
+    alone = OptimalDenoiser(y).weighted(torch.tensor([0.0, -math.inf, -math.inf, -math.inf]))
+    with pytest.warns(UserWarning, match="data of one point"):
+        design(alone, 3, objective)
+
+
+def test_starts_know_the_prior_of_points_that_were_left() -> None:
+    y = torch.tensor([[5.0], [-1.0], [1.0], [1.0]])
+    D = OptimalDenoiser(y).weighted(torch.tensor([0.0, 0.2, 0.3, 0.5]).log())
+    starts = starts_of(D, 64, sigma_max=80.0)
+    assert starts.index.unique().tolist() == [1, 2]
+    expected = torch.where(starts.index == 1, 0.2, 0.8).double()
+    assert torch.allclose(starts.log_prior.exp(), expected)
+
+
+def test_copies_do_not_lower_the_border_or_the_curve() -> None:
+    y = random(20, 3)
+    once, often = OptimalDenoiser(y), OptimalDenoiser(y.repeat(8, 1))
+    with pytest.raises(ValueError, match="below the border"):
+        design(often, 3, sigma_max=0.02)
+    one, many = (curve_of(D, draws=32) for D in (once, often))
+    assert many.low == pytest.approx(one.low, rel=3)
+
+
+def test_a_curve_reaches_down_to_the_data_whatever_its_first_level() -> None:
+    """Points 1e-7 apart under EDM's 80: the levels of points 1 apart, 1e-7 times."""
+    y = random(20, 3)
+    far = design(OptimalDenoiser(1e-7 * y), 4, "path-kl")
+    near = design(OptimalDenoiser(y), 4, "path-kl")
+    assert float(far[0]) == 80.0
+    assert torch.allclose(far[1:-1] * 1e7, near[1:-1], rtol=0.3)
+
+
+def test_starts_that_are_decided_take_no_grid() -> None:
+    with pytest.raises(ValueError, match="centre data that lie far from 0"):
+        design(OptimalDenoiser(1e6 + random(20, 3)), 4, starts=8)
+
+
+def test_more_steps_than_levels_of_the_programming() -> None:
+    levels = design(OptimalDenoiser(torch.tensor([[-1.0], [1.0], [0.2]])), 41, solver="euler", starts=1, sigma_max=2.0)
+    assert len(levels) == 42
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_calibration_takes_gradients_in_any_mode(mode: Any) -> None:
+    y = random(8, 2)
+
+    def found() -> tuple[float, ...]:
+        D = OptimalDenoiser(y)
+        return calibrated(starts_of(D, 64, purpose="design"), 2, Wiener(D), steps=2).gains
+
+    plain = found()
+    assert plain[0] != 1
+    with mode():
+        assert found() == plain
+        assert not torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("what", ["orbit", "network"])
+def test_grids_are_made_from_the_optimum_of_data(what: str, digits: OptimalDenoiser) -> None:
+    D: Any = orbit(digits, "flip") if what == "orbit" else torch.nn.Linear(2, 2)
+    for made in (lambda: design(D, 3), lambda: starts_of(D, 8), lambda: Wiener(D)):
+        with pytest.raises(ValueError, match=f"OptimalDenoiser, got {type(D).__name__}"):
+            made()
+    if what == "network":
+        with pytest.raises(ValueError, match="Linear has none"):
+            curve_of(D)
+
+
+@pytest.mark.parametrize(
+    ("words", "values", "given"),
+    [
+        ("finite numbers that are not negative", [1.0, math.nan], {}),
+        ("finite numbers that are not negative", [1.0, -1.0], {}),
+        ("finite numbers that are not negative", [[1.0]], {}),
+        ("without variance", [0.0], {}),
+        ("without variance", [], {}),
+        ("2 positive numbers", [1.0, 2.0], {"counts": torch.ones(3)}),
+        ("2 positive numbers", [1.0, 2.0], {"counts": torch.tensor([0.0, 1.0])}),
+        ("at least 1 step", [1.0], {"n": 1.5}),
+    ],
+)
+def test_what_a_gaussian_grid_refuses(words: str, values: list[Any], given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=words):
+        gaussian_grid(torch.tensor(values), **({"n": 3} | given))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_solver_by_a_gaussian_has_no_grid_of_eigenvalues(digits: OptimalDenoiser) -> None:
+    with pytest.raises(ValueError, match="Gaussian of its own"):
+        design(digits, 3, "gaussian", GaussianExponential(Wiener(digits)))
+
+
+def test_long_steps_are_integrated_to_rounding() -> None:
+    """∫ √((λ + σ'²)/(λ + τ²)) dτ/τ over ten e-folds, the bend of the integrand in the middle."""
+    high, low = math.log(100.0), math.log(100.0) - 10
+    for value in (1e-4, 1e-2, 1.0, 100.0):
+
+        def kernel(log: float, value: float = value) -> float:
+            return math.sqrt((value + math.exp(2 * low)) / (value + math.exp(2 * log)))
+
+        exact = quad(kernel, low, high, points=[math.log(value) / 2], epsabs=0, epsrel=1e-13)[0]
+        found = adams(torch.tensor([value], dtype=torch.float64), low, [high], 0)
+        assert float(found) == pytest.approx(exact, rel=1e-12)
 
 
 def test_a_solver_keeps_to_the_levels_it_was_calibrated_for(digits: OptimalDenoiser) -> None:

@@ -24,8 +24,9 @@ from .solver import Step
 
 __all__ = ["GaussianExponential", "adams", "residuals_of"]
 
-_NODES = 24
-"""Of Gauss and Legendre's rule in log σ: the integrands are smooth, and this leaves rounding over ten e-folds."""
+_NODES = 64
+"""Of Gauss and Legendre's rule in log σ, for rounding over ten e-folds: the integrand is singular where σ² = −λ, π/2
+away in log σ, and with 24 nodes a step of ten is off by 7e-8."""
 
 
 @dataclass(frozen=True)

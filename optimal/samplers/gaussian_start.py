@@ -35,6 +35,8 @@ class Linear(Protocol):
 class FromGaussian(Solver):
     """Interface of solvers whose grid may begin where D stops being nearly Gaussian."""
 
+    gaussian: Linear
+
     def start(self, x: Tensor, sigma: float, sigma_end: float) -> Tensor:
         """The state at sigma_end, the grid's first level, of x at sigma: without a call."""
         raise NotImplementedError
@@ -54,7 +56,7 @@ class GaussianStart(FromGaussian):
         >>> from optimal.theories import Wiener
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
         >>> solver = GaussianStart(Wiener(D), Heun())
-        >>> sample(D, solver.start(torch.tensor([[40.0]]), 80.0, 2.0), [2.0, 0.5, 0.0], solver=solver)
+        >>> sample(D, solver.start(torch.tensor([[40.0]]), 80.0, 2.0), [2.0, 0.5, 0.0], solver=solver).round(decimals=3)
         tensor([[1.]])
     """
 

@@ -74,11 +74,12 @@ def path_kl_grid(
         ValueError: n < 1, or levels out of the curve's range or order.
 
     Example:
+        >>> import torch
         >>> from optimal.schedules import Curve
         >>> levels = torch.logspace(-2, 2, 100, dtype=torch.float64)
         >>> gaussian = Curve.of(levels, lambda sigma: sigma**2 / (1 + sigma**2))
-        >>> path_kl_grid(gaussian, 4, sigma_min=0.1).round(decimals=2).tolist()
-        [100.0, 0.69, 0.23, 0.1, 0.0]
+        >>> path_kl_grid(gaussian, 4, sigma_min=0.1).round(decimals=2).tolist()    # 1 + 1/σ² grows by equal factors
+        [100.0, 0.52, 0.22, 0.1, 0.0]
     """
     high, low = range_of(curve, sigma_max, sigma_min)
     if n < 1:

@@ -12,6 +12,7 @@ the best state on starts of its own that no gradient has seen is kept.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from ..randomness import stream
 from ..samplers.calibrated import Calibrated
 from ..samplers.gaussian_exponential import GaussianExponential, adams
 from ..samplers.gaussian_start import Linear, propagator
+from .coordinates import linear_on
 from .landings import Starts, landings_grid, log_weight_of
 
 __all__ = ["calibrated"]
@@ -67,9 +69,17 @@ def calibrated(
         raise ValueError(f"calibration takes at least 64 starts, got {len(starts)}")
     first = GaussianExponential(gaussian, order)
     levels = landings_grid(starts.first(_DESIGN), n, solver=first, progress=progress)[:-1]
+    # Whatever mode the caller is in: it takes gradients, and no tensor that was made without them.
+    with torch.inference_mode(False), torch.enable_grad():
+        own = replace(starts, x=starts.x.clone())
+        run = _Run(gaussian, linear_on(starts.D, starts.span, gaussian), levels.log(), order)
+        return _found(run, own, steps, seed, progress)
+
+
+def _found(run: _Run, starts: Starts, steps: int, seed: int, progress: bool) -> Calibrated:
+    """The best state of a run on starts that are kept out of it."""
     kept = max(32, int(_KEPT * len(starts)))
     shown, judged = starts.part(slice(kept, None)), starts.first(kept)
-    run = _Run(gaussian, levels.log(), order)
     optimiser = torch.optim.Adam(run.numbers, lr=_RATE)
     rates = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
     source = stream(seed, "design", 1)
@@ -80,7 +90,7 @@ def calibrated(
                 with torch.no_grad():
                     share = float(torch.cat([run.wrong(part) for part in judged.split(_BATCH)]).mean())
                 bar.set_postfix(wrong=f"{share:.3f}")
-                if share < best:
+                if share < best and run.descends_from(starts.sigma):
                     best, solver = share, run.solver()
             if step == steps:
                 break
@@ -97,13 +107,17 @@ def calibrated(
 class _Run:
     """The solver with its numbers as tensors.
 
+    Args:
+        given: the linear part, as the solver is to have it.
+        gaussian: the same, in the coordinates of the starts.
+
     Attributes:
         numbers: (n,) log levels, (n,) log gains, (n − 1, order) shares.
     """
 
-    def __init__(self, gaussian: Linear, logs: Tensor, order: int):
+    def __init__(self, given: Linear, gaussian: Linear, logs: Tensor, order: int):
         n = len(logs)
-        self.gaussian, self.order = gaussian, order
+        self.given, self.gaussian, self.order = given, gaussian, order
         zeros = (torch.zeros(size, dtype=torch.float64) for size in ((n,), (n - 1, order)))
         self.numbers = [part.requires_grad_() for part in (logs.clone(), *zeros)]
 
@@ -111,7 +125,12 @@ class _Run:
         """With the numbers as they are now."""
         logs, gains, shares = (part.detach() for part in self.numbers)
         rows = tuple(tuple(row[: place + 1].tolist()) for place, row in enumerate(shares))
-        return Calibrated(self.gaussian, tuple(logs.exp().tolist()), tuple(gains.exp().tolist()), rows)
+        return Calibrated(self.given, tuple(logs.exp().tolist()), tuple(gains.exp().tolist()), rows)
+
+    def descends_from(self, sigma: float) -> bool:
+        """Whether the levels are a grid's still, below sigma."""
+        logs = self.numbers[0].detach()
+        return bool((logs.diff() < 0).all()) and float(logs[0]) <= math.log(sigma)
 
     def wrong(self, starts: Starts) -> Tensor:
         """1 − w_k at the last state above 0, (B,), with its graph."""

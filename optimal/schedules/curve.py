@@ -24,12 +24,14 @@ from ..border import forward_statistics
 from ..denoiser import OptimalDenoiser
 from ..randomness import generator_of
 
-__all__ = ["Curve", "curve_of", "start_level"]
+__all__ = ["Curve", "curve_of", "known_below", "probabilities_of", "start_level"]
 
 _KNOWN = 1e-4
 """Mean nats of entropy below which nothing is left to know, and the curve ends."""
 _FINE = 4000
 """Places of integrals over log σ."""
+_REACHES = 3
+"""Times seven decades that are looked through for where nothing is left to know."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,13 @@ def curve_of(
         progress: whether progress bars are drawn on stderr.
 
     Raises:
-        ValueError: fewer than 8 levels; sigma_max at which nothing is left to know, or data of one point.
+        ValueError: fewer than 8 levels; sigma_max at which nothing is left to know, or data of one point; a D that has
+            no posterior.
     """
     if nodes < 8:
         raise ValueError(f"a curve takes at least 8 levels, got {nodes}")
-    high = start_level(D) if sigma_max is None else sigma_max
+    start = start_level(D)
+    high = start if sigma_max is None else sigma_max
     source = generator_of(generator)
     low = known_below(D, high, min(draws, 32), source, progress=progress)
     levels = torch.logspace(math.log10(low), math.log10(high), nodes, dtype=torch.float64, device="cpu")
@@ -156,10 +160,12 @@ def known_below(
     Raises:
         ValueError: nothing is left to know at `high`.
     """
-    coarse = high * torch.logspace(-7, 0, 29, dtype=torch.float64, device="cpu")
-    coarse[-1] = high
-    entropy = forward_statistics(D, coarse, draws=draws, generator=generator, progress=progress).entropy
-    known = entropy.mean(1).cpu() < _KNOWN
+    coarse, entropy = _left(D, high, draws, generator, progress)
+    for _ in range(_REACHES - 1):
+        if entropy[0] < _KNOWN:
+            break
+        coarse, entropy = _left(D, float(coarse[0]), draws, generator, progress)
+    known = entropy < _KNOWN
     if known[-1]:
         raise ValueError(
             f"at sigma_max = {high:g} nothing is left to know of these data: every grid from there is right"
@@ -167,6 +173,34 @@ def known_below(
     return float(coarse[known.nonzero().max()]) if known.any() else float(coarse[0])
 
 
+def _left(
+    D: OptimalDenoiser, top: float, draws: int, generator: torch.Generator, progress: bool
+) -> tuple[Tensor, Tensor]:
+    """Levels of seven decades up to `top`, and the mean entropy at each, copies of a point being one."""
+    coarse = top * torch.logspace(-7, 0, 29, dtype=torch.float64, device="cpu")
+    coarse[-1] = top
+    along = forward_statistics(D, coarse, draws=draws, generator=generator, progress=progress)
+    entropy = along.entropy.mean(1).cpu()
+    # dH/d log σ = mmse/σ²: where it does not fall any more, what is left tells copies apart.
+    settled = float(along.mmse[0]) < _KNOWN * float(coarse[0]) ** 2
+    return coarse, entropy - entropy[0] if settled else entropy
+
+
 def start_level(D: OptimalDenoiser) -> float:
-    """Where trajectories start: at EDM's 80, for data of EDM's size (standard deviation ½) or smaller; else higher."""
+    """Where trajectories start: at EDM's 80, for data of EDM's size (standard deviation ½) or smaller; else higher.
+
+    Raises:
+        ValueError: a denoiser that has no posterior, such as a network.
+    """
+    if not hasattr(D, "posterior"):
+        raise ValueError(f"grids are made from the posterior of an optimum, and {type(D).__name__} has none")
     return 80.0 * max(1.0, 2 * D.standard_deviation)
+
+
+def probabilities_of(D: OptimalDenoiser) -> Tensor:
+    """The prior probability of every data point, (len(D),) float64 on the CPU: that of all its copies at the first."""
+    points = D.points
+    own = torch.arange(points.size, device="cpu")
+    places = D.first_copies()[points.outer(own).cpu()]
+    weights = points.log_weight(own).exp().cpu()
+    return torch.zeros(len(D), dtype=torch.float64, device="cpu").index_add_(0, places, weights)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, Literal, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from ..samplers import Solver, solver_of
 from ..schedule import log_linear
 from ..theories import Wiener
 from .ancestral import path_kl_grid
-from .curve import curve_of, start_level
+from .curve import curve_of, probabilities_of, start_level
 from .entropic import entropic_grid
 from .gaussian import gaussian_grid, require_flowing
 from .landings import landings_grid, starts_of
@@ -23,6 +25,8 @@ from .landings import landings_grid, starts_of
 __all__ = ["Objective", "design"]
 
 Objective = Literal["landings", "path-kl", "entropy", "rescaled-entropy", "gaussian"]
+
+_FAR_BELOW = 1e-7
 
 
 def design(
@@ -58,7 +62,8 @@ def design(
 
     Raises:
         ValueError: n < 1, an unknown objective, solver or option; a solver that does not take the grid; sigma_max below
-            the border, where the ends are decided.
+            the border, where the ends are decided; a D that is no `OptimalDenoiser`; data so far from 0 that from noise
+            alone all ends are the same.
 
     Example:
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [0.0], [1.0]]))
@@ -71,14 +76,17 @@ def design(
         raise ValueError(f"a grid needs at least 1 step, got n = {n!r}")
     if starts < 1:
         raise ValueError(f"at least 1 start is needed, got {starts}")
+    if not isinstance(D, OptimalDenoiser):
+        raise ValueError(f"grids are made from the optimum of data, an OptimalDenoiser, got {type(D).__name__}")
     chosen = solver_of(solver, options)
     if objective in ("landings", "gaussian"):
         require_flowing(chosen)
     high = start_level(D) if sigma_max is None else sigma_max
-    if len(D.first_copies().unique()) == 1:
+    probabilities = probabilities_of(D)
+    if int((probabilities > 0).sum()) == 1:
         warnings.warn("data of one point: every grid ends on it, from any level and for any solver", stacklevel=2)
         return log_linear(n, sigma_max=high, sigma_min=min(0.002, high / 2))
-    _require_above_border(D, high, seed)
+    _require_above_border(D, high, seed, probabilities)
     if objective == "landings":
         begun = starts_of(D, starts, seed, sigma_max=high, purpose="design", progress=progress)
         levels = landings_grid(begun, n, solver=chosen, progress=progress)
@@ -96,14 +104,19 @@ def design(
     return levels
 
 
-def _require_above_border(D: OptimalDenoiser, sigma_max: float, seed: int) -> None:
-    """Raise ValueError where the posterior at sigma_max is one point already."""
+def _require_above_border(D: OptimalDenoiser, sigma_max: float, seed: int, probabilities: Tensor) -> None:
+    """Raise ValueError where the posterior at sigma_max is one point already, copies being one."""
     if not 0 < sigma_max < float("inf"):
         raise ValueError(f"sigma_max must be positive and finite, got {sigma_max:g}")
-    counts = forward_statistics(D, [sigma_max], draws=64, generator=stream(seed, "design", 3)).effective_count
-    median = float(counts.median())
-    if median < min(2.0, 0.9 * len(D.first_copies().unique())):
+    # Far below the border only copies share the posterior still.
+    both = forward_statistics(D, [sigma_max, _FAR_BELOW * sigma_max], draws=64, generator=stream(seed, "design", 3))
+    if D.points.size > int((probabilities > 0).sum()):
+        count = math.exp(float((both.entropy[0] - both.entropy[1]).mean()))
+    else:
+        count = float(both.effective_count[0].median())
+    most = math.exp(float(torch.special.entr(probabilities).sum()))
+    if count - 1 < min(1.0, 0.8 * (most - 1)):
         raise ValueError(
-            f"sigma_max = {sigma_max:g} lies below the border: {median:.3g} points share the posterior there, and the "
+            f"sigma_max = {sigma_max:g} lies below the border: {count:.3g} points share the posterior there, and the "
             "ends are decided already"
         )

@@ -21,7 +21,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 from ..query import Levels
-from ..samplers import Solver, sample, solver_of
+from ..samplers import FromGaussian, GaussianStart, Solver, sample, solver_of
 from ..schedule import grid, karras
 
 __all__ = ["Distance", "gaussian_grid", "gaussian_ratios"]
@@ -44,18 +44,19 @@ def gaussian_ratios(
         solver: one that draws no noise, with its options by keyword.
 
     Raises:
-        ValueError: a bad grid, solver or option; a variance that is not positive.
+        ValueError: a bad grid, solver or option; a variance that is not positive; a solver that takes its steps by a
+            Gaussian of its own.
 
     Example:
         >>> gaussian_ratios(torch.tensor([1.0]), [1.0, 0.0])       # cos 45°
         tensor([0.7071], dtype=torch.float64)
     """
     values = torch.as_tensor(eigenvalues, dtype=torch.float64, device="cpu")
-    if values.ndim != 1 or not (values > 0).all():
+    if values.ndim != 1 or not ((values > 0) & torch.isfinite(values)).all():
         raise ValueError("eigenvalues must be (n,) positive numbers")
     levels = grid(sigmas)
     start = (values + levels[0] ** 2).sqrt()[None]
-    return sample(_Linear(values), start, levels, solver=require_flowing(solver_of(solver, options)))[0] / values.sqrt()
+    return sample(_Linear(values), start, levels, solver=_stepping(solver_of(solver, options)))[0] / values.sqrt()
 
 
 def gaussian_grid(
@@ -82,24 +83,30 @@ def gaussian_grid(
         (n + 1,) float64, decreasing, the last entry 0.
 
     Raises:
-        ValueError: n < 1, no positive variance, another distance; a solver that draws noise.
+        ValueError: n < 1, no positive variance, one that is negative or not finite, counts of another length or not
+            positive, another distance, sigma_max not positive and finite; a solver that draws noise, or that takes its
+            steps by a Gaussian of its own.
 
     Example:
         >>> gaussian_grid(torch.tensor([1.0]), 3, sigma_max=1e6).round(decimals=3).tolist()    # tan of 60° and 30°
         [1000000.0, 1.732, 0.577, 0.0]
     """
     values = torch.as_tensor(eigenvalues, dtype=torch.float64, device="cpu")
-    held = values > _LOWEST * values.max()
+    weights = torch.ones_like(values) if counts is None else counts.to(values)
+    if values.ndim != 1 or not ((values >= 0) & torch.isfinite(values)).all():
+        raise ValueError("eigenvalues must be (K,) finite numbers that are not negative")
+    if weights.shape != values.shape or not ((weights > 0) & torch.isfinite(weights)).all():
+        raise ValueError(f"counts must be {len(values)} positive numbers, one for each eigenvalue")
+    held = values > _LOWEST * values.amax() if len(values) else values > 0
     if not held.any():
         raise ValueError("data without variance have no Gaussian grid: every grid is right")
     if distance not in ("w2", "kl"):
         raise ValueError(f'distance must be "w2" or "kl", got {distance!r}')
-    if n < 1:
-        raise ValueError(f"a grid needs at least 1 step, got n = {n}")
-    chosen = require_flowing(solver_of(solver, options))
+    if not hasattr(n, "__index__") or n < 1:
+        raise ValueError(f"a grid needs at least 1 step, got n = {n!r}")
+    chosen = _stepping(solver_of(solver, options))
     if n == 1:
         return grid([sigma_max, 0.0])
-    weights = torch.ones_like(values) if counts is None else counts.to(values)
     values, roots = values[held], weights[held].sqrt().numpy()
 
     def levels_of(gaps: np.ndarray) -> np.ndarray:
@@ -128,6 +135,18 @@ def _equal_angles(n: int, sigma_max: float, scale: float) -> np.ndarray:
     levels = scale * np.tan(angles)
     levels[0], levels[-1] = sigma_max, 0.0
     return levels
+
+
+def _stepping(solver: Solver) -> Solver:
+    """The solver, where it makes its steps from x and D alone and draws no noise."""
+    inner = solver
+    while isinstance(inner, GaussianStart):
+        inner = inner.solver
+    if isinstance(inner, FromGaussian):
+        raise ValueError(
+            f"{type(inner).__name__} takes its steps by a Gaussian of its own: no grid is made for it from eigenvalues"
+        )
+    return require_flowing(inner)
 
 
 def require_flowing(solver: Solver) -> Solver:

@@ -29,8 +29,9 @@ from ..flow import FlowMap
 from ..randomness import Purpose, generator_of, stream
 from ..samplers import FromGaussian, Solver, sample, solver_of
 from ..schedule import grid, log_linear
-from ..span import few_points
-from .curve import known_below, start_level
+from ..span import FewPoints, few_points
+from .coordinates import solver_on
+from .curve import known_below, probabilities_of, start_level
 from .gaussian import require_flowing
 from .programming import cheapest_levels, step_costs
 
@@ -44,6 +45,8 @@ _FACTORS = (1.35, 1.15, 1.06, 1.025)
 """By which levels are moved, one round after the other."""
 _ROUNDS = 6
 """Times that each level is tried at one factor, at most."""
+_UNSURE = 1e-4
+"""Mean nats of entropy that starts have at least, for a grid to have something to get wrong."""
 _UNDECIDED, _DECIDED = (0.95, 0.7), (0.2, 0.02)
 """Levels even in log σ go from where so much of the first entropy is left to where so many nats are."""
 
@@ -56,9 +59,10 @@ class Starts:
         D: the denoiser that is sampled: in coordinates of the points' span where these are few.
         x: (B, *event) float64, at `sigma`.
         sigma: their level.
-        index: (B,) int64, the data point of each; the first of its copies.
+        index: (B,) int64, the point of D of each; the first of its copies.
         log_prior: (B,) float64, log of its probability, its copies counted.
         undecided: how many more there were whose end no certificate decided.
+        span: whose coordinates x are; None where the points are not few.
     """
 
     D: OptimalDenoiser
@@ -67,6 +71,7 @@ class Starts:
     index: Tensor
     log_prior: Tensor
     undecided: int
+    span: FewPoints | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -128,10 +133,12 @@ def starts_of(
         progress: whether a progress bar is drawn on stderr.
 
     Raises:
-        ValueError: count < 1; no end could be certified.
+        ValueError: count < 1; no end could be certified; D is no `OptimalDenoiser`.
     """
     if count < 1:
         raise ValueError(f"at least 1 start is needed, got {count}")
+    if not isinstance(D, OptimalDenoiser):
+        raise ValueError(f"ends are counted for the optimum of data, an OptimalDenoiser, got {type(D).__name__}")
     high = start_level(D) if sigma_max is None else sigma_max
     x = high * torch.randn(count, *D.event, generator=stream(seed, purpose), dtype=torch.float64)
     few = few_points(D)
@@ -143,9 +150,7 @@ def starts_of(
         raise ValueError(f"the end of none of {count} trajectories from sigma = {high:g} could be certified")
     copies = D.first_copies()
     index = copies[landing.index[known].cpu()]
-    every = torch.arange(len(D))
-    prior = torch.zeros(len(D), dtype=torch.float64).index_add_(0, copies, D.points.log_weight(every).exp().cpu())
-    return Starts(D, x[known], high, index, prior[index].log(), int((~known).sum()))
+    return Starts(D, x[known], high, index, probabilities_of(D)[index].log(), int((~known).sum()), few)
 
 
 def wrong_landings(
@@ -165,12 +170,13 @@ def wrong_landings(
     Example:
         >>> from optimal import OptimalDenoiser, karras
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [0.0], [1.0]]))
-        >>> landed = wrong_landings(starts_of(D, 64), karras(18, sigma_max=130.6))
+        >>> starts = starts_of(D, 64)
+        >>> landed = wrong_landings(starts, karras(18, sigma_max=starts.sigma))
         >>> landed.wrong, landed.nfe
-        (0, 35)
+        (1, 35)
     """
     levels = grid(sigmas)
-    chosen = require_flowing(solver_of(solver, options))
+    chosen = solver_on(starts.D, starts.span, require_flowing(solver_of(solver, options)))
     calls: list[int] = []
     end = sample(
         starts.D,
@@ -207,11 +213,11 @@ def landings_grid(
         (n + 1,) float64, decreasing, the last entry 0.
 
     Raises:
-        ValueError: n < 1; a bad solver or option; one that draws noise.
+        ValueError: n < 1; a bad solver or option; one that draws noise; starts from which all ends are decided.
     """
-    if n < 1:
-        raise ValueError(f"a grid needs at least 1 step, got n = {n}")
-    chosen = require_flowing(solver_of(solver, options))
+    if not hasattr(n, "__index__") or n < 1:
+        raise ValueError(f"a grid needs at least 1 step, got n = {n!r}")
+    chosen = solver_on(starts.D, starts.span, require_flowing(solver_of(solver, options)))
     free = isinstance(chosen, FromGaussian)
     if initial is not None:
         candidates = [grid(initial)]
@@ -268,11 +274,11 @@ class _Recorded:
 
 def _at(starts: Starts, solver: Solver, sigma: float) -> Tensor:
     """The starts at the first level of a grid."""
-    if abs(sigma / starts.sigma - 1) <= 1e-6:
-        return starts.x
-    if not isinstance(solver, FromGaussian) or sigma > starts.sigma:
+    if isinstance(solver, FromGaussian) and sigma <= starts.sigma * (1 + 1e-6):
+        return solver.start(starts.x, starts.sigma, sigma)
+    if abs(sigma / starts.sigma - 1) > 1e-6:
         raise ValueError(f"the grid begins at sigma = {sigma:g} and the starts lie at {starts.sigma:g}")
-    return solver.start(starts.x, starts.sigma, sigma)
+    return starts.x
 
 
 def _moved(
@@ -305,6 +311,12 @@ def _candidates(starts: Starts, n: int, solver: Solver, free: bool, progress: bo
     costs, states = step_costs(few.D, few.x, nodes, solver, progress=progress)
     posts = [few.D.posterior(x, level) for x, level in zip(states, nodes.tolist(), strict=True)]
     entropy = torch.stack([post.entropy.mean() for post in posts])
+    entropy = (entropy - entropy[-1]).clamp_min(0)  # What is left tells copies apart.
+    if not entropy[0] > _UNSURE:
+        raise ValueError(
+            f"from sigma = {high:g} on the ends of the starts sigma eps are decided: take a higher sigma_max, or "
+            "centre data that lie far from 0"
+        )
     found = []
     if n <= _NODES:
         first = None
@@ -318,11 +330,13 @@ def _candidates(starts: Starts, n: int, solver: Solver, free: bool, progress: bo
         found.append(nodes[cheapest_levels(costs, last, n, first)].tolist())
     for much, little in itertools.product(_UNDECIDED, _DECIDED):
         top = float(nodes[(entropy > much * entropy[0]).nonzero().max()])
-        bottom = float(nodes[(entropy > little).nonzero().max()])
-        count = n if free else n - 1
-        if count == 1:
-            even = [top]
-        else:
-            even = log_linear(count, sigma_max=top, sigma_min=min(bottom, top / 2))[:-1].tolist() if count else []
-        found.append(even if free or (even and even[0] == high) else [high, *even])
-    return [levels for levels in (grid([*levels, 0.0]) for levels in found) if len(levels) == n + 1]
+        bottom = float(nodes[(entropy > min(little, float(entropy[0]) / 2)).nonzero().max()])
+        whole = free or top == high
+        even = _even(n if whole else n - 1, top, bottom)
+        found.append(even if whole else [high, *even])
+    return [grid([*levels, 0.0]) for levels in found]
+
+
+def _even(count: int, top: float, bottom: float) -> list[float]:
+    """So many levels even in log σ, from `top` on."""
+    return [top] if count == 1 else log_linear(count, sigma_max=top, sigma_min=min(bottom, top / 2))[:-1].tolist()

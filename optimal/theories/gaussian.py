@@ -58,7 +58,7 @@ class Wiener(Exact):
         rest: ρ, the variance along every other axis.
 
     Raises:
-        ValueError: rank negative or more than there are values.
+        ValueError: rank negative or more than there are values; a D that is no `OptimalDenoiser`.
         NotImplementedError: the points are shared by processes.
 
     References:
@@ -72,13 +72,21 @@ class Wiener(Exact):
     """
 
     def __init__(self, D: OptimalDenoiser, rank: int | None = None, *, progress: bool = False):
+        if not isinstance(D, OptimalDenoiser):
+            raise ValueError(f"the Wiener filter is that of data: D must be an OptimalDenoiser, got {type(D).__name__}")
         if type(D) is not OptimalDenoiser:
             raise NotImplementedError(f"the axes need all points in one process, D is {type(D).__name__}")
         points = D.points
         if rank is not None and not (hasattr(rank, "__index__") and 0 <= rank <= points.dim):
             raise ValueError(f"rank must be a whole number from 0 to {points.dim}, got {rank!r}")
         self.event = points.event
-        self.mean = points.mean.cpu()
+        # What is kept is used in any mode afterwards.
+        with torch.inference_mode(False), torch.no_grad():
+            self._keep(D, rank, progress)
+
+    def _keep(self, D: OptimalDenoiser, rank: int | None, progress: bool) -> None:
+        points = D.points
+        self.mean = points.mean.cpu().clone()
         values, axes = _principal(D, rank, progress)
         kept = len(values) if rank is None else min(rank, len(values))
         total = points.standard_deviation**2 * points.dim

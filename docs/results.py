@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from findings_words import apart, borders, easier, levels, marks, once, shares
+from grids_words import designed
 from readme_words import (
     border,
     difficulty,
@@ -61,7 +62,7 @@ BLOCKS: dict[str, Callable[[Arrays], str]] = {
     for block in (
         *(fig1, border, trajectories, steps, distilled, prop4, grids, trained, generalise, students, difficulty),
         *(samples, fewstep, guidance, measurements, shelf),
-        *(gallery, borders, marks, apart, shares, levels, easier, once),
+        *(gallery, borders, marks, apart, shares, levels, easier, once, designed),
     )
 }
 
@@ -83,6 +84,7 @@ OF = {
     "easier": "difficulty",
     "once": "fewstep",
     "shelf": "gallery",
+    "designed": "gallery",
 }
 """The figure of a block that has not its name."""
 

@@ -1,8 +1,9 @@
-"""Networks on noise grids: their loss as a curve, and samples held to their own ends."""
+"""Networks on noise grids: their loss as a curve, samples held to their own ends, and the study that comes of it."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from neural import followed, loss_curve, on_grids, open_model
+from neural import PRESETS, followed, loss_curve, on_grids, open_model
 from neural.curves import near_level
 from neural.grids import Followed
 from neural.sampled import UnitNoises
+from neural.studies import Place, table
+from neural.studies.grids import Grids, network_grids, within_range
 from neural.transport import transport_interval
 from optimal import OptimalDenoiser, forward_statistics, karras, load, sample
 from optimal.draws import draw_pairs
@@ -138,3 +141,47 @@ def test_grids_that_do_not_compare(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         on_grids(starts, grids, **values)
+
+
+@pytest.mark.parametrize("optimum", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_cell_of_the_study_designs_and_measures(tmp_path: Path, optimum: bool) -> None:
+    solvers = ("heun", "dpm_solver_pp 3")[not optimum :]
+    few: dict[str, Any] = {"calls": (3,), "samples": 16, "starts": 8, "tuned": 8, "steps": 8}
+    tables = Grids("toy", PRESETS["toy"], optimum=optimum, solvers=solvers, **few).work(Place(tmp_path))
+    rows = tables["grids"]
+    assert {(row["solver"], row["nfe"], row["n"]) for row in rows} == {
+        (name, 3, 2 if name == "heun" else 3) for name in solvers
+    }
+    by_name = {row["grid"]: row for row in rows if row["solver"] == solvers[-1]}
+    assert by_name.keys() >= {"karras", "karras-raised", "karras-tuned", "landings", "path-kl", "rescaled-entropy"}
+    assert ("own-path-kl" in by_name) is not optimum
+    assert by_name["karras"]["levels"] == pytest.approx(karras(3).tolist(), rel=1e-4)
+    assert by_name["karras-raised"]["last"] == by_name["landings"]["last"]
+    assert all(row["levels"][0] == 80 and row["levels"][-1] == 0 for row in rows)
+    assert [row["ends"] for row in tables["ends"]] == ["own", "draws of the data"]
+
+
+def test_the_arrays_are_those_of_the_shipped_table() -> None:
+    arrays = network_grids()
+    assert arrays["models"].tolist() == [*table("grids")]
+    rows = table("grids")["digits"].tables["grids"]
+    row = rows[len(rows) // 2 + 3]
+    place = tuple(
+        arrays[f"digits_{words}"].tolist().index(row[word])
+        for word, words in (("solver", "solvers"), ("calls", "calls"), ("grid", "grids"))
+    )
+    for column in ("own_same", "wasserstein", "wasserstein_change"):
+        expected = [row[column + end] for end in ("", "_low", "_high")]
+        np.testing.assert_array_equal(arrays[f"digits_{column}"][place], expected)
+    assert arrays["digits_nfe"][place[:2]] == row["nfe"]
+    assert arrays["digits_ends"][0] == table("grids")["digits"].tables["ends"][0]["wasserstein"]
+
+
+def test_a_grid_below_the_networks_range_is_shrunk_into_it() -> None:
+    """Gaussian grids of many steps end below 0.002, where a network cannot be asked: even steps in log σ stay even."""
+    below = torch.tensor([80.0, 0.8, 0.008, 0.00008, 0.0], dtype=torch.float64)
+    found = within_range(below, 0.002)
+    torch.testing.assert_close(found[:-1].log().diff(), torch.full((3,), math.log(0.002 / 80) / 3).double())
+    assert found[[0, -1]].tolist() == [80, 0]
+    for levels in (karras(5), torch.tensor([80.0, 0.0])):
+        assert within_range(levels, 0.002) is levels

@@ -11,6 +11,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from neural.studies.grids import network_grids
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -53,7 +55,7 @@ def test_other_arrays_say_something_else(results: ModuleType) -> None:
         name: np.zeros_like(value) + (np.arange(value.shape[-1]) > 9) for name, value in arrays.items() if "hit" in name
     }
     for name, block in results.BLOCKS.items():
-        if results.OF.get(name, name) in known and name not in ("gallery", "shelf"):
+        if results.OF.get(name, name) in known and results.OF.get(name, name) != "gallery":
             assert block(arrays) != block(other), name
 
 
@@ -71,3 +73,19 @@ def test_a_sentence_that_the_numbers_do_not_bear_is_not_written(results: ModuleT
     wrong = 2.0 + 0 * arrays[array] if block == "difficulty" else 0 * arrays[array]
     with pytest.raises(ValueError, match="write another sentence"):
         results.BLOCKS[block](arrays | {array: wrong})
+
+
+def test_the_words_on_designed_grids_are_held_to_their_table(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, arrays = sys.modules["grids_words"], network_grids()
+    grids = arrays["digits_grids"].tolist()
+    monkeypatch.setattr(words, "network_grids", lambda: arrays)
+    text = results.BLOCKS["designed"]({})
+    arrays["digits_flow"] = np.array([0.123, 0.111, 0.135])
+    assert "12.3% [11.1, 13.5]" not in text
+    assert "12.3% [11.1, 13.5]" in results.BLOCKS["designed"]({})
+    shares = arrays["digits_own_same"]
+    shares[:, :, grids.index("landings")] = shares[:, :, grids.index("karras-tuned")]
+    with pytest.raises(ValueError, match="landings beat EDM's tuned grid"):
+        results.BLOCKS["designed"]({})

@@ -6,11 +6,12 @@ import difflib
 
 from .difficulty import DIFFICULTY
 from .generalise import GENERALISE
+from .grids import GRIDS
 from .plan import Study
 
 __all__ = ["STUDIES", "study"]
 
-STUDIES: dict[str, Study] = {each.name: each for each in (GENERALISE, DIFFICULTY)}
+STUDIES: dict[str, Study] = {each.name: each for each in (GENERALISE, DIFFICULTY, GRIDS)}
 """By name."""
 
 

@@ -715,3 +715,100 @@ def test_long_steps_do_not_cancel() -> None:
         options = {"order": 1} if solver == "dpm_solver" else {}
         states = list(trajectory(exact, 80 + y, [80.0, 0.002, 0.0], solver=solver, dtype=torch.float32, **options))
         assert (states[1].x - exact.flow(80 + y, 80.0, 0.002)).abs().max() < 1e-6
+
+
+# --- Gradients where asked
+
+
+class Wide(torch.nn.Module):
+    """A small network, smooth, of few outputs and many inner values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        self.up = torch.nn.Parameter(0.3 * torch.randn(7, 300, generator=generator, dtype=torch.float64))
+        self.down = torch.nn.Parameter(0.1 * torch.randn(300, 6, generator=generator, dtype=torch.float64))
+        self.calls = 0
+
+    def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        self.calls += 1
+        sigma = torch.as_tensor(sigma, dtype=torch.float64)
+        z = torch.cat([x.flatten(1) / (1 + sigma**2).sqrt(), (sigma.log() / 4).expand(len(x), 1)], 1)
+        return ((z @ self.up).tanh() @ self.down).view(x.shape)
+
+
+def plain(network: Wide, x: Tensor, levels: list[float], eta: float) -> Tensor:
+    """Euler's method in one graph, written out; `NOISE` where η > 0."""
+    for i, (sigma, after) in enumerate(itertools.pairwise(levels)):
+        denoised = network(x, sigma)
+        up = eta * after * math.sqrt(1 - (after / sigma) ** 2)
+        x = denoised + math.sqrt(after**2 - up**2) * (x - denoised) / sigma + up * NOISE[i]
+    return x
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_gradients_are_those_of_the_plain_graph(eta: float) -> None:
+    network, x, probe = Wide(), X.clone().requires_grad_(), draws(5, *EVENT, seed=9)
+    wanted = torch.autograd.grad((plain(network, x, karras(6).tolist(), eta) * probe).sum(), [x, *network.parameters()])
+    ended = sample(network, x, karras(6), solver="euler", eta=eta, noise=NOISE, grad=True)
+    found = torch.autograd.grad((ended * probe).sum(), [x, *network.parameters()])
+    for a, b in zip(found, wanted, strict=True):
+        assert relative(a, b) < 1e-12
+
+
+@every_solver
+def test_gradients_are_the_finite_differences(solver: str, options: dict[str, Any]) -> None:
+    network, probe, way = Wide(), draws(5, *EVENT, seed=9), draws(5, *EVENT, seed=10)
+    options = {**options, "noise": NOISE, "solver": solver}
+    x = (0.1 * X).requires_grad_()
+    levels = karras(5, sigma_max=8.0)
+
+    def ended(moved: float, weight: float = 0.0) -> Tensor:
+        with torch.no_grad():
+            network.down += weight
+            out = (sample(network, x + moved * way, levels, **options) * probe).sum()
+            network.down -= weight
+        return out
+
+    last = sample(network, x, levels, grad=True, **options)
+    of_x, of_down = torch.autograd.grad((last * probe).sum(), [x, network.down])
+    assert torch.equal(last.detach(), sample(network, x, levels, **options))
+    step = 1e-5
+    torch.testing.assert_close((of_x * way).sum(), (ended(step) - ended(-step)) / (2 * step), rtol=2e-5, atol=1e-8)
+    differed = (ended(0.0, step) - ended(0.0, -step)) / (2 * step)
+    torch.testing.assert_close(of_down.sum(), differed, rtol=2e-5, atol=1e-8)
+
+
+def test_gradients_are_recomputed_call_by_call() -> None:
+    """What is kept of a call is as large as x, however wide the network; on the way back every call is made again."""
+    kept: list[int] = []
+
+    def counted(value: Tensor) -> Tensor:
+        kept.append(value.numel())
+        return value
+
+    network, x = Wide(), X.clone().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(counted, lambda value: value):
+        last = sample(network, x, karras(8), grad=True)
+    assert network.calls == 15
+    assert max(kept, default=0) <= X.numel()
+    last.sum().backward()
+    assert network.calls == 30
+    kept.clear()
+    with torch.autograd.graph.saved_tensors_hooks(counted, lambda value: value):
+        plain(network, x, karras(8).tolist(), 0.0)
+    assert max(kept) >= 5 * 300
+
+
+def test_gradients_of_the_optimum() -> None:
+    optimum = OptimalDenoiser(draws(12, *EVENT, seed=10), method="dense")
+    x, way = (X / 80).requires_grad_(), draws(5, *EVENT, seed=11)
+    levels = [1.0, 0.7, 0.5, 0.0]
+    (found,) = torch.autograd.grad(sample(optimum, x, levels, grad=True).sum(), x)
+    ahead, behind = (sample(optimum, x + sign * 1e-5 * way, levels).sum() for sign in (1, -1))
+    assert float((found * way).sum()) == pytest.approx(float(ahead - behind) / 2e-5, rel=1e-6)
+
+
+def test_gradients_of_a_denoiser_that_has_none() -> None:
+    with pytest.raises(ValueError, match="D must have gradients to x, the answer of function has none"):
+        sample(lambda x, sigma: D(x, sigma).detach(), X.clone().requires_grad_(), karras(3), grad=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from ..denoiser import Denoiser
@@ -20,7 +21,7 @@ from ..schedule import grid
 from .solver import Solver, Step
 from .solvers import solver_of
 
-__all__ = ["Counted", "Noise", "State", "sample", "trajectory"]
+__all__ = ["Counted", "Drawn", "Noise", "State", "follow", "sample", "trajectory"]
 
 Noise = Sequence[Tensor] | Callable[[int], Tensor]
 
@@ -32,7 +33,7 @@ class State:
     Attributes:
         x: (B, *event), x_t of the process, in the dtype of the start.
         sigma: its noise level.
-        denoised: (B, *event), D(x/scale, sigma); x itself in the last state, at sigma = 0. With churn, D after it.
+        denoised: (B, *event), D(x/scale, sigma); x itself where sigma = 0. With churn, D after it.
         nfe: denoiser calls per sample so far, that of `denoised` included.
         scale: signal scale of the process there.
     """
@@ -54,12 +55,13 @@ def trajectory(
     generator: torch.Generator | None = None,
     noise: Noise | None = None,
     dtype: torch.dtype = torch.float64,
+    grad: bool = False,
     **options: Any,
 ) -> Iterator[State]:
     """Follow x from sigmas[0] to 0, state by state.
 
-    D is called with x_t/s_t in the dtype of the start x and with sigma as a () tensor, without gradients; between the
-    calls the state is kept in `dtype`.
+    D is called with x_t/s_t in the dtype of the start x and with sigma as a () tensor, without gradients unless asked
+    for; between the calls the state is kept in `dtype`.
 
     Args:
         D: any denoiser (for "consistency", a consistency function).
@@ -72,13 +74,17 @@ def trajectory(
         noise: pins it instead: noise[i] or noise(i) is the (B, *event) used in step i, counted from 0. With
             draw = RowNoise(generator).draw, `lambda i: draw(x.shape)` gives every row a stream of its own.
         dtype: of the state.
+        grad: whether gradients flow from the states to x and to the parameters of D. Every call of D is then made again
+            on the way back, so that of all its calls only x and D are kept, and the inner values of one at a time. D
+            must be the same function both times. Networks of `neural` need `with neural.derivatives():`, also around
+            `backward`.
 
     Yields:
         n + 1 states, from the start to sigma = 0.
 
     Raises:
         ValueError: a bad grid, solver, option or start; a stochastic solver without generator or noise. At the call,
-            before the first state.
+            before the first state. With grad, at the call of a D whose answer has no gradients.
 
     References:
         Karras, Aittala, Aila, Laine 2022, Section 2 and Appendix C.
@@ -103,8 +109,9 @@ def trajectory(
         generator_of(generator)
     if chosen.draws(len(levels) - 1) and generator is None and noise is None:
         raise ValueError(f"{type(chosen).__name__} draws noise: give generator=torch.Generator() or noise=")
-    source = _Noise(x, dtype, generator, noise)
-    return _loop(Counted(D, x.dtype), x.detach().to(dtype), levels, scales, chosen, process, source, x.dtype)
+    source = Drawn(x, dtype, generator, noise)
+    start = x.to(dtype) if grad else x.detach().to(dtype)
+    return follow(Counted(D, x.dtype, grad), start, levels, scales, chosen, process, source, x.dtype)
 
 
 def sample(
@@ -124,7 +131,7 @@ def sample(
         progress: whether a progress bar is drawn on stderr.
 
     Returns:
-        (B, *event), like x.
+        (B, *event), like x; with grad=True, with gradients to x and D.
 
     Example:
         >>> from optimal import OptimalDenoiser, karras, sample
@@ -141,16 +148,25 @@ def sample(
     return state.x
 
 
-def _loop(
+def follow(
     evaluate: Counted,
     x: Tensor,
     levels: list[float],
     scales: list[float],
     solver: Solver,
     process: Process,
-    source: _Noise,
+    source: Drawn,
     dtype: torch.dtype,
 ) -> Iterator[State]:
+    """The states at all levels, down or up, the start included; x is that of the process at the first, as follows.
+
+    Args:
+        evaluate: D.
+        x: (B, *event), kept in its own dtype.
+        levels, scales: n + 1 each.
+        solver, process, source: of every step.
+        dtype: of the states.
+    """
     past: list[tuple[float, Tensor]] = []
     kept: dict[str, Any] = {}
     x = x / scales[0]
@@ -163,22 +179,32 @@ def _loop(
         step = Step(evaluate, raised, raised_sigma, sigma_next, denoised, index, steps, draw, process, past, kept)
         x = solver(step)
         past = [(raised_sigma, denoised), *past][: solver.memory]
-    x = (scales[-1] * x).to(dtype)
-    yield State(x, 0.0, x, evaluate.calls, scales[-1])
+    end = (scales[-1] * x).to(dtype)
+    last = evaluate(x, levels[-1]).to(dtype) if levels[-1] > 0 else end
+    yield State(end, levels[-1], last, evaluate.calls, scales[-1])
 
 
 class Counted:
-    """The denoiser in the precision of the start, counting its calls."""
+    """The denoiser in the precision of the start, counting its calls; with `grad`, made again on the way back."""
 
-    def __init__(self, D: Denoiser, dtype: torch.dtype):
-        self.D, self.dtype, self.calls = D, dtype, 0
+    def __init__(self, D: Denoiser, dtype: torch.dtype, grad: bool = False):
+        self.D, self.dtype, self.grad, self.calls = D, dtype, grad, 0
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         self.calls += 1
-        with torch.no_grad():
-            level = torch.tensor(sigma, dtype=torch.float64, device=x.device)
-            # Copies: a denoiser may write into its argument, or answer every call in the same buffer.
-            out = self.D(x.to(self.dtype, copy=True), level)
+        if self.grad:
+            out = checkpoint(self._asked, x, sigma, use_reentrant=False)
+            if x.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
+                raise ValueError(f"D must have gradients to x, the answer of {type(self.D).__name__} has none")
+        else:
+            with torch.no_grad():
+                out = self._asked(x, sigma)
+        return out
+
+    def _asked(self, x: Tensor, sigma: float) -> Tensor:
+        level = torch.tensor(sigma, dtype=torch.float64, device=x.device)
+        # Copies: a denoiser may write into its argument, or answer every call in the same buffer.
+        out = self.D(x.to(self.dtype, copy=True), level)
         if out.shape != x.shape:
             raise ValueError(
                 f"a denoiser must return the shape of x, {tuple(x.shape)}, got {tuple(out.shape)} at sigma = {sigma:g}"
@@ -186,7 +212,7 @@ class Counted:
         return out.to(x.dtype, copy=True)
 
 
-class _Noise:
+class Drawn:
     """Standard Gaussian noise for step i: pinned, or drawn when first asked for."""
 
     def __init__(self, x: Tensor, dtype: torch.dtype, generator: torch.Generator | None, noise: Noise | None):

@@ -19,6 +19,8 @@ are those of a schedule: n + 1 decreasing sigmas, the last 0; the last step of e
 | `GaussianExponential` | any, multistep | n | gaussian, order |
 | `Calibrated` | found for one grid | n | |
 
+`invert` goes up instead, from data to noise, `round_trip` both ways; grad=True keeps gradients.
+
 The last three know the Gaussian of the data and are no names: they are given as objects.
 """
 
@@ -29,6 +31,7 @@ from .euler import Euler
 from .gaussian_exponential import GaussianExponential
 from .gaussian_start import FromGaussian, GaussianStart
 from .heun import Heun
+from .inversion import RoundTrip, ascent, invert, round_trip
 from .loop import Counted, State, sample, trajectory
 from .sde_dpm_solver_pp import SDEDPMSolverPP
 from .solver import Solver, Step
@@ -46,11 +49,15 @@ __all__ = [
     "GaussianExponential",
     "GaussianStart",
     "Heun",
+    "RoundTrip",
     "SDEDPMSolverPP",
     "Solver",
     "State",
     "Step",
     "UniPC",
+    "ascent",
+    "invert",
+    "round_trip",
     "sample",
     "solver_of",
     "trajectory",

@@ -41,6 +41,7 @@ class Calibrated(FromGaussian):
     shares: tuple[tuple[float, ...], ...]
 
     keeps = True
+    down_only = True
 
     def __post_init__(self) -> None:
         n = len(self.levels)

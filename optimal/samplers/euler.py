@@ -42,6 +42,8 @@ class Euler(Solver):
         return self.eta > 0 and steps > 1
 
     def __call__(self, step: Step) -> Tensor:
+        if self.eta == 0:
+            return step.denoised + step.sigma_next * step.eps
         up = self.eta * step.sigma_next * math.sqrt(1 - (step.sigma_next / step.sigma) ** 2)
         down = math.sqrt(step.sigma_next**2 - up**2)
         x = step.denoised + down * step.eps

@@ -71,6 +71,10 @@ class GaussianStart(FromGaussian):
     def keeps(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.solver.keeps
 
+    @property
+    def down_only(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.solver.down_only
+
     def draws(self, steps: int) -> bool:
         return self.solver.draws(steps)
 

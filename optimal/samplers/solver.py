@@ -25,7 +25,8 @@ class Step:
     Attributes:
         evaluate: (x, sigma) -> D(x, sigma), counted.
         x: (B, *event), the state at sigma.
-        sigma, sigma_next: ends of the interval; sigma_next is 0 in the last step, and there only.
+        sigma, sigma_next: ends of the interval; sigma_next is 0 in the last step down, and there only. On the way up
+            (`optimal.samplers.invert`) it is above sigma.
         denoised: D(x, sigma).
         index, steps: which step this is, from 0, and of how many.
         past: (sigma, denoised) of the steps before, the latest first; as many as a solver asks for by `memory`.
@@ -61,6 +62,9 @@ class Solver:
 
     keeps: bool = False
     """Whether a step needs more of the earlier ones than their outputs, what they left in `Step.kept`."""
+
+    down_only: bool = False
+    """Whether a step is for σ' < σ alone; that of others depends on the two levels, in either order."""
 
     def draws(self, steps: int) -> bool:
         """Whether a run of so many steps draws noise."""

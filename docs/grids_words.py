@@ -17,8 +17,9 @@ _OTHERS = ("gaussian", "path-kl", "rescaled-entropy", "own-path-kl", "own-rescal
 def designed(a: Arrays) -> str:
     """Of each network and solver: EDM's grid, the tuned one and the landings grid, then the others."""
     found = network_grids()
-    rows = [_verdict(found, "digits")]
-    for model in found["models"].tolist():
+    models = found["models"].tolist()
+    rows = [_verdict(found, model) for model in models]
+    for model in models:
         for place, solver in enumerate(found[f"{model}_solvers"].tolist()):
             rows += [_shares(found, model, place, solver), _distances(found, model, place, solver)]
         rows.append(_others(found, model))
@@ -31,7 +32,13 @@ def _verdict(found: dict[str, np.ndarray], model: str) -> str:
     one = found[f"{model}_solvers"] != "heun"
     few = found[f"{model}_own_same"][one][:, calls <= 8]
     landings, tuned, edm = (few[:, :, grids.index(name)] for name in ("landings", "karras-tuned", "karras"))
-    held(bool((landings[..., 1] > tuned[..., 2]).all()), "landings beat EDM's tuned grid, with their intervals apart")
+    if model == "digits":
+        held(
+            bool((landings[..., 1] > tuned[..., 2]).all()), "landings beat EDM's tuned grid, with their intervals apart"
+        )
+    else:
+        held(bool((landings[..., 1] <= tuned[..., 2]).all()), "landings are not told from EDM's tuned grid on images")
+    held(bool((landings[..., 1] > edm[..., 2]).all()), "landings beat EDM's grid, with their intervals apart")
     every = found[f"{model}_own_same"]
     best = every[:, :, grids.index("landings"), 2]
     others = every[:, :, [grids.index(name) for name in _OTHERS], 1]

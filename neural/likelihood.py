@@ -34,6 +34,7 @@ from optimal import OptimalDenoiser
 from optimal.denoiser import Denoiser
 from optimal.query import require_finite, require_points
 from optimal.randomness import stream
+from optimal.samplers.density import trace as trace_of
 
 from .adapters.asked import derivatives
 from .model import Model
@@ -218,25 +219,11 @@ class _Field:
             if answer.shape != z.shape:
                 raise ValueError(f"a denoiser must return the shape of x, {tuple(z.shape)}, got {tuple(answer.shape)}")
             if answer.requires_grad:
-                trace = self._by_derivatives(z, answer)
+                trace = trace_of(answer, z, self._signs)
             else:
                 self.trace = "differences"
                 trace = self._by_differences(z.detach(), sigma)
         return x - answer.detach().double(), x[0].numel() - trace
-
-    def _by_derivatives(self, z: Tensor, answer: Tensor) -> Tensor:
-        if self._signs is not None:
-            traces = []
-            for v in self._signs:
-                (product,) = torch.autograd.grad(answer, z, v.to(answer), retain_graph=True)
-                traces.append((product.double() * v).flatten(1).sum(1))
-            return torch.stack(traces, 1)
-        total = torch.zeros(len(z), dtype=torch.float64, device=z.device)
-        flat = answer.flatten(1)
-        for i in range(flat.shape[1]):
-            (row,) = torch.autograd.grad(flat[:, i].sum(), z, retain_graph=True)
-            total += row.flatten(1)[:, i].double()
-        return total[:, None]
 
     def _by_differences(self, z: Tensor, sigma: Tensor) -> Tensor:
         width = _DIFFERENCE * float(sigma)

@@ -19,12 +19,14 @@ are those of a schedule: n + 1 decreasing sigmas, the last 0; the last step of e
 | `GaussianExponential` | any, multistep | n | gaussian, order |
 | `Calibrated` | found for one grid | n | |
 
-`invert` goes up instead, from data to noise, `round_trip` both ways; grad=True keeps gradients.
-
 The last three know the Gaussian of the data and are no names: they are given as objects.
+
+`invert` goes up instead, from data to noise, `round_trip` both ways, `log_densities` with log p. With grad=True the
+states keep their gradients.
 """
 
 from .calibrated import Calibrated
+from .density import LogDensities, log_densities
 from .dpm_solver import DPMSolver
 from .dpm_solver_pp import DPMSolverPP
 from .euler import Euler
@@ -49,6 +51,7 @@ __all__ = [
     "GaussianExponential",
     "GaussianStart",
     "Heun",
+    "LogDensities",
     "RoundTrip",
     "SDEDPMSolverPP",
     "Solver",
@@ -57,6 +60,7 @@ __all__ = [
     "UniPC",
     "ascent",
     "invert",
+    "log_densities",
     "round_trip",
     "sample",
     "solver_of",

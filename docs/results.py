@@ -33,6 +33,7 @@ from readme_words import (
     trained,
     trajectories,
 )
+from schedule_words import schedules
 from shelf_words import shelf
 from wording import Arrays
 
@@ -60,7 +61,20 @@ class Asked(dict[str, np.ndarray]):
 BLOCKS: dict[str, Callable[[Arrays], str]] = {
     block.__name__: block
     for block in (
-        *(fig1, border, trajectories, steps, distilled, prop4, grids, trained, generalise, students, difficulty),
+        *(
+            fig1,
+            border,
+            trajectories,
+            steps,
+            schedules,
+            distilled,
+            prop4,
+            grids,
+            trained,
+            generalise,
+            students,
+            difficulty,
+        ),
         *(samples, fewstep, guidance, measurements, shelf),
         *(gallery, borders, marks, apart, shares, levels, easier, once, designed),
     )

@@ -10,7 +10,9 @@ put their levels, above the mean entropy of the posterior, which they all have t
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from optimal import OptimalDenoiser, cosine, karras, kl_optimal, log_linear
-from optimal.samplers import DPMSolverPP, GaussianStart, Solver
+from optimal import Dataset, OptimalDenoiser, cosine, karras, kl_optimal, log_linear
+from optimal.samplers import Calibrated, DPMSolverPP, GaussianStart, Solver
 from optimal.schedules import (
     calibrated,
     curve_of,
@@ -58,13 +60,15 @@ __all__ = ["TITLE", "compute", "draw", "rows"]
 TITLE = "Grids of noise levels made for the data: wrong landings against denoiser calls, and where the levels lie"
 
 _CALLS = (3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
-_DESIGNED = (3, 4, 5, 6, 8, 10)
-_STARTED = (2, 3, 4, 5, 6, 8)
-_CALIBRATED = (2, 3, 4, 5)
+_DESIGNED = (4, 6, 8, 9, 10)
+_STARTED = (3, 4, 5, 6, 7)
+_CALIBRATED = (2, 3, 4, 5, 6)
 _QUICK = (4, 6)
 _SHOWN = 6
 """Calls of the grids whose levels are shown."""
 _STARTS, _STEPS = 1024, 400
+_FOUND = Path(__file__).parent / "calibrated.json"
+"""Solvers for digits that `bench/calibrate.py` has found, on more starts than a figure has time for."""
 _QUICK_STARTS, _QUICK_STEPS = 64, 20
 _DRAWS = 128
 _SIZES = ((5 * 10**5, 1), (10**7, 2), (10**12, 8))
@@ -101,7 +105,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     data = config.load("digits")
     D = OptimalDenoiser(data)
     border = border_of(config, D, 256)
-    made = _Made(D, config, data.array.size)
+    made = _Made(D, config, data)
     few = dict.fromkeys(_STYLES, _CALLS) | {
         "landings": _DESIGNED,
         "landings, from the Gaussian": _STARTED,
@@ -141,14 +145,15 @@ def compute(config: Config) -> dict[str, np.ndarray]:
 class _Made:
     """Grids by name, and the solver that each is for."""
 
-    def __init__(self, D: OptimalDenoiser, config: Config, values: int):
-        starts, judged, self.steps = _size(config.quick, values)
+    def __init__(self, D: OptimalDenoiser, config: Config, data: Dataset):
+        starts, judged, self.steps = _size(config.quick, data.array.size)
         self.high, self.seed = start_level(D), config.seed
         self.curve = curve_of(D, draws=min(starts, _DRAWS), generator=generator(config, 1))
         self.begun = starts_of(D, starts, config.seed, purpose="design")
         self.others = starts_of(D, judged, config.seed)
         self.linear = Wiener(self.begun.D)
         self.plain = DPMSolverPP(3)
+        self.found = _found(data.fingerprint, self.linear)
 
     def of(self, name: str, n: int) -> tuple[Solver, Tensor]:
         """The solver and the grid of n calls."""
@@ -168,8 +173,20 @@ class _Made:
         if name == "landings, from the Gaussian":
             started = GaussianStart(self.linear, self.plain)
             return started, landings_grid(self.begun, n, solver=started)
-        solver = calibrated(self.begun, n, self.linear, steps=self.steps, seed=self.seed)
+        solver = self.found.get(n) or calibrated(self.begun, n, self.linear, steps=self.steps, seed=self.seed)
         return solver, torch.tensor([*solver.levels, 0.0], dtype=torch.float64)
+
+
+def _found(fingerprint: str, linear: Wiener) -> dict[int, Calibrated]:
+    """Calibrated solvers that are there for these data, by their calls."""
+    known = json.loads(_FOUND.read_text())
+    if known["fingerprint"] != fingerprint:
+        return {}
+    solvers = [
+        Calibrated(linear, tuple(one["levels"]), tuple(one["gains"]), tuple(map(tuple, one["shares"])))
+        for one in known["solvers"]
+    ]
+    return {len(solver.levels): solver for solver in solvers}
 
 
 def _size(quick: bool, values: int) -> tuple[int, int, int]:
@@ -177,7 +194,7 @@ def _size(quick: bool, values: int) -> tuple[int, int, int]:
     fewer = next(factor for most, factor in _SIZES if values <= most)
     if quick:
         return _QUICK_STARTS, 2 * _QUICK_STARTS, _QUICK_STEPS
-    return max(_STARTS // fewer, _QUICK_STARTS), max(_STARTS // fewer, 2 * _QUICK_STARTS), _STEPS
+    return max(_STARTS // fewer, _QUICK_STARTS), max(2 * _STARTS // fewer, 2 * _QUICK_STARTS), _STEPS
 
 
 def rows(quick: bool, values: int) -> float:
@@ -214,7 +231,7 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         f"{float(arrays['high']):.3g}. Grids were designed on {int(arrays['designed_on']):,} starts and are judged on "
         f"{int(arrays['judged_on']):,} others ({int(arrays['undecided'])} more could not be certified); bands: 95% "
         "intervals, dotted: 5%. Blue and green begin where the flow of the data's Gaussian leads in no call; green has "
-        "numbers of its own in every step, found by gradients on exact landings.",
+        "numbers of its own in every step, found by gradients on exact landings of yet other starts.",
     )
     return figure
 

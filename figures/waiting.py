@@ -20,7 +20,7 @@ _OWN = {
     "border": 100.0,
     "trajectories": 20.0,
     "steps": 60.0,
-    "schedules": 300.0,
+    "schedules": 150.0,
     "distilled": 25.0,
     "prop4": 80.0,
     "grids": 35.0,

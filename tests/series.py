@@ -355,6 +355,8 @@ def schedules(a: Arrays) -> Shown:
     right.words = [f"Levels of the grids of {len(a['levels'][0])} calls", "mean entropy of", "border"]
     right.words += [f"designed on {int(a['designed_on']):,} starts", f"on {int(a['judged_on']):,} others"]
     right.words += [f"({int(a['undecided'])} more could not", f"σ = {high:.3g}"]
+    wrong, fine = a["races"][:, 1]
+    right.words += [f"What {int(a['raced'])} green", f"by {wrong:.2g} nats", f"by {fine:.2g} elsewhere"]
     low, top = float(a["border_low"]), float(a["border_high"])
     right.frames = [(low, 0.0, "0.85")] if top > low else []
     return [left, right], names

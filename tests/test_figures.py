@@ -466,7 +466,7 @@ def test_grids_made_for_landings_land_better(of_schedules: dict[str, np.ndarray]
     for name, levels in zip(names, a["levels"], strict=True):
         if np.isfinite(levels).all():
             assert (np.diff(levels) < 0).all()
-            assert (levels[0] < 0.2 * a["high"]) == ("Gaussian" in name and "W2" not in name)
+            assert (levels[0] < 0.2 * a["high"]) == (name in ("landings, from the Gaussian", "the same, calibrated"))
 
 
 def test_guidance_reaches_fewer_points_and_less_so_in_an_interval(of_guidance: dict[str, np.ndarray]) -> None:

@@ -14,7 +14,7 @@ from .curve import Curve, curve_of, start_level
 from .designed import Objective, design
 from .entropic import entropic_grid
 from .gaussian import gaussian_grid, gaussian_ratios
-from .landings import Landed, Starts, landings_grid, starts_of, wrong_landings
+from .landings import Landed, Starts, landed_right, landings_grid, starts_of, wrong_landings
 
 __all__ = [
     "Curve",
@@ -27,6 +27,7 @@ __all__ = [
     "entropic_grid",
     "gaussian_grid",
     "gaussian_ratios",
+    "landed_right",
     "landings_grid",
     "path_kl",
     "path_kl_grid",

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.stats import binomtest
 from torch import Tensor
 from tqdm import tqdm
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from ..denoiser import OptimalDenoiser
 from ..flow import FlowMap
 from ..randomness import Purpose, generator_of, stream
-from ..samplers import FromGaussian, Solver, sample, solver_of
+from ..samplers import FromGaussian, Solver, State, sample, solver_of
 from ..schedule import grid, log_linear
 from ..span import FewPoints, few_points
 from .coordinates import solver_on
@@ -35,7 +35,7 @@ from .curve import known_below, probabilities_of, start_level
 from .gaussian import require_flowing
 from .programming import cheapest_levels, step_costs
 
-__all__ = ["Landed", "Starts", "landings_grid", "log_weight_of", "starts_of", "wrong_landings"]
+__all__ = ["Landed", "Starts", "landed_right", "landings_grid", "log_weight_of", "starts_of", "wrong_landings"]
 
 _NODES = 40
 """Levels that dynamic programming chooses from."""
@@ -175,18 +175,30 @@ def wrong_landings(
         >>> landed.wrong, landed.nfe
         (1, 35)
     """
+    calls: list[int] = []
+    right = landed_right(starts, sigmas, solver=solver, callback=lambda state: calls.append(state.nfe), **options)
+    return Landed(int((~right).sum()), len(starts), calls[-1])
+
+
+def landed_right(
+    starts: Starts,
+    sigmas: Tensor | Sequence[float],
+    *,
+    solver: str | Solver = "heun",
+    callback: Callable[[State], object] | None = None,
+    **options: Any,
+) -> Bool[Tensor, " B"]:
+    """Which starts a sampler of the optimum takes to the data point that the exact flow takes them to, (B,) bool.
+
+    Args:
+        starts, sigmas, solver: as for `wrong_landings`.
+        callback: called with every `State`.
+    """
     levels = grid(sigmas)
     chosen = solver_on(starts.D, starts.span, require_flowing(solver_of(solver, options)))
-    calls: list[int] = []
-    end = sample(
-        starts.D,
-        _at(starts, chosen, float(levels[0])),
-        levels,
-        solver=chosen,
-        callback=lambda state: calls.append(state.nfe),
-    )
-    reached = starts.D.first_copies()[starts.D.nearest(end).cpu()]
-    return Landed(int((reached != starts.index).sum()), len(starts), calls[-1])
+    x = _at(starts, chosen, float(levels[0]))
+    end = sample(starts.D, x, levels, solver=chosen, callback=callback)
+    return starts.D.first_copies()[starts.D.nearest(end).cpu()] == starts.index
 
 
 def landings_grid(

@@ -444,7 +444,7 @@ def _schedule(command: Schedule, data: Dataset) -> tuple[dict[str, Any], list[st
                 f"starts end on another point than the exact flow, {grid['nfe']} calls each"
             )
     lines += [
-        f"diffusers: sigmas=[{', '.join(levels[:-1])}]",
+        f"diffusers, EulerDiscreteScheduler: set_timesteps(sigmas=[{', '.join(levels)}])",
         f"k-diffusion: torch.tensor([{', '.join(levels)}]); ComfyUI, custom sigmas: {', '.join(levels)}",
     ]
     return found, lines

@@ -430,15 +430,22 @@ def test_a_schedule_is_the_library_s_and_is_judged_beside_edm_s(capsys: Captured
         assert found[name]["nfe"] == 4
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers itself
 def test_a_schedule_is_told_as_the_libraries_take_it(capsys: Captured) -> None:
+    from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+
     words = ["schedule", "five-deltas", "-n", "3", "--objective", "gaussian", "--judged", "8"]
     assert run(*words) == 0
     out = capsys.readouterr().out
-    given = re.search(r"diffusers: sigmas=\[(.*)\]", out)
+    given = re.search(r"EulerDiscreteScheduler: set_timesteps\(sigmas=\[(.*)\]\)", out)
     assert given is not None
     levels = [float(level) for level in given[1].split(", ")]
-    assert levels == pytest.approx(design(OptimalDenoiser(load("five-deltas")), 3, "gaussian").tolist()[:-1], rel=1e-5)
-    assert f"torch.tensor([{given[1]}, 0])" in out
+    assert levels == pytest.approx(design(OptimalDenoiser(load("five-deltas")), 3, "gaussian").tolist(), rel=1e-5)
+    assert f"torch.tensor([{given[1]}])" in out
+    scheduler = EulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=levels)
+    assert len(scheduler.timesteps) == 3
+    assert scheduler.sigmas.tolist() == pytest.approx(levels, rel=1e-6)
     assert "of 8 other starts end on another point" in out
 
 

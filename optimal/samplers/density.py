@@ -59,8 +59,8 @@ def log_densities(
     """log p of x and of what it becomes on the way up the grid; of order 2 in the steps, or that of the solver if less.
 
     Args:
-        D: any denoiser; one that is no `OptimalDenoiser` needs derivatives to x, networks of `neural` `with
-            neural.derivatives():`. `neural.likelihood.log_density` takes steps of its own to a tolerance instead.
+        D: any denoiser; one that is no `OptimalDenoiser` needs derivatives to x, which networks of `neural` have within
+            `neural.derivatives()`. `neural.likelihood.log_density` takes steps of its own to a tolerance instead.
         x: (B, *event), at noise level sigmas[-2].
         sigmas, solver: as for `ascent`, with its options by keyword but for a process: x is over its signal scale.
         probes: random signs a row for the trace, or "exact"; the optimum's is exact either way.

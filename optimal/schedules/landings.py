@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from ..denoiser import OptimalDenoiser
 from ..flow import FlowMap
-from ..randomness import Purpose, generator_of, stream
+from ..randomness import generator_of, stream
 from ..samplers import FromGaussian, Solver, State, sample, solver_of
 from ..schedule import grid, log_linear
 from ..span import FewPoints, few_points
@@ -120,7 +120,7 @@ def starts_of(
     seed: int = 0,
     *,
     sigma_max: float | None = None,
-    purpose: Purpose = "evaluation",
+    purpose: Literal["design", "evaluation"] = "evaluation",
     progress: bool = False,
 ) -> Starts:
     """Starts σ_max ε, and where the exact flow ends.
@@ -128,19 +128,22 @@ def starts_of(
     Args:
         D: the optimal denoiser.
         count: how many.
-        seed, purpose: of the noise; two purposes never share numbers. "design" and "evaluation" are used here.
+        seed, purpose: of the noise; the two purposes never share numbers, whatever the seeds.
         sigma_max: their level; `start_level(D)` unless given.
         progress: whether a progress bar is drawn on stderr.
 
     Raises:
-        ValueError: count < 1; no end could be certified; D is no `OptimalDenoiser`.
+        ValueError: count < 1; another purpose; no end could be certified; D is no `OptimalDenoiser`.
     """
     if count < 1:
         raise ValueError(f"at least 1 start is needed, got {count}")
+    if purpose not in ("design", "evaluation"):
+        raise ValueError(f'purpose must be "design" or "evaluation", got {purpose!r}')
     if not isinstance(D, OptimalDenoiser):
         raise ValueError(f"ends are counted for the optimum of data, an OptimalDenoiser, got {type(D).__name__}")
     high = start_level(D) if sigma_max is None else sigma_max
-    x = high * torch.randn(count, *D.event, generator=stream(seed, purpose), dtype=torch.float64)
+    source = stream(seed, "design") if purpose == "design" else stream(seed, "evaluation")
+    x = high * torch.randn(count, *D.event, generator=source, dtype=torch.float64)
     few = few_points(D)
     if few is not None:
         D, x = few.denoiser, few.reduced(x)

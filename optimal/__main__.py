@@ -443,6 +443,8 @@ def _schedule(command: Schedule, data: Dataset) -> tuple[dict[str, Any], list[st
                 f"{name}: {grid['wrong']:.1%} [{grid['low']:.1%}, {grid['high']:.1%}] of {found['judged']} other "
                 f"starts end on another point than the exact flow, {grid['nfe']} calls each"
             )
+    if command.gaussian_start:
+        return found, [*lines, "other libraries begin with plain noise at the first level, which this grid is not for"]
     lines += [
         f"diffusers, EulerDiscreteScheduler: set_timesteps(sigmas=[{', '.join(levels)}])",
         f"k-diffusion: torch.tensor([{', '.join(levels)}]); ComfyUI, custom sigmas: {', '.join(levels)}",

@@ -460,6 +460,9 @@ def test_a_schedule_may_begin_where_the_gaussian_leads(capsys: Captured) -> None
     found = asked(capsys, *words)
     assert found["sigmas"][0] < 10 < found["sigma_max"]
     assert found["designed"]["wrong"] < found["edm"]["wrong"]
+    # A library would put plain noise at the first level.
+    assert run(*words) == 0
+    assert "diffusers" not in capsys.readouterr().out
 
 
 def test_a_suffix_of_out_is_not_doubled(capsys: Captured) -> None:

@@ -445,3 +445,10 @@ def test_a_grid_that_begins_lower_needs_a_way_there(starts: Starts) -> None:
         assert isinstance(solver, Solver)
         with pytest.raises(ValueError, match="the starts lie at"):
             wrong_landings(starts, [5.0, 1.0, 0.0], solver=solver)
+
+
+@pytest.mark.parametrize("n", [0, 2.5, -1])
+def test_numbers_of_steps_that_no_grid_has(n: int) -> None:
+    for made in (path_kl_grid, entropic_grid):
+        with pytest.raises(ValueError, match="a grid needs at least 1 step, got n = "):
+            made(gaussian_curve(), n)

@@ -28,7 +28,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from ..schedule import grid
-from .curve import Curve
+from .curve import Curve, require_steps
 
 __all__ = ["path_kl", "path_kl_grid"]
 
@@ -82,8 +82,7 @@ def path_kl_grid(
         [100.0, 0.52, 0.22, 0.1, 0.0]
     """
     high, low = range_of(curve, sigma_max, sigma_min)
-    if n < 1:
-        raise ValueError(f"a grid needs at least 1 step, got n = {n}")
+    require_steps(n)
     if n == 1:
         return grid([high, 0.0])
     levels = _by_programming(curve, n, high, low)

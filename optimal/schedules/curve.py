@@ -186,6 +186,12 @@ def _left(
     return coarse, entropy - entropy[0] if settled else entropy
 
 
+def require_steps(n: int) -> None:
+    """Raise ValueError unless n is a whole number of steps, at least 1."""
+    if not hasattr(n, "__index__") or n < 1:
+        raise ValueError(f"a grid needs at least 1 step, got n = {n!r}")
+
+
 def start_level(D: OptimalDenoiser) -> float:
     """Where trajectories start: at EDM's 80, for data of EDM's size (standard deviation ½) or smaller; else higher.
 

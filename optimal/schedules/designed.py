@@ -17,7 +17,7 @@ from ..samplers import Solver, solver_of
 from ..schedule import log_linear
 from ..theories import Wiener
 from .ancestral import path_kl_grid
-from .curve import curve_of, probabilities_of, start_level
+from .curve import curve_of, probabilities_of, require_steps, start_level
 from .entropic import entropic_grid
 from .gaussian import gaussian_grid, require_flowing
 from .landings import landings_grid, starts_of
@@ -72,8 +72,7 @@ def design(
     """
     if objective not in get_args(Objective):
         raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, got {objective!r}")
-    if not hasattr(n, "__index__") or n < 1:
-        raise ValueError(f"a grid needs at least 1 step, got n = {n!r}")
+    require_steps(n)
     if starts < 1:
         raise ValueError(f"at least 1 start is needed, got {starts}")
     if not isinstance(D, OptimalDenoiser):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..schedule import grid
 from .ancestral import range_of
-from .curve import Curve
+from .curve import Curve, require_steps
 
 __all__ = ["entropic_grid"]
 
@@ -41,8 +41,7 @@ def entropic_grid(
         ValueError: n < 1, or levels out of the curve's range or order.
     """
     high, low = range_of(curve, sigma_max, sigma_min)
-    if n < 1:
-        raise ValueError(f"a grid needs at least 1 step, got n = {n}")
+    require_steps(n)
     if n == 1:
         return grid([high, 0.0])
     places, total = curve.cumulative(2 if rescaled else 3, high, low)

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..query import Levels
 from ..samplers import FromGaussian, GaussianStart, Solver, sample, solver_of
 from ..schedule import grid, karras
+from .curve import require_steps
 
 __all__ = ["Distance", "gaussian_grid", "gaussian_ratios"]
 
@@ -102,8 +103,7 @@ def gaussian_grid(
         raise ValueError("data without variance have no Gaussian grid: every grid is right")
     if distance not in ("w2", "kl"):
         raise ValueError(f'distance must be "w2" or "kl", got {distance!r}')
-    if not hasattr(n, "__index__") or n < 1:
-        raise ValueError(f"a grid needs at least 1 step, got n = {n!r}")
+    require_steps(n)
     chosen = _stepping(solver_of(solver, options))
     if n == 1:
         return grid([sigma_max, 0.0])

@@ -31,7 +31,7 @@ from ..samplers import FromGaussian, Solver, State, sample, solver_of
 from ..schedule import grid, log_linear
 from ..span import FewPoints, few_points
 from .coordinates import solver_on
-from .curve import known_below, probabilities_of, start_level
+from .curve import known_below, probabilities_of, require_steps, start_level
 from .gaussian import require_flowing
 from .programming import cheapest_levels, step_costs
 
@@ -230,8 +230,7 @@ def landings_grid(
     Raises:
         ValueError: n < 1; a bad solver or option; one that draws noise; starts from which all ends are decided.
     """
-    if not hasattr(n, "__index__") or n < 1:
-        raise ValueError(f"a grid needs at least 1 step, got n = {n!r}")
+    require_steps(n)
     chosen = solver_on(starts.D, starts.span, require_flowing(solver_of(solver, options)))
     free = isinstance(chosen, FromGaussian)
     if initial is not None:

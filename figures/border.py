@@ -32,6 +32,7 @@ from optimal import (
 )
 from optimal.intervals import positive_interval
 from optimal.regimes import top_eigenvalue
+from optimal.schedules import start_level
 
 from .common import (
     BORDER_LEVELS,
@@ -47,7 +48,6 @@ from .common import (
     shape_in_words,
     shares,
     stacked,
-    start_level,
 )
 from .config import Config
 

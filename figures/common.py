@@ -43,7 +43,6 @@ __all__ = [
     "shape_in_words",
     "shares",
     "stacked",
-    "start_level",
 ]
 
 WIDTH, SMALL, TITLE_SIZE = 11.0, 9.0, 14.0
@@ -107,11 +106,6 @@ def shape_in_words(provenance: Mapping[str, np.ndarray]) -> str:
     """3×64×64; on the line; 2-dimensional."""
     event = str(provenance["event"])
     return event if "×" in event else "on the line" if event == "1" else f"{event}-dimensional"
-
-
-def start_level(D: OptimalDenoiser) -> float:
-    """σ at which trajectories start: EDM's 80, for data of EDM's size (standard deviation ½) or smaller; else more."""
-    return 80.0 * max(1.0, 2 * D.standard_deviation)
 
 
 def plain_ticks(axes: Axes, ticks: tuple[float, ...]) -> None:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from optimal import FlowMap, OptimalDenoiser, karras, load, log_linear, progressive_optimum
 from optimal.intervals import positive_interval
 from optimal.reference import GaussianMixture
+from optimal.schedules import start_level
 from optimal.span import few_points
 
 from .common import (
@@ -38,7 +39,6 @@ from .common import (
     power_ticks,
     provenance,
     shares,
-    start_level,
 )
 from .config import Config
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser, landing_statistics, load
 from optimal.reference import GaussianMixture
+from optimal.schedules import start_level
 
 from .common import (
     BORDER_LEVELS,
@@ -37,7 +38,6 @@ from .common import (
     shape_in_words,
     shares,
     stacked,
-    start_level,
 )
 from .config import Config
 

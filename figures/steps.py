@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from optimal import FlowMap, OptimalDenoiser, karras, sample, trajectory
+from optimal.schedules import start_level
 from optimal.span import few_points
 
 from .common import (
@@ -37,7 +38,6 @@ from .common import (
     provenance,
     shares,
     stacked,
-    start_level,
 )
 from .config import Config
 

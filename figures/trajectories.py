@@ -16,6 +16,7 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from optimal import Dataset, OptimalDenoiser, capture, load, log_linear, trajectory
+from optimal.schedules import start_level
 
 from .common import (
     BORDER_LEVELS,
@@ -30,7 +31,6 @@ from .common import (
     plain_ticks,
     provenance,
     stacked,
-    start_level,
 )
 from .config import Config
 

@@ -9,8 +9,9 @@ import torch
 
 from optimal import Dataset, FlowMap, OptimalDenoiser, forward_statistics, load
 from optimal.reference import GaussianMixture
+from optimal.schedules import start_level
 
-from ..common import border_of, generator, provenance, start_level
+from ..common import border_of, generator, provenance
 from ..config import Config
 
 __all__ = ["TITLE", "compute"]

@@ -24,6 +24,7 @@ from ..regimes import collapse_sigma, speciation_sigma, top_eigenvalue
 from ..rowwise import log_weights_of_class
 from ..samplers import Solver, sample, solver_of
 from ..schedule import karras
+from ..schedules import start_level
 from ..span import landed, sample_in_span, way_of
 from .estimate import LONG, Say, announce, seconds_of_a_call, seconds_of_reading, seconds_of_the_axes
 
@@ -214,7 +215,7 @@ def sampled(
         raise ValueError("--solver consistency ends on a point of the class: it takes no --guidance")
     D = _optimum(data, device, label)
     if sigma_max is None:
-        sigma_max = 80.0 * max(1.0, 2 * D.standard_deviation)
+        sigma_max = start_level(D)
     sigmas = karras(steps, sigma_min=sigma_min, sigma_max=sigma_max)
     chosen = solver_on(sigmas, solver, options)
     rows = RowNoise(stream(seed, "samples"))

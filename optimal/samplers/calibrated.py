@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .gaussian_exponential import adams, residuals_of
-from .gaussian_start import FromGaussian, Linear, propagator
+from .gaussian_start import FromGaussian, Linear, carried
 from .solver import Step
 
 __all__ = ["Calibrated"]
@@ -59,20 +59,15 @@ class Calibrated(FromGaussian):
             raise ValueError(f"this solver was calibrated for the levels {levels} and 0 only")
 
     def start(self, x: Tensor, sigma: float, sigma_end: float) -> Tensor:
-        mean = self.gaussian.mean.to(x)
-        log, end = math.log(sigma), math.log(sigma_end)
-        return mean + self.gains[0] * self.gaussian.spectral(x - mean, lambda values: propagator(values, log, end))
+        return carried(self.gaussian, x, math.log(sigma), math.log(sigma_end), self.gains[0])
 
     def __call__(self, step: Step) -> Tensor:
         if step.sigma_next == 0:
             return step.denoised
         shares = self.shares[step.index]
         residuals = residuals_of(step, self.gaussian, max(map(len, self.shares)))[: len(shares)]
-        mean = self.gaussian.mean.to(step.x)
         log, end = math.log(step.sigma), math.log(step.sigma_next)
-        moved = mean + self.gains[step.index + 1] * self.gaussian.spectral(
-            step.x - mean, lambda values: propagator(values, log, end)
-        )
+        moved = carried(self.gaussian, step.x, log, end, self.gains[step.index + 1])
         logs = [level for level, _ in residuals]
         for place, ((_, earlier), share) in enumerate(zip(residuals, shares, strict=True)):
             moved = moved + self.gaussian.spectral(

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .gaussian_start import FromGaussian, Linear, propagator
+from .gaussian_start import FromGaussian, Linear, carried
 from .solver import Step
 
 __all__ = ["GaussianExponential", "adams", "residuals_of"]
@@ -57,17 +57,14 @@ class GaussianExponential(FromGaussian):
             raise ValueError(f"gaussian_exponential has orders from 1 on, got {self.order!r}")
 
     def start(self, x: Tensor, sigma: float, sigma_end: float) -> Tensor:
-        mean = self.gaussian.mean.to(x)
-        log, end = math.log(sigma), math.log(sigma_end)
-        return mean + self.gaussian.spectral(x - mean, lambda values: propagator(values, log, end))
+        return carried(self.gaussian, x, math.log(sigma), math.log(sigma_end))
 
     def __call__(self, step: Step) -> Tensor:
         if step.sigma_next == 0:
             return step.denoised
         residuals = residuals_of(step, self.gaussian, self.order)
-        mean = self.gaussian.mean.to(step.x)
-        log, end = math.log(step.sigma), math.log(step.sigma_next)
-        moved = mean + self.gaussian.spectral(step.x - mean, lambda values: propagator(values, log, end))
+        end = math.log(step.sigma_next)
+        moved = carried(self.gaussian, step.x, math.log(step.sigma), end)
         logs = [level for level, _ in residuals]
         for place, (_, earlier) in enumerate(residuals):
             moved = moved + self.gaussian.spectral(earlier, lambda values, at=place: adams(values, end, logs, at))

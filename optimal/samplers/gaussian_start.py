@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .solver import Solver, Step
 
-__all__ = ["FromGaussian", "GaussianStart", "Linear", "propagator"]
+__all__ = ["FromGaussian", "GaussianStart", "Linear", "carried"]
 
 
 class Linear(Protocol):
@@ -87,15 +87,21 @@ class GaussianStart(FromGaussian):
         return self.solver.perturb(x, sigma, index=index, steps=steps, noise=noise)
 
     def start(self, x: Tensor, sigma: float, sigma_end: float) -> Tensor:
-        mean = self.gaussian.mean.to(x)
-        log, end = math.log(sigma), math.log(sigma_end)
-        return mean + self.gaussian.spectral(x - mean, lambda values: propagator(values, log, end))
+        return carried(self.gaussian, x, math.log(sigma), math.log(sigma_end))
 
     def __call__(self, step: Step) -> Tensor:
         return self.solver(step)
 
 
-def propagator(values: Tensor, log: float | Tensor, end: float | Tensor) -> Tensor:
+def carried(
+    gaussian: Linear, x: Tensor, log: float | Tensor, end: float | Tensor, gain: float | Tensor = 1.0
+) -> Tensor:
+    """m + g P(σ', σ) (x − m): along the Gaussian's flow from log σ to log σ' = end, times a gain."""
+    mean = gaussian.mean.to(x)
+    return mean + gain * gaussian.spectral(x - mean, lambda values: _propagator(values, log, end))
+
+
+def _propagator(values: Tensor, log: float | Tensor, end: float | Tensor) -> Tensor:
     """√((λ + σ'²)/(λ + σ²)) of variances λ, (n,), from log σ to log σ' = end."""
     start, stop = (torch.as_tensor(level, dtype=torch.float64, device=values.device) for level in (log, end))
     return ((values + (2 * stop).exp()) / (values + (2 * start).exp())).sqrt()

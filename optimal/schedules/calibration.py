@@ -5,8 +5,8 @@ calls. They are moved by Adam to where the expected share of wrong landings is l
 
     E[1 − w_k(x, σ)],   k where the exact flow ends, x and σ the last state above 0,
 
-through the optimum itself. It begins at the exponential integrator on the grid that `landings_grid` finds for it, and
-the best state on starts of its own that no gradient has seen is kept.
+through the optimum itself. It begins at the exponential integrator on the grid that `landings_grid` finds for it. The
+best state is kept, by starts that no gradient has seen; the first grid has, so what it reaches is judged on others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..randomness import stream
 from ..samplers.calibrated import Calibrated
 from ..samplers.gaussian_exponential import GaussianExponential, adams
-from ..samplers.gaussian_start import Linear, propagator
+from ..samplers.gaussian_start import Linear, carried
 from .coordinates import linear_on
 from .landings import Starts, landings_grid, log_weight_of
 
@@ -35,7 +35,6 @@ _KEPT = 0.125
 """Share of the starts that are kept out."""
 _DESIGN = 512
 """Starts on which the first grid is found."""
-_ORDER = 4
 
 
 def calibrated(
@@ -135,13 +134,10 @@ class _Run:
     def wrong(self, starts: Starts) -> Tensor:
         """1 − w_k at the last state above 0, (B,), with its graph."""
         logs, gains, shares = self.numbers
-        mean = self.gaussian.mean.to(starts.x)
         log, x = math.log(starts.sigma), starts.x
         residuals: list[tuple[Tensor, Tensor]] = []
         for place, end in enumerate(logs):
-            moved = gains[place].exp() * self.gaussian.spectral(
-                x - mean, lambda values, log=log, end=end: propagator(values, log, end)
-            )
+            moved = carried(self.gaussian, x, log, end, gains[place].exp())
             known = [level for level, _ in residuals]
             for at, (_, earlier) in enumerate(residuals):
                 moved = moved + self.gaussian.spectral(
@@ -150,7 +146,7 @@ class _Run:
                         adams(values, end, known, at) + shares[place - 1, at] * (log - end)
                     ),
                 )
-            x, log = mean + moved, end
+            x, log = moved, end
             if place < len(logs) - 1:
                 residual = starts.D(x, end.exp()) - self.gaussian(x, end.exp())
                 residuals = [(end, residual), *residuals][: self.order]

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from optimal import FlowMap, Guided, OptimalDenoiser, karras, sample
 from optimal.denoiser import Denoiser
 from optimal.intervals import Interval, distinct_interval, positive_interval, require_level, share_interval
-from optimal.randomness import Purpose, RowNoise, stream
+from optimal.randomness import RowNoise, stream
 from optimal.schedule import grid
 
 from .model import Model
@@ -188,9 +188,10 @@ class UnitNoises:
         seed: int,
         guided: Guided | None = None,
         *,
-        purpose: Purpose = "evaluation-noises",
+        generator: torch.Generator | None = None,
     ):
-        self._unit = RowNoise(stream(seed, purpose)).draw((n, *D.event))
+        drawn_from = stream(seed, "evaluation-noises") if generator is None else generator
+        self._unit = RowNoise(drawn_from).draw((n, *D.event))
         self._D, self._guided = D, guided
         self._known: dict[float, tuple[Tensor, Tensor, Tensor]] = {}
 

@@ -123,7 +123,7 @@ def test_the_optimums_own_ends_are_the_flows() -> None:
 
 
 def test_design_noises_are_no_evaluation_noises() -> None:
-    judged, shown = (UnitNoises(TOY, 8, 0, purpose=purpose).at(80.0)[0] for purpose in ("evaluation-noises", "design"))
+    judged, shown = (UnitNoises(TOY, 8, 0, generator=g).at(80.0)[0] for g in (None, stream(0, "design")))
     assert (judged[:, None] != shown[None]).all()
 
 

@@ -103,7 +103,7 @@ class Grids:
         D = OptimalDenoiser(self.data()["data"])
         model = open_model(D, name="optimum") if self.optimum else open_model(f"pretrained:{self.network}")
         judged = followed(model, D, n=self.samples, seed=self.seed, steps=self.steps, progress=place.progress)
-        tried = UnitNoises(D, self.tuned, self.seed, purpose="design")
+        tried = UnitNoises(D, self.tuned, self.seed, generator=stream(self.seed, "design"))
         shown = followed(model, D, steps=self.steps, noises=tried, progress=place.progress)
         design = _Designs(self, shown, place.progress)
         rows = []

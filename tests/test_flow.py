@@ -10,7 +10,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from contracts import check_denoiser
+from scipy.integrate import solve_ivp
 from torch import Tensor
+from torchdiffeq import odeint
 from tqdm import tqdm
 
 from optimal import FlowMap, OptimalDenoiser, capture, karras, load, log_linear, sample, trajectory
@@ -20,6 +22,7 @@ from optimal.query import Levels
 from optimal.reference import Gaussian, GaussianMixture, TwoPoint
 from optimal.samplers import SOLVERS, Solver, Step
 from optimal.span import few_points
+from optimal.theories import Wiener
 
 Normal = Callable[..., Tensor]
 
@@ -196,6 +199,102 @@ def test_mixed_levels_and_the_way_down(normal: Normal) -> None:
         assert error.quantile(0.95) < 10 * tolerance
     assert torch.equal(fine.flow(x, sigma, ends)[ends == sigma], x[ends == sigma])
     torch.testing.assert_close(fine(fine.flow(x, sigma, ends), ends)[1:], fine(x, sigma)[1:], rtol=0, atol=0)
+
+
+# Up.
+
+M, OFF = torch.tensor([0.3, -0.2], dtype=torch.float64), torch.tensor([0.5, 0.7], dtype=torch.float64)
+TWO, PAIR = TwoPoint(M, OFF), torch.stack([M + OFF, M - OFF])
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.002, 80.0), (0.5, 20.0), (5.0, 50.0), (1e-6, 1e6)])
+def test_up_to_noise_against_the_closed_form(low: float, high: float, normal: Normal) -> None:
+    """Within 30 tolerances, and back within 60; what is far above the data takes one step of seven calls."""
+    x = TWO.flow(80 * normal(200, 2), 80.0, low)
+    jump = FlowMap(OptimalDenoiser(PAIR), tolerance=1e-6)
+    up = jump.flow(x, low, high)
+    assert (up - TWO.flow(x, low, high)).norm(dim=1).amax() <= 3e-5 * high
+    assert (jump.flow(up, high, low) - x).norm(dim=1).amax() <= 6e-5 * low
+    down = 80 * normal(200, 2) * high / 80
+    assert (jump.flow(jump.flow(down, high, low), low, high) - down).norm(dim=1).amax() <= 3e-5 * high
+
+
+@pytest.mark.slow
+def test_the_way_up_follows_the_tolerance(normal: Normal) -> None:
+    """Each row from its own level to its own end, some up and some down, on five deltas."""
+    D, exact = five()
+    sigma = torch.logspace(-1, 2, 300, dtype=torch.float64)
+    x = D.take(torch.arange(300) % 5).double() + sigma[:, None] * normal(300, 1)
+    ends = sigma * torch.logspace(1, -0.5, 300, dtype=torch.float64)[torch.randperm(300)]
+    expected = exact.flow(x, sigma, ends)
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        found = FlowMap(D, tolerance=tolerance).flow(x, sigma, ends)
+        assert ((found - expected).abs().squeeze(1) / ends).quantile(0.95) < 10 * tolerance
+
+
+def test_up_against_integrators_of_others(normal: Normal) -> None:
+    """scipy's DOP853 and torchdiffeq's dopri8, in log σ, from 0.3 to 40 on nine points in the plane."""
+    D = OptimalDenoiser(normal(9, 2))
+    x = D.take(torch.arange(9)).double() + 0.3 * normal(9, 2)
+    ends = math.log(0.3), math.log(40.0)
+
+    def slope(t: float | Tensor, x: Tensor) -> Tensor:
+        return x - D(x, math.exp(float(t)))
+
+    found = FlowMap(D, tolerance=1e-10).flow(x, 0.3, 40.0)
+    scipy = solve_ivp(
+        lambda t, z: slope(t, torch.from_numpy(z).view(9, 2)).flatten().numpy(),
+        ends,
+        x.flatten().numpy(),
+        method="DOP853",
+        rtol=1e-12,
+        atol=1e-12,
+    )
+    torch.testing.assert_close(found, torch.from_numpy(scipy.y[:, -1]).view(9, 2), rtol=0, atol=1e-9 * 40)
+    other = odeint(slope, x, torch.tensor(ends, dtype=torch.float64), method="dopri8", rtol=1e-12, atol=1e-12)[-1]
+    # dopri8's own error, at the tightest tolerances that it takes: DOP853 agrees with us to 1e-10.
+    torch.testing.assert_close(found, other, rtol=0, atol=5e-8 * 40)
+
+
+def test_up_through_the_gaussian_of_the_data(normal: Normal) -> None:
+    """From where their Gaussian is all that D sees of 400 points: Wiener's closed form, to its distance from D."""
+    D = OptimalDenoiser(normal(400, 3) * torch.tensor([2.0, 1.0, 0.3]))
+    wiener, x = Wiener(D), 30 * normal(50, 3)
+    jump, errors = FlowMap(D, tolerance=1e-8), []
+    for low in (30.0, 120.0):
+        errors.append(
+            float((jump.flow(x * low / 30, low, 1e4) - wiener.flow(x * low / 30, low, 1e4)).norm(dim=1).max())
+        )
+    # Their difference is the data's third cumulant, of 1/σ² in D: in x at 1e4, of 1/σ³.
+    assert errors[0] <= 1e-4 * 1e4
+    assert errors[1] <= errors[0] / 40
+
+
+def test_clean_images_go_up_in_single_precision(normal: Normal) -> None:
+    """From σ_min, where D stands still, in float32 and in float64; a spent row arrives, too."""
+    data = load("digits").points[:200]
+    D, z = OptimalDenoiser(data), normal(4, 1, 8, 8)
+    x = D.take(torch.arange(4)).double() + 0.002 * z
+    up = FlowMap(D, tolerance=1e-5).flow(x, 0.002, 80.0)
+    assert 0.8 < float(up.std()) / 80 < 1.2
+    # Rounding x to float32 is a displacement of 6e-8 where σ is 0.002.
+    single = FlowMap(D, tolerance=1e-5).flow(x.float(), 0.002, 80.0)
+    assert single.dtype == torch.float32
+    assert (single.double() - up).flatten(1).norm(dim=1).amax() <= 2e-3 * 80
+
+
+def test_rows_arrive_above_however_much_the_mean_errs(normal: Normal) -> None:
+    nothing = torch.zeros(4, dtype=torch.float64)
+
+    def noisy(x: Tensor, sigma: Tensor) -> Posterior:
+        return Posterior(normal(*x.shape), *[nothing] * 2, nothing.long(), *[nothing] * 4, "noisy")
+
+    flow = AdaptiveFlow(noisy, normal(4, 2), nothing + 1e-6, nothing + 1, 1e-4, spread=1.0, most=100)
+    while not flow.spent.all():
+        flow.advance()
+    for _ in range(math.ceil(math.log(1e6, 5 / 3))):
+        flow.advance()
+    assert (flow.sigma == 1).all()
 
 
 def test_two_points_in_space(normal: Normal) -> None:
@@ -421,19 +520,23 @@ def test_errors_of_the_construction() -> None:
             FlowMap(*arguments, **options)
 
 
-def test_errors_of_the_way_down() -> None:
+def test_errors_of_the_ends() -> None:
     D = OptimalDenoiser(POINTS)
     x = column(0.1, 0.2)
     for jump, end, sentence in (
         (FlowMap(D, GRID), 0.5, "sigma_end must be a level of the grid, got 0.5"),
         (FlowMap(D, GRID), torch.tensor([0.1, 0.1]), "with a grid, sigma_end is one level for all rows"),
-        (FlowMap(D, GRID), 10.0, "sigma_end must lie between 0 and sigma, got 10 from 1"),
-        (FlowMap(D), 2.0, "sigma_end must lie between 0 and sigma, got 2 from 1"),
-        (FlowMap(D), torch.tensor([0.5, -1.0]), "sigma_end must lie between 0 and sigma, got -1 from 1"),
+        (FlowMap(D, GRID), 10.0, "on a grid .* sigma_end must lie between 0 and sigma, got 10 from 1: .*invert"),
+        (FlowMap(D), math.inf, "sigma_end must be finite and not negative, got inf"),
+        (FlowMap(D), torch.tensor([0.5, -1.0]), "sigma_end must be finite and not negative, got -1"),
         (FlowMap(D), torch.ones(3), r"sigma_end must have shape \(\) or \(B,\), got \(3,\) with B = 2"),
     ):
         with pytest.raises(ValueError, match=sentence):
             jump.flow(x, 1.0, end)
+    bare = torch.tensor([0.0, 1.0])
+    with pytest.raises(ValueError, match=r"the way up starts above sigma 0, .*, got sigma 0 and sigma_end 2"):
+        FlowMap(D).flow(x, bare, 2.0)
+    assert torch.equal(FlowMap(D).flow(x, bare, torch.tensor([0.0, 1.0])), x)
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(2, 3), torch.tensor([[math.nan]]), torch.zeros(2, 1, dtype=torch.int64)])

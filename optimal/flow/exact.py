@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser, OptimalDenoiser, Posterior
-from ..query import Levels, per_row
+from ..query import Levels
 from ..query import levels as checked_levels
 from ..span import few_points
 from .adaptive import AdaptiveFlow
@@ -106,8 +106,15 @@ class ExactFlow:
     def levels(self, x: Tensor, sigma: Levels) -> Tensor:
         return checked_levels(sigma, len(x), x.device, zero=True)
 
-    def ends(self, sigma_end: Levels, x: Tensor) -> Tensor:
-        return per_row("sigma_end", sigma_end, len(x), x.device)
+    def ends(self, sigma_end: Levels, x: Tensor, levels: Tensor) -> Tensor:
+        ends = checked_levels(sigma_end, len(x), x.device, zero=True, name="sigma_end")
+        bare = (levels == 0) & (ends > 0)
+        if bare.any():
+            raise ValueError(
+                f"the way up starts above sigma 0, where all of a basin is one point, got sigma 0 and sigma_end "
+                f"{float(ends[bare][0]):g}: x0 + sigma z is a start at a low sigma"
+            )
+        return ends
 
     def jump(self, x: Tensor, levels: Tensor) -> Tensor:
         return self.land(x, levels, lambda: None).x
@@ -144,7 +151,7 @@ class ExactFlow:
 
     def flow(self, x: Tensor, levels: Tensor, ends: Tensor) -> Tensor:
         out = x.detach().clone()
-        landing, moving = ends == 0, (ends > 0) & (ends < levels)
+        landing, moving = ends == 0, (ends > 0) & (ends != levels)
         if landing.any():
             out[landing] = self.jump(x[landing], levels[landing])
         spent = 0

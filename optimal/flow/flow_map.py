@@ -162,24 +162,35 @@ class FlowMap:
             return self._way.land(x, levels, bar.update)
 
     def flow(self, x: Num[Tensor, "B *event"], sigma: Levels, sigma_end: Levels) -> Float[Tensor, "B *event"]:
-        """The flow from sigma down to sigma_end only: f(flow(x, σ, σ'), σ') = f(x, σ), exactly so on a grid.
+        """The flow from sigma to sigma_end only: f(flow(x, σ, σ'), σ') = f(x, σ), exactly so on a grid.
+
+        Without a grid it also goes up, from data to noise, with the same steps and tolerance. On the way up the flow
+        draws x together in units of σ, and apart on the way down. So what goes down first comes back to a few
+        tolerances; what goes up first, to as much times what the way down makes of it, which next to the border of a
+        basin is anything. At σ = 0 all of a basin is one point, and no way leads up: x0 + σ z, σ below the border
+        (`optimal.border`), is a draw of what comes down to x0.
 
         Args:
-            x, sigma: as for a call.
-            sigma_end: float, () or (B,), at most sigma. With a grid: one of its levels, the same for all rows.
+            x, sigma: as for a call; on the way up sigma is positive.
+            sigma_end: float, () or (B,). With a grid: one of its levels, at most sigma, the same for all rows; its
+                steps are taken up by `optimal.samplers.invert`.
 
         Raises:
-            ValueError: as for a call; sigma_end above sigma, or not on the grid.
+            ValueError: as for a call; sigma_end negative or not finite; above sigma = 0; with a grid, above sigma or
+                not on the grid.
+
+        Example:
+            >>> import torch
+            >>> from optimal import OptimalDenoiser
+            >>> jump = FlowMap(OptimalDenoiser(torch.tensor([[-1.0], [1.0]])))
+            >>> noise = jump.flow(torch.tensor([[1.002], [-0.999]]), 0.002, 80.0)
+            >>> [round(float(value), 2) for value in noise / 80]
+            [1.41, -0.4]
+            >>> [round(float(value), 4) for value in jump.flow(noise, 80.0, 0.002)]
+            [1.002, -0.999]
         """
         levels = self._levels(x, sigma)
-        ends = self._way.ends(sigma_end, x)
-        usable = (ends >= 0) & (ends <= levels)
-        if not usable.all():
-            raise ValueError(
-                f"sigma_end must lie between 0 and sigma, got {float(ends[~usable][0]):g} from "
-                f"{float(levels[~usable][0]):g}"
-            )
-        return self._way.flow(x, levels, ends)
+        return self._way.flow(x, levels, self._way.ends(sigma_end, x, levels))
 
     def _levels(self, x: Tensor, sigma: Levels) -> Tensor:
         """sigma of every row, (B,) float64; it and x checked."""

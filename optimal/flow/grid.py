@@ -53,10 +53,18 @@ class GridFlow:
     def levels(self, x: Tensor, sigma: Levels) -> Tensor:
         return on_grid(self.sigmas, per_row("sigma", sigma, len(x), x.device), len(x))
 
-    def ends(self, sigma_end: Levels, x: Tensor) -> Tensor:
+    def ends(self, sigma_end: Levels, x: Tensor, levels: Tensor) -> Tensor:
         if torch.as_tensor(sigma_end, device="cpu").ndim:
             raise ValueError("with a grid, sigma_end is one level for all rows")
-        ends = on_grid(self.sigmas, per_row("sigma_end", sigma_end, len(x), x.device), len(x))
+        asked = per_row("sigma_end", sigma_end, len(x), x.device)
+        usable = (asked >= 0) & (asked <= levels)
+        if not usable.all():
+            raise ValueError(
+                f"on a grid the flow map goes down only, sigma_end must lie between 0 and sigma, got "
+                f"{float(asked[~usable][0]):g} from {float(levels[~usable][0]):g}: optimal.samplers.invert takes its "
+                f"steps up"
+            )
+        ends = on_grid(self.sigmas, asked, len(x))
         if not torch.isin(ends, self.sigmas.to(ends)).all():
             raise ValueError(f"sigma_end must be a level of the grid, got {float(ends[0]):g}")
         return ends

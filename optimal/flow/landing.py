@@ -37,7 +37,7 @@ class Landing:
 
 
 class Way(Protocol):
-    """How a flow map follows x, (B, *event), down from `levels`, (B,) float64, all of them checked by `levels`."""
+    """How a flow map follows x, (B, *event), from `levels`, (B,) float64, all of them checked by `levels`."""
 
     def levels(self, x: Tensor, sigma: Levels) -> Tensor:
         """sigma of every row, (B,) float64.
@@ -47,11 +47,11 @@ class Way(Protocol):
         """
         ...
 
-    def ends(self, sigma_end: Levels, x: Tensor) -> Tensor:
+    def ends(self, sigma_end: Levels, x: Tensor, levels: Tensor) -> Tensor:
         """sigma_end of every row, (B,) float64.
 
         Raises:
-            ValueError: sigma_end of another shape, or not one that the flow stops at.
+            ValueError: sigma_end of another shape, or not one that the flow reaches from `levels`.
         """
         ...
 

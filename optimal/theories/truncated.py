@@ -1,0 +1,197 @@
+"""The optimum cut down to a few points: the k nearest, and the "golden subset". Truncations, to measure what they cost.
+
+With h the share of the posterior that the kept points have (1 − h is the tail), and D_head, D_tail the posterior means
+over the two parts,
+
+    D = h D_head + (1 − h) D_tail,    D_head − D = (1 − h)(D_head − D_tail)
+
+so that the error is at most 1 − h times the largest distance of two points, and at large σ, where h → k/N, it is that
+of the mean of k points which are no fair sample.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+
+from ..denoiser import OptimalDenoiser
+from ..query import Levels, levels, require_points
+from ..randomness import fixed_generator
+
+__all__ = ["GoldenSubset", "Nearest", "golden_subset", "nearest"]
+
+_BYTES = 2**28
+"""Of gathered points at once."""
+
+
+class Nearest:
+    """The posterior mean over the k nearest points, a `Denoiser`; made by `nearest`.
+
+    Attributes:
+        D: the optimum.
+        k: how many points.
+        event: shape of one point.
+    """
+
+    def __init__(self, D: OptimalDenoiser, k: int):
+        self.D, self.k, self.event = D, k, D.event
+        self._log_weights = _of_distinct(D)
+
+    def __repr__(self) -> str:
+        return f"Nearest({self.D!r}, k={self.k})"
+
+    def __call__(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
+        """D_head(x, σ), (B, *event), like x.
+
+        Raises:
+            ValueError: as for `OptimalDenoiser`.
+        """
+        require_points(x, self.event)
+        square = levels(sigma, len(x), x.device).square()[:, None]
+        index, logits = self._head(x, square)
+        return _mean_of(self.D, index, logits.softmax(1), x)
+
+    def tail(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, " B"]:
+        """1 − h, the share of the posterior that the other points have, (B,) float64.
+
+        From two log densities in float64: shares below about 1e-12 are their rounding.
+        """
+        require_points(x, self.event)
+        sigmas = levels(sigma, len(x), x.device)
+        logits = self._head(x, sigmas.square()[:, None])[1]
+        dim = math.prod(self.event)
+        head = logits.logsumexp(1) - 0.5 * dim * (2 * math.pi * sigmas.square()).log()
+        return -torch.expm1((head - self.D.posterior(x.double(), sigmas).log_density).clamp_max(0))
+
+    def _head(self, x: Tensor, square: Tensor) -> tuple[Int[Tensor, "B k"], Float[Tensor, "B k"]]:
+        """Which points, −1 for none, and log π_j − ‖x − y_j‖²/2σ²."""
+        index, distance = self.D.neighbours(x, self.k)
+        own = self._log_weights.to(x.device)[index.clamp_min(0)]
+        return index, torch.where(index < 0, -torch.inf, own - distance.square() / (2 * square))
+
+
+def nearest(D: OptimalDenoiser, k: int) -> Nearest:
+    """The optimum over the k points nearest to x only, as approximate evaluators have it.
+
+    Copies of a point are one point, with the probability of all of them. Of points equally far the first in the data
+    comes first. Under a prior the nearest need not be those of the largest weight.
+
+    Args:
+        D: the optimum.
+        k: number of distinct points.
+
+    Raises:
+        ValueError: k below 1.
+
+    Example:
+        >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0], [4.0]]))
+        >>> nearest(D, k=1)(torch.tensor([[0.2]]), 10.0), nearest(D, k=3)(torch.tensor([[0.2]]), 10.0)
+        (tensor([[1.]]), tensor([[1.2758]]))
+    """
+    if not hasattr(k, "__index__") or k < 1:
+        raise ValueError(f"k must be at least 1, got {k!r}")
+    return Nearest(D, int(k))
+
+
+class GoldenSubset:
+    """The posterior mean over a subset that shrinks with the noise, a `Denoiser`; made by `golden_subset`."""
+
+    def __init__(self, D: OptimalDenoiser, fewest: int, most: int, order: Int[Tensor, " N"], side: int):
+        self.D, self.event, self.fewest, self.most, self.order = D, D.event, fewest, most, order
+        self._side = side
+        self._small = torch.cat([_pooled(D.take(some).float(), side) for some in order.split(4096)])
+        self._log_weights = D.log_weights.cpu()[order]
+
+    def __repr__(self) -> str:
+        return f"GoldenSubset({self.D!r}, {self.fewest} to {self.most} points)"
+
+    def counts(self, sigma: float) -> tuple[int, int]:
+        """At a noise level: how many points are looked at, and over how many of them the mean is taken."""
+        s = sigma / math.hypot(1.0, sigma)
+        drawn = round(self.most + (len(self.order) - self.most) * (1 - s))
+        return drawn, round(self.most - (self.most - self.fewest) * (1 - s))
+
+    def __call__(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
+        """The mean over the subset of each row, (B, *event), like x.
+
+        Raises:
+            ValueError: as for `OptimalDenoiser`.
+        """
+        require_points(x, self.event)
+        sigmas = levels(sigma, len(x), x.device)
+        rows = [self._of_row(row, float(level)) for row, level in zip(x.detach(), sigmas, strict=True)]
+        return torch.stack(rows).to(x) if rows else torch.empty_like(x)
+
+    def _of_row(self, x: Tensor, sigma: float) -> Tensor:
+        drawn, kept = self.counts(sigma)
+        coarse = (self._small[:drawn] - _pooled(x[None].float().cpu(), self._side)).square().sum(1)
+        near = coarse.topk(min(self.most, drawn), largest=False).indices
+        points = self.D.take(self.order[near]).double().cpu().flatten(1)
+        squares = (points - x.double().cpu().flatten()).square().sum(1)
+        some = squares.topk(min(kept, len(near)), largest=False).indices
+        logits = self._log_weights[near[some]] - squares[some] / (2 * sigma**2)
+        return (logits.softmax(0) @ points[some]).reshape(self.event)
+
+
+def golden_subset(
+    D: OptimalDenoiser,
+    fewest: float = 1 / 20,
+    most: float = 1 / 10,
+    *,
+    side: int = 16,
+    generator: torch.Generator | None = None,
+) -> GoldenSubset:
+    """The subset of GoldDiff, with the weights of the optimum over it.
+
+    With s = σ/√(1 + σ²): of round(k + (N − k)(1 − s)) points drawn at random, k = `most` N, the k nearest in images
+    averaged down to `side` x `side` are kept, and of those the round(k − (k − k_min)(1 − s)) nearest, k_min = `fewest`
+    N. As their code has it, which draws anew at each call; here the draw is one order of the points, of which the first
+    are taken, so that it is a function of x and σ. At high noise it is the mean of N/10 points.
+
+    Args:
+        D: the optimum, of images.
+        fewest, most: k_min and k as shares of N.
+        side: of the averaged images; smaller images are compared as they are.
+        generator: of the order; a fixed seed unless given.
+
+    Raises:
+        ValueError: shares that are not 0 < fewest <= most <= 1; points that are no images (C, H, W).
+
+    References:
+        Shang et al. 2026, "GoldDiff", whose weights over the subset are those of PCA-locality.
+    """
+    if not 0 < fewest <= most <= 1:
+        raise ValueError(f"shares must be 0 < fewest <= most <= 1, got {fewest:g} and {most:g}")
+    if len(D.event) != 3:
+        raise ValueError(f"a golden subset is one of images (C, H, W), got points of shape {D.event}")
+    there = (D.log_weights.cpu() > -torch.inf).nonzero().squeeze(1)
+    order = there[torch.randperm(len(there), generator=generator or fixed_generator(), device="cpu")]
+    few, many = (max(1, round(share * len(there))) for share in (fewest, most))
+    return GoldenSubset(D, few, many, order, side)
+
+
+def _pooled(images: Tensor, side: int) -> Tensor:
+    height, width = min(side, images.shape[2]), min(side, images.shape[3])
+    return torch.nn.functional.adaptive_avg_pool2d(images, (height, width)).flatten(1)
+
+
+def _of_distinct(D: OptimalDenoiser) -> Float[Tensor, " N"]:
+    """log of the probability of every point with all of its copies, at the first of them, (N,) float64."""
+    first, own = D.first_copies().cpu(), D.log_weights.cpu()
+    shares = torch.zeros_like(own).index_add_(0, first, own.exp())
+    return torch.where(shares > 0, shares.log(), own)
+
+
+def _mean_of(D: OptimalDenoiser, index: Tensor, weights: Tensor, x: Tensor) -> Tensor:
+    """Σ_i w_i y_i of every row, like x."""
+    out = torch.empty_like(x)
+    step = max(1, _BYTES // (8 * index.shape[1] * math.prod(D.event)))
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
+        points = D.take(index[rows].clamp_min(0).flatten()).to(device=x.device, dtype=torch.float64)
+        own = weights[rows]
+        out[rows] = (own[:, None] @ points.reshape(*own.shape, -1)).reshape(x[rows].shape).to(x.dtype)
+    return out

@@ -48,7 +48,7 @@ class Mixture(Exact):
 
     Attributes:
         event: shape of one point.
-        parts: K `Wiener`s; a part without a point is none of them, so that K may be less than was asked for.
+        parts: K `Wiener` filters; a part without a point is none of them, so that K may be less than was asked for.
         shares: π_k, (K,) float64.
         floor: f.
         log_likelihoods: Σ_j π_j log p(y_j), nats, before each iteration of EM and after the last; empty without any.

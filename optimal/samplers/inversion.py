@@ -15,6 +15,18 @@ A step up is the solver's step with its levels exchanged, not the inverse of the
   goes up first may come down in another basin, however small the error: it is not small then. An x that goes down first
   is recovered, to the errors' size times σ_max/σ at most for those made at σ, where D stands still;
 - the precision of D: it is asked in that of x, and σ_min is what (x − D)/σ divides by.
+
+Measured against the exact way up (`FlowMap(D, tolerance=1e-7).flow`) on digits, 64 points x0 + 0.002 z, Karras' levels
+to 80, after 18, 36, 72 and 144 calls: the median over points of the error at 80, root mean square, in units of 80; and
+up and down again, the share that comes back to x0.
+
+    Euler            5.4e-2  2.6e-2  1.3e-2  6.5e-3        0.17  0.47  0.77  0.91
+    Heun             6.1e-2  1.4e-2  2.7e-3  6.7e-4        0.19  0.69  0.97  0.98
+    DPM-Solver-2     3.9e-2  1.0e-2  1.9e-3  4.7e-4        0.52  0.86  0.98  0.98
+    DPM-Solver++ 2M  1.5e-2  4.2e-3  1.0e-3  2.6e-4        0.92  1.00  0.98  1.00
+    DPM-Solver++ 3M  1.5e-2  3.0e-3  2.7e-4  3.0e-5        0.95  1.00  1.00  1.00
+
+The exact flow at its default tolerance errs there by 2.5e-6, and comes back to 1.3e-5 σ_min (worst 6.6e-4 σ_min).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -452,3 +453,22 @@ def test_numbers_of_steps_that_no_grid_has(n: int) -> None:
     for made in (path_kl_grid, entropic_grid):
         with pytest.raises(ValueError, match="a grid needs at least 1 step, got n = "):
             made(gaussian_curve(), n)
+
+
+@pytest.mark.parametrize("made", [path_kl_grid, entropic_grid])
+def test_a_curve_of_zeros_has_no_grid(made: Callable[..., Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"the curve is 0 up to 10, so nothing is learnt below: every grid is right$"):
+        made(Curve(torch.tensor([0.1, 1.0, 10.0]), torch.zeros(3)), 5)
+
+
+@pytest.mark.parametrize("n", [3, 4, 30])
+def test_no_level_of_the_least_path_can_be_moved_for_the_better(n: int) -> None:
+    """Odd and even places take turns: none is left over, of the first and the last between the ends either."""
+    curve = gaussian_curve(1.0)
+    levels = path_kl_grid(curve, n, sigma_max=50.0, sigma_min=0.1)
+    least = path_kl(curve, levels)
+    for place in range(1, n - 1):
+        for factor in (0.999, 1.001):
+            other = levels.clone()
+            other[place] *= factor
+            assert path_kl(curve, other) > least

@@ -150,10 +150,11 @@ def _stepping(solver: Solver) -> Solver:
 
 
 def require_flowing(solver: Solver) -> Solver:
-    """The solver, where it draws no noise.
+    """The solver, where it draws no noise in grids of any length.
 
     Raises:
-        ValueError: it does.
+        ValueError: it does. That a grid of one step has none of it does not help: the rule is the solver's, not the
+            grid's, as for flow maps and the way up.
     """
     if solver.draws(2):
         raise ValueError(f"{type(solver).__name__} draws noise: its end is no function of the start")

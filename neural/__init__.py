@@ -31,6 +31,10 @@ from .config import Network as Network
 from .config import Optimisation as Optimisation
 from .convention import sanity as sanity
 from .curves import loss_curve as loss_curve
+from .ended import Endings as Endings
+from .ended import endings as endings
+from .explained import Explained as Explained
+from .explained import explain as explain
 from .grids import followed as followed
 from .grids import on_grids as on_grids
 from .likelihood import LogDensity as LogDensity

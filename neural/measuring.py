@@ -50,6 +50,7 @@ from optimal.query import Levels, level_list
 from .heldout import Apart
 from .measures import save_table
 from .places import On, along, around, default_sigmas, labelled, range_of, require_range, source_of
+from .published import coefficients
 from .remarks import listed, remarks_on
 from .sampled import samplers
 from .trained import seen_in_training
@@ -68,8 +69,6 @@ _HELD_TO_GUIDED = (
     "it is held to the optimum guided as much, which is the posterior mean of nothing: its gap is a distance, and "
     "there is no mmse and no excess risk"
 )
-_INVERSE_SQUARE = 3
-"""Fewest values of a point in which 1/‖F‖² can have a mean though the density of F is positive at 0."""
 
 
 @dataclass(frozen=True)
@@ -298,26 +297,14 @@ def _row_sums(
     norm = torch.maximum(d.norm(dim=1), f.norm(dim=1))
     own = amplified * _ROUNDING * spread.sqrt().clamp_min(D.standard_deviation * math.sqrt(dim))
     blur = torch.maximum(bound * d.norm(dim=1), own) + _SINGLE * norm
-    several = dim > 1
-    about_f, about_d = f - f.mean(1, keepdim=True), d - d.mean(1, keepdim=True)
     return {
         "gap": gap,
         "spread": spread,
         "excess": excess,
         "excess_blur": nothing if miss is None else blur * (2 * (miss.norm(dim=1) + gap.sqrt()) + blur),
         "blur": blur.square(),
-        "explained": 1 - gap / f.square().sum(1) if dim >= _INVERSE_SQUARE else nothing,
-        "r_square": 1 - gap / (dim * f.var(1)) if several else nothing,
-        "pearson": _cosine(about_f, about_d) if several else nothing,
-        "cosine": _cosine(f, d),
+        **coefficients(f, d),
     }
-
-
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Of rows; 0 where one of them is 0."""
-    tiny = torch.finfo(torch.float64).tiny
-    a, b = (each / each.norm(dim=1, keepdim=True).clamp_min(tiny) for each in (a, b))
-    return (a * b).sum(1)
 
 
 def _blurred(gap: Interval, blur: Tensor) -> Interval:

@@ -1,0 +1,265 @@
+"""What a network does instead of the optimum: how much of its deviation each theory accounts for, by noise level.
+
+At x = x0 + σ ε, or where the network itself goes, with F the network, D the optimum of its data and T a theory:
+
+    accounted       1 − E‖F − T‖²/E‖F − D‖²: 1 for a theory that is the network, 0 for one that is as far from it as the
+                    optimum is, negative for one that is farther
+    direction       E⟨F − D, T − D⟩/√(E‖F − D‖² E‖T − D‖²): whether the theory leaves the optimum to the same side;
+                    its square is the most that T accounts for if moved along its line with D by one factor
+    gap_share       E‖F − T‖²/E‖D − ȳ‖²; for T = D what there is to explain
+    explained_variance, r_square, pearson
+                    as published, of F held to T (`neural.published`), for every theory and for the optimum itself
+
+All theories are asked at the same draws, so that differences between them are differences of pairs. A theory that was
+fitted to the network, as a window to its answers, must have been so on other draws. Shares are of what is there: where
+network and optimum agree to rounding there is nothing to account for, and the level says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from optimal import OptimalDenoiser
+from optimal.border import Border, seeking_refining_border
+from optimal.denoiser import Denoiser
+from optimal.intervals import (
+    Interval,
+    influence_interval,
+    mean_interval,
+    median_interval,
+    positive_interval,
+    require_level,
+)
+from optimal.query import Levels, level_list
+
+from .heldout import Apart
+from .measures import evaluate, save_table
+from .places import On, along, around, default_sigmas, labelled, range_of, require_range, source_of
+from .published import coefficients
+
+__all__ = ["OPTIMUM", "Explained", "Held", "explain"]
+
+OPTIMUM = "optimum"
+_AGREES = 1e-6
+"""Share of the gap, E‖F − D‖²/E‖D − ȳ‖², below which it is float32's rounding."""
+_LEAST = 1e-3
+"""Share below which a level is left out of the verdict: the network is the optimum there but for a thousandth."""
+_LITTLE = 0.05
+"""Of the deviation: what accounts for less is no explanation."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The network held to one theory at one noise level.
+
+    Attributes:
+        sigma: the level.
+        theory: its name; "optimum" for the optimum.
+        columns: name -> value and interval, the names of the module.
+        misses: ‖F − T‖² of every draw, (n,) float64.
+    """
+
+    sigma: float
+    theory: str
+    columns: dict[str, Interval]
+    misses: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A network held to theories at each noise level.
+
+    Attributes:
+        held: a `Held` for every level and theory, level by level, the optimum first.
+        on: "data", "held-out" or "trajectory".
+        draws: points x at each level.
+        level: of the intervals.
+        border: of the data; None where it was not looked for, the levels being given.
+        name: of the network.
+    """
+
+    held: tuple[Held, ...]
+    on: str
+    draws: int
+    level: float
+    border: Border | None
+    name: str
+
+    @property
+    def sigmas(self) -> list[float]:
+        return sorted({each.sigma for each in self.held})
+
+    @property
+    def theories(self) -> list[str]:
+        """Their names, without the optimum."""
+        return [name for name in dict.fromkeys(each.theory for each in self.held) if name != OPTIMUM]
+
+    def at(self, sigma: float, theory: str) -> Held:
+        return next(each for each in self.held if (each.sigma, each.theory) == (sigma, theory))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row a level and theory: method, on, sigma, theory, accounted, accounted_low, accounted_high, …"""
+        rows: list[dict[str, Any]] = []
+        for each in self.held:
+            row: dict[str, Any] = {"method": self.name, "on": self.on, "sigma": each.sigma, "theory": each.theory}
+            for name, column in each.columns.items():
+                row |= column.flat(name)
+            rows.append(row)
+        return rows
+
+    def best(self, sigma: float) -> tuple[list[str], Held]:
+        """The theories that no other is surely nearer to the network than, the nearest first; and the nearest.
+
+        Surely: the interval of the mean of ‖F − T‖² − ‖F − T'‖² over the draws, taken in pairs, excludes 0. The optimum
+        is among them where no theory is surely nearer.
+        """
+        names = [OPTIMUM, *self.theories]
+        order = sorted(names, key=lambda name: float(self.at(sigma, name).misses.mean()))
+        first = self.at(sigma, order[0])
+        tied = order[:1]
+        for name in order[1:]:
+            if not float(mean_interval(self.at(sigma, name).misses - first.misses, self.level).low) > 0:
+                tied.append(name)
+        return tied, first
+
+    def sentences(self) -> list[str]:
+        """Which theory is nearest where, levels that have the same answer together; from high noise to low."""
+        groups: list[tuple[str, list[float]]] = []
+        for sigma in reversed(self.sigmas):
+            words = self._nearest(sigma)
+            if groups and groups[-1][0] == words:
+                groups[-1][1].append(sigma)
+            else:
+                groups.append((words, [sigma]))
+        return [f"{self.name} on {self.on}, {self._where(levels, words)}: {words}" for words, levels in groups]
+
+    def _nearest(self, sigma: float) -> str:
+        if float(self.at(sigma, OPTIMUM).columns["gap_share"].value) < _LEAST:
+            return "the network is the optimum, but for less than a thousandth of what the optimum says"
+        tied, first = self.best(sigma)
+        if OPTIMUM in tied or float(first.columns["accounted"].low) < _LITTLE:
+            return "no theory accounts for a twentieth of the deviation"
+        return f"nearest is {tied[0]}" + (f", as near as can be told {_listed(tied[1:])}" if tied[1:] else "")
+
+    def _where(self, levels: list[float], words: str) -> str:
+        where = f"σ = {max(levels):.3g}" + (f" to {min(levels):.3g}" if len(levels) > 1 else "")
+        if not words.startswith("nearest"):
+            return where
+        found = [self.best(sigma)[1].columns["accounted"] for sigma in levels]
+        low, high = (100 * end for end in (min(float(s.low) for s in found), max(float(s.high) for s in found)))
+        return f"{where} ({low:.0f} to {high:.0f}% of the deviation accounted for)"
+
+    def save(self, path: str | Path) -> None:
+        """Write path.csv and path.json.
+
+        Raises:
+            ValueError: the folder cannot be written.
+        """
+        about: dict[str, Any] = {"on": self.on, "draws": self.draws, "level": self.level}
+        save_table(self.rows(), path, about | {"sentences": self.sentences()})
+
+
+def explain(
+    model: Denoiser,
+    D: OptimalDenoiser,
+    theories: Mapping[str, Denoiser],
+    *,
+    on: On = None,
+    sigmas: Levels | None = None,
+    draws: int = 512,
+    seed: int = 0,
+    labels: Any = None,
+    level: float = 0.95,
+    progress: bool = False,
+) -> Explained:
+    """F held to every theory, and to the optimum, at the same draws.
+
+    Args:
+        model: F, any denoiser; a `Model` says its range, its name and its labels.
+        D: the optimum of the data that the network was trained on.
+        theories: name -> denoiser: those of `optimal.theories`, `neural.theories_of`, or any other.
+        on, sigmas, draws, seed, labels, level, progress: as for `neural.measure`.
+
+    Raises:
+        ValueError: no theory, or one named "optimum"; an answer of another shape or not finite; as for
+            `neural.measure`.
+    """
+    if not theories or OPTIMUM in theories:
+        raise ValueError(f"theories must be at least one, none of them named {OPTIMUM}, got {', '.join(theories) or 0}")
+    if draws < 2:
+        raise ValueError(f"draws must be at least 2, got {draws}")
+    require_level(level)
+    event = getattr(model, "event", None)
+    if event is not None and tuple(event) != D.event:
+        raise ValueError(f"the network makes points of shape {tuple(event)}, the data have {D.event}")
+    if isinstance(on, str) and on != "trajectory":
+        raise ValueError(f'on must be None, points or "trajectory", got {on!r}')
+    border = None
+    if sigmas is None:
+        border = seeking_refining_border(D, progress=progress)
+        sigmas = default_sigmas(D, border.sigma, range_of(model))
+    levels = level_list(sigmas)
+    require_range(levels, range_of(model))
+    if isinstance(on, str):
+        where, places = on, along(labelled(model, labels, draws), D, levels, draws, seed)
+    else:
+        source = source_of(D, on, progress=progress)
+        where = "held-out" if isinstance(source, Apart) else "data"
+        places = around(model, D, source, levels, draws, seed, labels)
+    held: list[Held] = []
+    bar = tqdm(places, total=len(levels), desc="explain", unit="level", leave=False, disable=not progress)
+    for sigma, x, answer, _ in bar:
+        best = evaluate(D, x, sigma).double().flatten(1)
+        f = _finite(answer, getattr(model, "name", "the network"), sigma)
+        for name, theory in {OPTIMUM: D, **theories}.items():
+            t = best if name == OPTIMUM else _finite(evaluate(theory, x, sigma), name, sigma)
+            held.append(_held(sigma, name, f, best, t, D.mean.flatten().to(f), level))
+    held.sort(key=lambda each: each.sigma)
+    return Explained(tuple(held), where, draws, level, border, str(getattr(model, "name", "network")))
+
+
+def _finite(answer: Tensor, name: str, sigma: float) -> Tensor:
+    if not torch.isfinite(answer).all():
+        raise ValueError(f"the answer of {name} is not finite at σ = {sigma:.3g}")
+    return answer.double().flatten(1)
+
+
+def _held(sigma: float, name: str, f: Tensor, d: Tensor, t: Tensor, mean: Tensor, level: float) -> Held:
+    misses, gap, spread = ((a - b).square().sum(1) for a, b in ((f, t), (f, d), (d, mean)))
+    left, aside = (f - d), (t - d)
+    agreed = coefficients(f, t)
+    unexplained = positive_interval(misses, gap, level)
+    columns = {
+        "accounted": Interval(1 - unexplained.value, 1 - unexplained.high, 1 - unexplained.low),
+        "direction": _direction((left * aside).sum(1), gap, aside.square().sum(1), level),
+        "gap_share": positive_interval(misses, spread, level),
+        "explained_variance": mean_interval(agreed["explained"], level).within(high=1),
+        "r_square": mean_interval(agreed["r_square"], level).within(high=1),
+        "pearson": median_interval(agreed["pearson"], level),
+    }
+    if float(gap.sum()) <= _AGREES * float(spread.sum()):
+        nothing = Interval(*(misses.new_tensor(math.nan) for _ in range(3)))
+        columns |= {"accounted": nothing, "direction": nothing}
+    return Held(sigma, name, columns, misses)
+
+
+def _direction(product: Tensor, first: Tensor, second: Tensor, level: float) -> Interval:
+    """E ab/√(E a² E b²) of all draws pooled, its interval by the influence of each draw."""
+    both = (first.mean() * second.mean()).sqrt()
+    if not float(both) > 0:
+        return Interval(*(product.new_tensor(math.nan) for _ in range(3)))
+    value = product.mean() / both
+    influence = product / both - 0.5 * value * (first / first.mean() + second / second.mean())
+    return influence_interval(value, influence, level).within(-1, 1)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

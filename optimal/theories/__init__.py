@@ -4,6 +4,9 @@
 |---|---|
 | `Wiener` | mean and covariance: the best linear denoiser |
 | `Mixture` | mean, covariance and share of each of K parts |
+| `local_score` | windows, each at its place |
+| `patch_posterior`, `flexible_patch_posterior` | patches, each at its place, which answer all that they cover |
+| `pca_locality` | at each value, the values that the Wiener filter goes by |
 | `score_smoothed` | the score, averaged over displacements of x |
 
 And what approximates the optimum without being a theory, to measure what that costs: `nearest`, `golden_subset`,
@@ -14,6 +17,14 @@ of it in the words of flow matching.
 from .flow_matching import closed_form_velocity, conditional_velocity
 from .gaussian import Wiener
 from .hybrid import switch
+from .local import (
+    LocalDenoiser,
+    LocalPosterior,
+    flexible_patch_posterior,
+    local_score,
+    patch_posterior,
+    pca_locality,
+)
 from .mixture import Mixture
 from .sampled import EstimateError, estimate_errors, stable_target, subsampled
 from .smoothed import score_smoothed
@@ -21,13 +32,19 @@ from .truncated import golden_subset, nearest
 
 __all__ = [
     "EstimateError",
+    "LocalDenoiser",
+    "LocalPosterior",
     "Mixture",
     "Wiener",
     "closed_form_velocity",
     "conditional_velocity",
     "estimate_errors",
+    "flexible_patch_posterior",
     "golden_subset",
+    "local_score",
     "nearest",
+    "patch_posterior",
+    "pca_locality",
     "score_smoothed",
     "stable_target",
     "subsampled",

@@ -1,0 +1,13 @@
+"""Theories of locality: each pixel from a part of x, one posterior a pixel or a patch."""
+
+from .denoiser import LocalDenoiser, LocalPosterior
+from .named import flexible_patch_posterior, local_score, patch_posterior, pca_locality
+
+__all__ = [
+    "LocalDenoiser",
+    "LocalPosterior",
+    "flexible_patch_posterior",
+    "local_score",
+    "patch_posterior",
+    "pca_locality",
+]

@@ -5,6 +5,7 @@
 | `Wiener` | mean and covariance: the best linear denoiser |
 | `Mixture` | mean, covariance and share of each of K parts |
 | `local_score` | windows, each at its place |
+| `equivariant_local_score`, `boundary_local_score` | windows, wherever they are |
 | `patch_posterior`, `flexible_patch_posterior` | patches, each at its place, which answer all that they cover |
 | `pca_locality` | at each value, the values that the Wiener filter goes by |
 | `score_smoothed` | the score, averaged over displacements of x |
@@ -20,6 +21,8 @@ from .hybrid import switch
 from .local import (
     LocalDenoiser,
     LocalPosterior,
+    boundary_local_score,
+    equivariant_local_score,
     flexible_patch_posterior,
     local_score,
     patch_posterior,
@@ -36,8 +39,10 @@ __all__ = [
     "LocalPosterior",
     "Mixture",
     "Wiener",
+    "boundary_local_score",
     "closed_form_velocity",
     "conditional_velocity",
+    "equivariant_local_score",
     "estimate_errors",
     "flexible_patch_posterior",
     "golden_subset",

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal, get_args
-
-from torch import Tensor
 
 from ...denoiser import OptimalDenoiser
 from .denoiser import LocalDenoiser, require_images
 from .masks import Heat, Heats, Ratios
-from .scale import Rule, Scale, between, checked, odd, scales
+from .scale import Scale, asked_of, between, odd, word
 from .units import Own, Shared, inside, middle
 
 __all__ = ["Normalise", "flexible_patch_posterior", "local_score", "patch_posterior", "pca_locality"]
@@ -45,9 +42,9 @@ def local_score(D: OptimalDenoiser, window: Scale, *, progress: bool = False) ->
         tensor([[[[ 0.4621, -0.4621]]]])
     """
     channels, height, width = require_images(D, "local_score")
-    scale = _scale("window", window, odd())
+    scale = asked_of("window", window, odd())
     return LocalDenoiser(
-        D, f"local_score(window={_word(window)})", Own(channels, scale, middle((height, width))), progress=progress
+        D, f"local_score(window={word(window)})", Own(channels, scale, middle((height, width))), progress=progress
     )
 
 
@@ -79,9 +76,9 @@ def patch_posterior(D: OptimalDenoiser, size: Scale, *, progress: bool = False) 
         tensor([[[[0., 0.]]]])
     """
     channels, height, width = require_images(D, "patch_posterior")
-    scale = _scale("size", size, between(1, max(height, width), whole=True))
+    scale = asked_of("size", size, between(1, max(height, width), whole=True))
     return LocalDenoiser(
-        D, f"patch_posterior(size={_word(size)})", Shared(channels, scale, inside((height, width))), progress=progress
+        D, f"patch_posterior(size={word(size)})", Shared(channels, scale, inside((height, width))), progress=progress
     )
 
 
@@ -108,10 +105,10 @@ def flexible_patch_posterior(
         As for `patch_posterior`.
     """
     channels, height, width = require_images(D, "flexible_patch_posterior")
-    scale, pixels = _scale("share", share, between(0, 1, open_below=True)), height * width
+    scale, pixels = asked_of("share", share, between(0, 1, open_below=True)), height * width
     units = Heats(D, pixels, heat, progress)
     collection = Shared(channels, scale, units, held=8 * pixels**2)
-    return LocalDenoiser(D, f"flexible_patch_posterior(share={_word(share)})", collection, progress=progress)
+    return LocalDenoiser(D, f"flexible_patch_posterior(share={word(share)})", collection, progress=progress)
 
 
 def pca_locality(
@@ -155,16 +152,7 @@ def pca_locality(
         raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
     if chunk is not None and not (hasattr(chunk, "__index__") and chunk >= 1):
         raise ValueError(f"chunk must be None or a whole number of points from 1 on, got {chunk!r}")
-    scale = _scale("threshold", threshold, between(0, 1))
+    scale = asked_of("threshold", threshold, between(0, 1))
     units, held = Ratios(D, normalise, progress), 8 * D.points.dim**2
     collection = Own(1, scale, units, by_value=True, temperature=temperature, chunk=chunk, held=held)
-    return LocalDenoiser(D, f"pca_locality(threshold={_word(threshold)})", collection, progress=progress)
-
-
-def _scale(name: str, scale: Scale, rule: Rule) -> Callable[[Tensor], list[float]]:
-    checked(name, scale, rule)
-    return lambda sigma: scales(name, scale, rule, sigma)
-
-
-def _word(scale: Scale) -> str:
-    return "σ ↦ …" if callable(scale) else f"{scale:g}"
+    return LocalDenoiser(D, f"pca_locality(threshold={word(threshold)})", collection, progress=progress)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-__all__ = ["Rule", "Scale", "between", "checked", "odd", "scales"]
+__all__ = ["Rule", "Scale", "asked_of", "between", "odd", "scales", "word"]
 
 Scale = float | Callable[[float], float]
 """A number, or a function of σ in units of the data."""
@@ -42,11 +42,16 @@ def between(low: float, high: float, *, whole: bool = False, open_below: bool = 
     return rule
 
 
-def checked(name: str, scale: Scale, rule: Rule) -> Scale:
-    """The scale as given, after a number has been held against its rule; a function is held when it is asked."""
+def asked_of(name: str, scale: Scale, rule: Rule) -> Callable[[Tensor], list[float]]:
+    """What gives the scale of every row from the levels, (B,). A number is held against its rule at once."""
     if not callable(scale):
         rule(name, _number(name, scale))
-    return scale
+    return lambda sigma: scales(name, scale, rule, sigma)
+
+
+def word(scale: Scale) -> str:
+    """The scale in a name."""
+    return "σ ↦ …" if callable(scale) else f"{scale:g}"
 
 
 def scales(name: str, scale: Scale, rule: Rule, sigma: Tensor) -> list[float]:

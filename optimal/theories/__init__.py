@@ -12,9 +12,10 @@
 
 And what approximates the optimum without being a theory, to measure what that costs: `nearest`, `golden_subset`,
 `subsampled`, `stable_target`, by `estimate_errors`. `switch` makes one denoiser of two, `closed_form_velocity` says all
-of it in the words of flow matching.
+of it in the words of flow matching. `window_by_risk` and `window_by_network` say which window at which noise level.
 """
 
+from .calibrated import Windows, window_by_network, window_by_risk
 from .flow_matching import closed_form_velocity, conditional_velocity
 from .gaussian import Wiener
 from .hybrid import switch
@@ -39,6 +40,7 @@ __all__ = [
     "LocalPosterior",
     "Mixture",
     "Wiener",
+    "Windows",
     "boundary_local_score",
     "closed_form_velocity",
     "conditional_velocity",
@@ -54,4 +56,6 @@ __all__ = [
     "stable_target",
     "subsampled",
     "switch",
+    "window_by_network",
+    "window_by_risk",
 ]

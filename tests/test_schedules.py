@@ -13,7 +13,7 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from optimal import OptimalDenoiser, design, karras, load, log_linear, orbit, sample, trajectory
+from optimal import FlowMap, OptimalDenoiser, design, karras, load, log_linear, orbit, sample, trajectory
 from optimal.samplers import DPMSolverPP, Euler, GaussianExponential, GaussianStart, Heun, Solver
 from optimal.samplers.gaussian_exponential import adams
 from optimal.schedules import (
@@ -186,6 +186,39 @@ def test_designed_landings_hold_on_other_starts(digits: OptimalDenoiser, starts:
     low, high = found.interval()
     assert low < found.share < high
     assert wrong_landings(others, karras(6, sigma_max=others.sigma), solver=solver).share > 0.7
+
+
+def test_above_a_level_the_exact_flow_leads_on(digits: OptimalDenoiser, starts: Starts) -> None:
+    """Sampled by hand down to σ = 3, and landed from there; and on a fine grid all ends are right."""
+    levels = karras(3, sigma_min=3.0, sigma_max=starts.sigma)[:-1]
+    for solver, calls in ((Heun(), 4), (DPMSolverPP(3), 2)):
+        found = wrong_landings(starts, levels, solver=solver, until=3.0)
+        *_, last, _ = trajectory(digits, starts.x, [*levels.tolist(), 0.0], solver=solver)
+        landing = FlowMap(digits).land(last.x, 3.0)
+        assert found.wrong == int((digits.first_copies()[landing.index] != starts.index).sum()) > 0
+        assert found.nfe == calls
+    fine = log_linear(33, sigma_min=3.0, sigma_max=starts.sigma)[:-1]
+    assert wrong_landings(starts, fine, until=3.0).share < 0.01
+    for until in (0.0, 2.0):
+        with pytest.raises(ValueError, match=r"the last level of (a|the) grid must be"):
+            wrong_landings(starts, levels, until=until)
+
+
+def test_grids_are_designed_for_the_part_above_a_level(digits: OptimalDenoiser, starts: Starts) -> None:
+    levels = landings_grid(starts, 3, solver="dpm_solver_pp", until=2.0)
+    assert levels.shape == (4,)
+    assert float(levels[0]) == starts.sigma
+    assert float(levels[-1]) == 2.0
+    others = starts_of(digits, 256)
+    shares = [
+        wrong_landings(others, one, solver="dpm_solver_pp", until=2.0)
+        for one in (levels, karras(4, sigma_min=2.0, sigma_max=others.sigma)[:-1])
+    ]
+    assert shares[0].nfe == shares[1].nfe == 3
+    assert shares[0].wrong < 0.7 * shares[1].wrong
+    assert landings_grid(starts, 1, until=3.0).tolist() == [starts.sigma, 3.0]
+    with pytest.raises(ValueError, match="until must be 0 or a level below"):
+        landings_grid(starts, 2, until=100.0)
 
 
 def test_starts_for_design_and_for_judging_share_no_numbers(digits: OptimalDenoiser, starts: Starts) -> None:

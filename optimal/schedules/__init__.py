@@ -14,7 +14,8 @@ from .curve import Curve, curve_of, start_level
 from .designed import Objective, design
 from .entropic import entropic_grid
 from .gaussian import gaussian_grid, gaussian_ratios
-from .landings import Landed, Starts, landed_right, landings_grid, starts_of, wrong_landings
+from .landings import Landed, Starts, landed_right, starts_of, wrong_landings
+from .search import landings_grid
 
 __all__ = [
     "Curve",

@@ -23,7 +23,8 @@ from ..samplers.calibrated import Calibrated
 from ..samplers.gaussian_exponential import GaussianExponential, adams
 from ..samplers.gaussian_start import Linear, carried
 from .coordinates import linear_on
-from .landings import Starts, landings_grid, log_weight_of
+from .landings import Starts
+from .search import landings_grid, log_weight_of
 
 __all__ = ["calibrated"]
 

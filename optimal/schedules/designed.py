@@ -20,7 +20,8 @@ from .ancestral import path_kl_grid
 from .curve import curve_of, probabilities_of, require_steps, start_level
 from .entropic import entropic_grid
 from .gaussian import gaussian_grid, require_flowing
-from .landings import landings_grid, starts_of
+from .landings import starts_of
+from .search import landings_grid
 
 __all__ = ["Objective", "design"]
 

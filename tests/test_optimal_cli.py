@@ -510,7 +510,7 @@ def test_where_nothing_can_be_written_nothing_is_computed(capsys: Captured, monk
         raise AssertionError("it was computed")
 
     for name in ("denoised", "sampled", "destination"):
-        monkeypatch.setattr(f"optimal.__main__.{name}", never)
+        monkeypatch.setattr(f"optimal.cli.doing.{name}", never)
     Path("file").write_text("")
     for command in (["denoise", "digits", "@8", "--sigma", "1"], ["sample", "digits"]):
         assert run(*command, "--out", "file/x") == 2

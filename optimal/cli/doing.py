@@ -1,0 +1,299 @@
+"""What each command of `python -m optimal` does: it asks, writes its files, and says in sentences what was found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..datasets import Dataset
+from ..devices import device_of
+from ..randomness import stream
+from ..storage import replacing
+from .answers import denoised, described, destination, expected, located, sampled, shown_points
+from .commands import AtPoint, Border, Common, Denoise, Info, Sample, Schedule, Where
+from .estimate import in_words
+from .options import parse_options
+from .output import suffixed, writable
+from .point_files import read_point, save_grid
+from .run import say
+from .scheduled import expected_schedule, scheduled
+
+__all__ = ["Told", "answered"]
+
+Told = tuple[dict[str, Any], list[str]]
+"""What was found, as plain values, and in sentences."""
+_TILE = 128
+"""Pixels a side that an image of a grid has at least about."""
+_QUICK_DRAWS = 64
+_QUICK_STARTS = 128
+
+
+def answered(command: Common, data: Dataset) -> Told:
+    """Do what a command of `optimal.cli.commands` asks of data."""
+    return _DOES[type(command)](command, data)
+
+
+def _planned(data: Dataset, what: str, seconds: float | None = None) -> Told:
+    """What a dry run says."""
+    time = "" if seconds is None else f", about {in_words(seconds)}"
+    found: dict[str, Any] = {"plan": what} | ({} if seconds is None else {"seconds": seconds})
+    return found, [data.describe(), f"{what}{time}; nothing was computed"]
+
+
+def _info(command: Info, data: Dataset) -> Told:
+    device = device_of(command.device)
+    if command.dry_run:
+        return _planned(data, "copies, spread and top eigenvalue of the data", expected("info", data))
+    found = described(data, device=device, say=say)
+    return found, [
+        data.describe(),
+        f"from {data.source}; licence: {data.licence}",
+        f"copies of earlier points: {found['duplicates']:,}, leaving {found['distinct']:,} distinct points",
+        f"standard deviation of a value {found['standard_deviation']:.4g}, top eigenvalue of the covariance "
+        f"{found['top_eigenvalue']:.4g}",
+        _speciation(found),
+        f"collapse predicted at sigma_C = {found['sigma_C']:.4g}, for as many Gaussian points: below it one point is "
+        "left (`border` measures it)",
+    ]
+
+
+def _speciation(found: dict[str, Any]) -> str:
+    if found["sigma_S"] == 0:
+        # Of data whose scale is that of its noise; √Λ is the same condition for data of any scale.
+        scale = math.sqrt(found["top_eigenvalue"])
+        return f"speciation: the formula for sigma_S needs an eigenvalue above 1; its square root is {scale:.4g}"
+    return f"speciation predicted at sigma_S = {found['sigma_S']:.4g}: above it trajectories have not chosen a class"
+
+
+def _border(command: Border, data: Dataset) -> Told:
+    draws = min(command.draws, _QUICK_DRAWS) if command.quick else command.draws
+    device = device_of(command.device)
+    if command.dry_run:
+        return _planned(data, f"the border by {draws} draws", expected("border", data, draws))
+    found = located(data, draws, command.seed, label=command.label, group=command.orbit, device=device, say=say)
+    count, entropy = found["count"], found["entropy"]
+    return found, [
+        _about(data, command.label, command.orbit),
+        f"median effective count of 2 at sigma = {_interval(count)}: the border between mode seeking and mode refining",
+        f"mean entropy of 1 nat at sigma = {_interval(entropy)}: the collapse of Biroli et al. 2024",
+        f"95% bootstrap intervals, {draws} draws, seed {command.seed}",
+    ]
+
+
+def _interval(border: dict[str, float]) -> str:
+    if not 0 < border["sigma"] < math.inf:
+        return f"{border['sigma']:g} (it is never crossed)"
+    return f"{border['sigma']:.4g} [{border['low']:.4g}, {border['high']:.4g}]"
+
+
+def _x(command: AtPoint, data: Dataset) -> torch.Tensor:
+    """x, (1, *event)."""
+    if not 0 < command.sigma < math.inf:
+        raise ValueError(f"sigma must be positive and finite, got {command.sigma:g}")
+    x, notes = read_point(command.image, data)
+    for note in notes:
+        say(note)
+    if command.add_noise:
+        x = x + command.sigma * torch.randn(x.shape, generator=stream(command.seed, "queries"))
+    return x[None]
+
+
+def _denoise(command: Denoise, data: Dataset) -> Told:
+    if command.top < 1:
+        raise ValueError(f"top must be at least 1, got {command.top}")
+    x = _x(command, data)
+    device = device_of(command.device)
+    if command.dry_run:
+        return _planned(data, f"E[x0 | x] at sigma = {command.sigma:g}", expected("denoise", data))
+    out = writable(command.out, "denoised")
+    mean, found = denoised(
+        data,
+        x,
+        command.sigma,
+        command.top,
+        label=command.label,
+        guidance=command.guidance,
+        interval=command.interval,
+        group=command.orbit,
+        device=device,
+        say=say,
+    )
+    path = suffixed(out, ".npy")
+    with replacing(path) as temporary:
+        np.save(temporary, mean[0].numpy())
+    files = [path]
+    if data.is_image:
+        shown = torch.cat([x, mean, shown_points(data, found["points"], command.orbit)])
+        files.append(_grid(shown, out, columns=len(shown)))
+    found["files"] = [str(file) for file in files]
+    guided = command.guidance is not None
+    answer = "the guided answer" if guided else "E[x0 | x]"
+    blend = "that of the class" if guided else "the answer"
+    return found, [
+        _about(data, command.label, command.orbit),
+        *([_pushed(found)] if guided else []),
+        f"at sigma = {command.sigma:g} {blend} blends {found['effective_count']:.4g} points (effective count), "
+        f"{found['entropy']:.4g} nats",
+        "most probable: " + ", ".join(f"{_named(point)} {point['weight']:.3g}" for point in found["points"]),
+        *([f"{answer} = {', '.join(f'{v:.6g}' for v in mean.flatten())}"] if mean.numel() <= 2 else []),
+        _written(files, f"from left to right x, {answer}, the points" if data.is_image else ""),
+    ]
+
+
+def _pushed(found: dict[str, Any]) -> str:
+    """What guidance does to the answer: it is no posterior mean, and has no entropy of its own."""
+    return (
+        f"guided, w = {found['weight']:g} at this noise level: the answer lies {found['pushed']:.4g} from that of the "
+        f"class, whose probability here is {found['probability']:.4g}; it is the mean of no distribution"
+    )
+
+
+def _named(point: dict[str, Any]) -> str:
+    """@3, or @3 under an element of the group: @3 mirrored."""
+    element = point.get("element")
+    return f"@{point['index']}" + (f" {element}" if element else "")
+
+
+def _where(command: Where, data: Dataset) -> Told:
+    if command.out and not data.is_image:
+        raise ValueError(f"--out is a picture, and {data.name} holds no images")
+    x = _x(command, data)
+    device = device_of(command.device)
+    if command.dry_run:
+        return _planned(data, f"the landing of x from sigma = {command.sigma:g}", expected("where", data))
+    out = writable(command.out, "where") if command.out else None
+    mean, found = destination(data, x, command.sigma, label=command.label, device=device, say=say)
+    sentences = [_about(data, command.label, None), f"x becomes data point @{found['index']} ({found['sure']})"]
+    if math.prod(data.event) <= 2:
+        sentences[-1] += f", which is {', '.join(f'{v:.6g}' for v in data[found['index']].flatten())}"
+    sentences += [
+        f"at sigma = {command.sigma:g} it holds {found['weight']:.3g} of the posterior; the leader is "
+        f"@{found['leader']} with {found['leader_weight']:.3g}, the effective count {found['effective_count']:.4g}"
+    ]
+    if out:
+        files = [_grid(torch.cat([x, mean, data[[found["index"]]]]), out, columns=3)]
+        found["files"] = [str(file) for file in files]
+        sentences.append(_written(files, "x, E[x0 | x], the destination"))
+    return found, sentences
+
+
+def _sample(command: Sample, data: Dataset) -> Told:
+    device = device_of(command.device)
+    if command.dry_run:
+        return _planned(data, f"{command.n} samples, {command.steps} steps of {command.solver}")
+    out = writable(command.out, "samples")
+    arrays, found = sampled(
+        data,
+        command.n,
+        command.solver,
+        command.steps,
+        sigma_min=command.sigma_min,
+        sigma_max=command.sigma_max,
+        seed=command.seed,
+        options=parse_options(command.solver_option),
+        label=command.label,
+        guidance=command.guidance,
+        interval=command.interval,
+        group=command.orbit,
+        device=device,
+        say=say,
+    )
+    path = suffixed(out, ".npz")
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
+    files = [path]
+    if data.is_image:
+        files.append(_grid(arrays["samples"], out))
+    found["files"] = [str(file) for file in files]
+    return found, [
+        _about(data, command.label, command.orbit),
+        *([] if command.guidance is None else [_guided(command.guidance, command.label, command.interval)]),
+        f"{command.n} samples, {command.steps} steps of {command.solver} from sigma = {found['sigma_max']:g}, "
+        f"{found['nfe']} calls each" + (", in the span of the data" if found["in_span"] else ""),
+        f"{found['copies']} of them are {_points_of(command.orbit)}, {found['different']} different ones",
+        _written(files),
+    ]
+
+
+def _schedule(command: Schedule, data: Dataset) -> Told:
+    starts, judged = command.starts, command.judged
+    if command.quick:
+        starts, judged = min(starts, _QUICK_STARTS), min(judged, 2 * _QUICK_STARTS)
+    if command.dry_run:
+        seconds = expected_schedule(data, command.n, command.objective, starts, judged)
+        return _planned(data, f"a grid of {command.n} steps for {command.solver}, by {command.objective}", seconds)
+    found = scheduled(
+        data,
+        command.n,
+        command.solver,
+        command.objective,
+        options=parse_options(command.solver_option),
+        sigma_max=command.sigma_max,
+        gaussian_start=command.gaussian_start,
+        starts=starts,
+        judged=judged,
+        seed=command.seed,
+        say=say,
+    )
+    levels = [f"{level:.6g}" for level in found["sigmas"]]
+    lines = [
+        data.describe(),
+        f"{command.n} steps for {command.solver}, by {command.objective}: {', '.join(levels)}",
+    ]
+    if command.gaussian_start:
+        lines.append(f"the Gaussian's flow takes noise from sigma = {found['sigma_max']:g} to {levels[0]} in no call")
+    if found["designed"] is None:
+        lines.append(f"{command.solver} draws noise: its ends are no function of the start, and are not judged")
+    else:
+        for name, grid in (("this grid", found["designed"]), ("EDM's", found["edm"])):
+            lines.append(
+                f"{name}: {grid['wrong']:.1%} [{grid['low']:.1%}, {grid['high']:.1%}] of {found['judged']} other "
+                f"starts end on another point than the exact flow, {grid['nfe']} calls each"
+            )
+    if command.gaussian_start:
+        return found, [*lines, "other libraries begin with plain noise at the first level, which this grid is not for"]
+    lines += [
+        f"diffusers, EulerDiscreteScheduler: set_timesteps(sigmas=[{', '.join(levels)}])",
+        f"k-diffusion: torch.tensor([{', '.join(levels)}]); ComfyUI, custom sigmas: {', '.join(levels)}",
+    ]
+    return found, lines
+
+
+def _about(data: Dataset, label: int | None, orbit: str | None) -> str:
+    own = "" if label is None else f"; its {int((data.classes == label).sum())} points of class {label}"
+    return data.describe() + own + ("" if orbit is None else f"; with their images under {orbit}")
+
+
+def _guided(guidance: float, label: int | None, interval: tuple[float, float] | None) -> str:
+    where = "" if interval is None else f" for {interval[0]:g} < sigma <= {interval[1]:g}"
+    return f"guided from all data towards class {label}, w = {guidance:g}{where}"
+
+
+def _points_of(orbit: str | None) -> str:
+    return "data points" if orbit is None else "images of data points"
+
+
+def _grid(images: torch.Tensor, out: Path, columns: int | None = None) -> Path:
+    return save_grid(images, suffixed(out, ".png"), columns=columns, scale=max(1, _TILE // max(images.shape[2:])))
+
+
+def _written(files: Iterable[Path], what: str = "") -> str:
+    return ", ".join(map(str, files)) + (f": {what}" if what else "")
+
+
+_DOES: Mapping[type[Common], Callable[[Any, Dataset], Told]] = MappingProxyType(
+    {
+        Info: _info,
+        Denoise: _denoise,
+        Sample: _sample,
+        Border: _border,
+        Where: _where,
+        Schedule: _schedule,
+    }
+)

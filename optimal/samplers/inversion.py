@@ -31,7 +31,6 @@ The exact flow at its default tolerance errs there by 2.5e-6, and comes back to 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,10 +40,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..denoiser import Denoiser
-from ..process import EDM, Process
+from ..process import Process
 from ..query import require_points
 from ..schedule import grid
-from .loop import Counted, Drawn, State, follow
+from .loop import State, follow
 from .solver import Solver
 from .solvers import solver_of
 
@@ -77,12 +76,7 @@ def ascent(
         ValueError: as for `trajectory`; a solver that draws noise, or goes down only; a grid of one step.
     """
     levels, chosen = _asked(x, sigmas, solver, options)
-    levels.reverse()
-    process = process or EDM(math.inf)
-    scales = [float(process.scale_at(level)) for level in levels]
-    start = x.to(dtype) if grad else x.detach().to(dtype)
-    source = Drawn(x, dtype, None, None)
-    return follow(Counted(D, x.dtype, grad), start, levels, scales, chosen, process, source, x.dtype)
+    return follow(D, x, levels[::-1], chosen, process, dtype, grad)
 
 
 def invert(
@@ -197,6 +191,8 @@ def _asked(
 
 
 def _end(D: Denoiser, x: Tensor, levels: list[float], solver: Solver, dtype: torch.dtype) -> Tensor:
-    source, scales = Drawn(x, torch.float64, None, None), [1.0] * len(levels)
-    *_, last = follow(Counted(D, dtype), x, levels, scales, solver, EDM(math.inf), source, torch.float64)
+    def asked(z: Tensor, sigma: float | Tensor) -> Tensor:
+        return D(z.to(dtype), sigma)
+
+    *_, last = follow(asked, x, levels, solver)
     return last.x

@@ -21,7 +21,7 @@ from ..schedule import grid
 from .solver import Solver, Step
 from .solvers import solver_of
 
-__all__ = ["Counted", "Drawn", "Noise", "State", "follow", "sample", "trajectory"]
+__all__ = ["Counted", "Noise", "State", "follow", "sample", "trajectory"]
 
 Noise = Sequence[Tensor] | Callable[[int], Tensor]
 
@@ -102,16 +102,12 @@ def trajectory(
     levels = grid(sigmas).tolist()
     chosen = solver_of(solver, options)
     chosen.check(levels)
-    process = process or EDM(math.inf)
-    scales = [float(process.scale_at(level)) for level in levels]
     require_points(x, name="the start x")
     if generator is not None:
         generator_of(generator)
     if chosen.draws(len(levels) - 1) and generator is None and noise is None:
         raise ValueError(f"{type(chosen).__name__} draws noise: give generator=torch.Generator() or noise=")
-    source = Drawn(x, dtype, generator, noise)
-    start = x.to(dtype) if grad else x.detach().to(dtype)
-    return follow(Counted(D, x.dtype, grad), start, levels, scales, chosen, process, source, x.dtype)
+    return follow(D, x, levels, chosen, process, dtype, grad, generator, noise)
 
 
 def sample(
@@ -149,24 +145,40 @@ def sample(
 
 
 def follow(
+    D: Denoiser,
+    x: Tensor,
+    levels: list[float],
+    solver: Solver,
+    process: Process | None = None,
+    dtype: torch.dtype = torch.float64,
+    grad: bool = False,
+    generator: torch.Generator | None = None,
+    noise: Noise | None = None,
+) -> Iterator[State]:
+    """The states at all levels, down or up, the start included: what is left to do once all is checked.
+
+    Args:
+        levels: n + 1, the way; where the last is above 0, D is asked there too.
+        solver: takes the steps.
+        D, x, process, dtype, grad, generator, noise: as for `trajectory`.
+    """
+    process = process or EDM(math.inf)
+    scales = [float(process.scale_at(level)) for level in levels]
+    start = x.to(dtype) if grad else x.detach().to(dtype)
+    source = _Drawn(x, dtype, generator, noise)
+    return _states(Counted(D, x.dtype, grad), start, levels, scales, solver, process, source, x.dtype)
+
+
+def _states(
     evaluate: Counted,
     x: Tensor,
     levels: list[float],
     scales: list[float],
     solver: Solver,
     process: Process,
-    source: Drawn,
+    source: _Drawn,
     dtype: torch.dtype,
 ) -> Iterator[State]:
-    """The states at all levels, down or up, the start included; x is that of the process at the first, as follows.
-
-    Args:
-        evaluate: D.
-        x: (B, *event), kept in its own dtype.
-        levels, scales: n + 1 each.
-        solver, process, source: of every step.
-        dtype: of the states.
-    """
     past: list[tuple[float, Tensor]] = []
     kept: dict[str, Any] = {}
     x = x / scales[0]
@@ -212,7 +224,7 @@ class Counted:
         return out.to(x.dtype, copy=True)
 
 
-class Drawn:
+class _Drawn:
     """Standard Gaussian noise for step i: pinned, or drawn when first asked for."""
 
     def __init__(self, x: Tensor, dtype: torch.dtype, generator: torch.Generator | None, noise: Noise | None):

@@ -11,8 +11,9 @@
 | `score_smoothed` | the score, averaged over displacements of x |
 
 And what approximates the optimum without being a theory, to measure what that costs: `nearest`, `golden_subset`,
-`subsampled`, `stable_target`, by `estimate_errors`. `switch` makes one denoiser of two, `closed_form_velocity` says all
-of it in the words of flow matching. `window_by_risk` and `window_by_network` say which window at which noise level.
+`subsampled`, `stable_target`, by `estimate_errors`. `mean_square_norms` and `linear_square_norms` say how long a
+theory's answers are, as published tables do. `switch` makes one denoiser of two, `closed_form_velocity` says all of it
+in the words of flow matching. `window_by_risk` and `window_by_network` say which window at which noise level.
 """
 
 from .calibrated import Windows, window_by_network, window_by_risk
@@ -30,6 +31,8 @@ from .local import (
     pca_locality,
 )
 from .mixture import Mixture
+from .moments import variances
+from .norms import SquareNorms, linear_square_norms, mean_square_norms
 from .sampled import EstimateError, estimate_errors, stable_target, subsampled
 from .smoothed import score_smoothed
 from .truncated import golden_subset, nearest
@@ -39,6 +42,7 @@ __all__ = [
     "LocalDenoiser",
     "LocalPosterior",
     "Mixture",
+    "SquareNorms",
     "Wiener",
     "Windows",
     "boundary_local_score",
@@ -48,7 +52,9 @@ __all__ = [
     "estimate_errors",
     "flexible_patch_posterior",
     "golden_subset",
+    "linear_square_norms",
     "local_score",
+    "mean_square_norms",
     "nearest",
     "patch_posterior",
     "pca_locality",
@@ -56,6 +62,7 @@ __all__ = [
     "stable_target",
     "subsampled",
     "switch",
+    "variances",
     "window_by_network",
     "window_by_risk",
 ]

@@ -14,7 +14,7 @@ is left, ρ = (tr C − Σ λ)/(d − r): one axis less than all, and none (r = 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -23,11 +23,11 @@ from torch import Tensor
 
 from ..arithmetic import ours
 from ..denoiser import OptimalDenoiser
-from ..points import Points
 from ..query import Levels, levels
 from ..randomness import generator_of
 from ..reference.base import Exact
 from ..span.basis import RANK, basis_of
+from .moments import centred, covariance, require_whole, roots
 
 __all__ = ["Wiener"]
 
@@ -72,10 +72,7 @@ class Wiener(Exact):
     """
 
     def __init__(self, D: OptimalDenoiser, rank: int | None = None, *, progress: bool = False):
-        if not isinstance(D, OptimalDenoiser):
-            raise ValueError(f"the Wiener filter is that of data: D must be an OptimalDenoiser, got {type(D).__name__}")
-        if type(D) is not OptimalDenoiser:
-            raise NotImplementedError(f"the axes need all points in one process, D is {type(D).__name__}")
+        require_whole(D, "the Wiener filter")
         points = D.points
         if rank is not None and not (hasattr(rank, "__index__") and 0 <= rank <= points.dim):
             raise ValueError(f"rank must be a whole number from 0 to {points.dim}, got {rank!r}")
@@ -172,32 +169,15 @@ def _principal(D: OptimalDenoiser, rank: int | None, progress: bool) -> tuple[Te
     if rank == 0:
         return torch.zeros(0, dtype=torch.float64), torch.zeros(points.dim, 0, dtype=torch.float64)
     if points.dim <= _WHOLE and points.dim <= points.size:
-        second = torch.zeros(points.dim, points.dim, dtype=torch.float64, device=points.device)
-        for rows in _centred(points):
-            second.addmm_(rows.T, rows)
-        values, axes = torch.linalg.eigh(second)
+        values, axes = torch.linalg.eigh(covariance(points))
     elif points.size <= _WHOLE:
-        values, axes = _from_products(torch.cat(list(_centred(points))))
+        values, axes = _from_products(torch.cat(list(centred(points))))
     else:
         basis = basis_of(D, RANK if rank is None else rank, progress=progress)
-        scaled = (basis.coordinates[:, : basis.rank].double() - points.offset @ basis.vectors.double()) * _roots(points)
+        scaled = (basis.coordinates[:, : basis.rank].double() - points.offset @ basis.vectors.double()) * roots(points)
         values, inner = torch.linalg.eigh(scaled.T @ scaled)
         axes = basis.vectors.double() @ inner
     return values.flip(0).clamp_min(0) * points.unit**2, axes.flip(1)
-
-
-def _roots(points: Points) -> Tensor:
-    """√π_j, (N, 1) float64."""
-    if points.prior is None:
-        return torch.full((points.size, 1), points.size**-0.5, dtype=torch.float64, device=points.device)
-    return points.prior.weights.sqrt()[:, None]
-
-
-def _centred(points: Points) -> Iterator[Tensor]:
-    """√π (y − ȳ) of a block of points after the other, (n, D) float64, in units of the points."""
-    roots = _roots(points)
-    for start, block in points.blocks(points.block_rows(), points.device):
-        yield (block - points.offset) * roots[start : start + len(block)]
 
 
 def _from_products(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,8 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from optimal import OptimalDenoiser, load
 from optimal.randomness import stream
+from optimal.samplers import sample
+from optimal.schedule import karras
 from optimal.theories import Mixture, Wiener
 
 
@@ -117,6 +119,25 @@ def test_it_samples_its_parts(blobs: OptimalDenoiser) -> None:
     spread = drawn[nearest == 0].T.cov()
     covariance = fit.parts[0].spectral(torch.eye(3).double(), lambda v: v) + 0.25 * torch.eye(3)
     assert torch.allclose(spread, covariance, atol=0.15)
+
+
+def test_sampling_with_its_own_score_recovers_the_shares(blobs: OptimalDenoiser) -> None:
+    """From noise around its mean, by its exact score, as many end in each part as it has shares: 90, 60, 30 of 180."""
+    fit = Mixture(blobs, 3, floor=0.25)
+    means = torch.stack([part.mean for part in fit.parts])
+    centre = fit.shares @ means
+    # So far above the data the noisy mixture is a Gaussian around its mean, to a share of (9/400)².
+    x = centre + 400.0 * torch.randn(6000, 3, generator=stream(0, "samples"), dtype=torch.float64)
+    ends = sample(fit, x, karras(40, sigma_min=0.01, sigma_max=400.0), solver="heun")
+    counts = torch.cdist(ends, means).argmin(1).bincount(minlength=3).double()
+
+    def chi_square(shares: Tensor) -> float:
+        return float(((counts - 6000 * shares).square() / (6000 * shares)).sum())
+
+    # Of two degrees of freedom: beyond 20 once in 20,000.
+    assert chi_square(fit.shares) < 20
+    assert chi_square(torch.full((3,), 1 / 3).double()) > 500
+    assert chi_square((fit.shares + torch.tensor([0.03, -0.03, 0.0]).double()).clamp(0, 1)) > 20
 
 
 @pytest.mark.parametrize(

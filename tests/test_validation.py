@@ -111,9 +111,10 @@ def ours(D: OptimalDenoiser, theory: str, sigmas: tuple[float, ...], n: int) -> 
     if kind == "mixture":
         drawn = mean_square_norms(D, Mixture(D, int(number)), sigmas, n)
         return drawn.mean.value, drawn
-    # The draws are for the scatter only, which axes of no account do not change.
     rank = 0 if kind == "isotropic" else int(number) if number else None
-    return linear_square_norms(D, sigmas, rank, rest=not number), mean_square_norms(D, Wiener(D, rank), sigmas, n)
+    # The draws are for the scatter only, which axes of little variance do not change.
+    scatter = Wiener(D, min(D.mean.numel(), 128) if rank is None else rank)
+    return linear_square_norms(D, sigmas, rank, rest=not number), mean_square_norms(D, scatter, sigmas, n)
 
 
 def disagreements(D: OptimalDenoiser, published: Published, n: int = 1024) -> list[str]:

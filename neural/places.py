@@ -113,8 +113,14 @@ def around(
         yield sigma, x, evaluate(asked, x, sigma), x0
 
 
-def along(model: Denoiser, D: Optimum, levels: Tensor, draws: int, seed: int) -> Iterator[Place]:
-    """On the model's own flow from noises at its first level, in Heun steps; there is no x0."""
+def along(
+    model: Denoiser, D: Optimum, levels: Tensor, draws: int, seed: int, *, generator: torch.Generator | None = None
+) -> Iterator[Place]:
+    """On the model's own flow from noises at its first level, in Heun steps; there is no x0.
+
+    The noises are those of evaluations of the seed, or the generator's.
+    """
+    drawn_from = stream(seed, "evaluation-noises") if generator is None else generator
     high, top = range_of(model)[1], float(levels.max())
     first = high if math.isfinite(high) else _TOP * (D.standard_deviation or 1.0)
     bottom, first = float(levels.min()), first if top < first * (1 - _APART) else top
@@ -123,7 +129,7 @@ def along(model: Denoiser, D: Optimum, levels: Tensor, draws: int, seed: int) ->
     own = own[((own[:, None] / levels).log().abs() > _APART).all(1)]
     grid = torch.cat([own, levels]).unique().flip(0)
     wanted = set(levels.tolist())
-    unit = torch.randn((draws, *D.event), generator=stream(seed, "evaluation-noises"), dtype=torch.float32)
+    unit = torch.randn((draws, *D.event), generator=drawn_from, dtype=torch.float32)
     for state in trajectory(model, first * unit.to(D.points.device), torch.cat([grid, grid.new_zeros(1)])):
         if not torch.isfinite(state.denoised).all():
             raise ValueError(f"the network's own trajectory is not finite at σ = {state.sigma:.3g}")

@@ -8,10 +8,11 @@ from .difficulty import DIFFICULTY
 from .generalise import GENERALISE
 from .grids import GRIDS
 from .plan import Study
+from .theories import THEORIES
 
 __all__ = ["STUDIES", "study"]
 
-STUDIES: dict[str, Study] = {each.name: each for each in (GENERALISE, DIFFICULTY, GRIDS)}
+STUDIES: dict[str, Study] = {each.name: each for each in (GENERALISE, DIFFICULTY, GRIDS, THEORIES)}
 """By name."""
 
 

@@ -1,0 +1,214 @@
+"""The theories that a network is held to, each with the parameter that suits the network best at every noise level.
+
+A theory of one parameter, a window, a bandwidth, a temperature, says little before that is chosen. Here it is the one
+of a list for which E‖F(x, σ) − T(x, σ)‖² is least at each of the levels, on draws of x from the stream "design", of
+which no evaluation has a number; between levels that of the nearest in log σ. It favours theories: they are given what
+they can do, at every level anew. Those without a parameter, the Gaussian and the mixtures, are made of the data alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+from tqdm import tqdm
+
+from optimal import OptimalDenoiser
+from optimal.denoiser import Denoiser
+from optimal.draws import draw_pairs
+from optimal.query import Levels, level_list, levels, require_points
+from optimal.randomness import stream
+from optimal.theories import (
+    Mixture,
+    Wiener,
+    equivariant_local_score,
+    local_score,
+    patch_posterior,
+    pca_locality,
+    score_smoothed,
+)
+
+from .measures import evaluate
+from .places import along
+
+__all__ = ["Family", "Fitted", "families", "fitted", "theories_of", "with_windows_of_local"]
+
+Make = Callable[[float], Denoiser]
+
+LOCAL, EQUIVARIANT = "local score", "equivariant local score"
+_THRESHOLDS = (0.005, 0.02, 0.05, 0.1, 0.3)
+_DRAWS = 64
+_SMOOTHING = 16
+_MOST = 60_000_000
+"""Products of one query of the equivariant machine, N (HW)² C: above, it is made of as many points as stay below."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A theory of one parameter: from it to the denoiser, and the values that are tried."""
+
+    make: Make
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A theory whose parameter goes by the noise level, a `Denoiser`.
+
+    Attributes:
+        make: from the parameter to the theory.
+        sigmas: (S,) float64, the levels at which the parameter was chosen, increasing.
+        values: the parameter at each.
+        event: shape of one point.
+    """
+
+    make: Make
+    sigmas: Tensor
+    values: tuple[float, ...]
+    event: tuple[int, ...]
+
+    def at(self, sigma: float) -> float:
+        """The parameter at a level: that of the nearest in log σ, the lower of two."""
+        return self.values[int((self.sigmas.log() - math.log(sigma)).abs().argmin())]
+
+    def __call__(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
+        require_points(x, self.event)
+        given = levels(sigma, len(x), x.device)
+        own = torch.tensor([self.at(float(each)) for each in given], dtype=torch.float64)
+        out = torch.empty_like(x)
+        for value in own.unique().tolist():
+            rows = (own == value).to(x.device)
+            out[rows] = self.make(value)(x[rows], given[rows]).to(x.dtype)
+        return out
+
+
+def fitted(
+    model: Denoiser,
+    D: OptimalDenoiser,
+    make: Make,
+    values: Sequence[float],
+    *,
+    sigmas: Levels,
+    trajectory: bool = False,
+    draws: int = _DRAWS,
+    seed: int = 0,
+    name: str = "theory",
+    progress: bool = False,
+) -> Fitted:
+    """The value at every level for which the theory is nearest to the network, of all that are listed.
+
+    Args:
+        model: F.
+        D: the optimum of the data that it was trained on.
+        make: from a value to the theory, a denoiser.
+        values: those that are tried, all of them, at every level.
+        sigmas: levels, within the network's range.
+        trajectory: whether x is on the network's own trajectory, from noises of the stream "design"; else x0 + σ ε.
+        draws: points x at each level.
+        seed: of them.
+        name: of the theory, for the bar.
+        progress: whether a bar is drawn on stderr.
+
+    Raises:
+        ValueError: no value; an answer that is not finite.
+    """
+    if not values:
+        raise ValueError("values must be at least one")
+    wanted = level_list(sigmas).sort().values
+    generator = stream(seed, "design", 8)
+    if trajectory:
+        places = [(s, x, F) for s, x, F, _ in along(model, D, wanted, draws, seed, generator=generator)]
+    else:
+        x0, eps = draw_pairs(D, None, draws, generator)
+        places = [(s, x := x0 + s * eps, evaluate(model, x, s)) for s in wanted.tolist()]
+    made = {float(value): make(float(value)) for value in values}
+    found: dict[float, float] = {}
+    for sigma, x, answer in tqdm(places, desc=name, unit="level", leave=False, disable=not progress):
+        misses = {v: float((evaluate(T, x, sigma) - answer).double().square().sum()) for v, T in made.items()}
+        if not all(map(math.isfinite, misses.values())):
+            raise ValueError(f"an answer of {name} or of the network is not finite at σ = {sigma:.3g}")
+        found[sigma] = min(misses, key=lambda value: misses[value])
+    return Fitted(made.__getitem__, wanted, tuple(found[s] for s in wanted.tolist()), D.event)
+
+
+def theories_of(
+    model: Denoiser,
+    D: OptimalDenoiser,
+    *,
+    sigmas: Levels,
+    trajectory: bool = False,
+    draws: int = _DRAWS,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Denoiser]:
+    """Every theory that the data allow, by name, fitted to the network where it has a parameter.
+
+    Gaussian, mixtures of ten and of a hundred Gaussians (k-means; with 10 and 100 points for each at least), the data
+    smoothed, the score smoothed, the optimum at a temperature; and of images the local score, the equivariant local
+    score with its window (of a part of the data, where all of them would take too long: its name says so), the
+    patch posterior and PCA-locality.
+
+    Args:
+        model, D, sigmas, trajectory, draws, seed, progress: as for `fitted`.
+
+    Raises:
+        ValueError: as for `fitted`.
+    """
+    found: dict[str, Denoiser] = {}
+    for name, family in families(D).items():
+        if isinstance(family, Family):
+            found[name] = fitted(
+                model,
+                D,
+                family.make,
+                family.values,
+                sigmas=sigmas,
+                trajectory=trajectory,
+                draws=draws,
+                seed=seed,
+                name=name,
+                progress=progress,
+            )
+        else:
+            found[name] = family
+    return with_windows_of_local(D, found)
+
+
+def families(D: OptimalDenoiser, *, progress: bool = False) -> dict[str, Denoiser | Family]:
+    """Every theory of one parameter with the values that are tried, and those without one, by name."""
+    parts = [modes for modes in (10, 100) if len(D) >= 10 * modes]
+    found: dict[str, Denoiser | Family] = {"Gaussian": Wiener(D, progress=progress)}
+    found |= {f"mixture of {modes}": Mixture(D, modes, progress=progress) for modes in parts}
+    unit = D.standard_deviation or 1.0
+    widths = tuple(unit * 2.0**power for power in range(-6, 2))
+    found["smoothed data"] = Family(D.smoothed, widths)
+    found["smoothed score"] = Family(lambda s: score_smoothed(D, s, _SMOOTHING), widths)
+    found["temperature"] = Family(D.tempered, tuple(2 ** (power / 2) for power in range(-2, 9)))
+    if len(D.event) == 3:
+        _, height, width = D.event
+        most = 2 * max(height, width)
+        windows = tuple(float(k) for k in (1, 3, 5, 7, 9, 11, 15, 21, 31, 47, 63, 95, 127) if k < most)
+        sizes = {float(min(k, height, width)) for k in (1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 16, 23, 32, 48, 64)}
+        found[LOCAL] = Family(lambda k: local_score(D, int(k)), windows)
+        found["patch posterior"] = Family(lambda k: patch_posterior(D, int(k)), tuple(sorted(sizes)))
+        found["PCA-locality"] = Family(lambda t: pca_locality(D, t), _THRESHOLDS)
+    return found
+
+
+def with_windows_of_local(D: OptimalDenoiser, found: dict[str, Denoiser]) -> dict[str, Denoiser]:
+    """The equivariant local score besides, with the windows that were fitted for the local score, if there is one."""
+    local = found.get(LOCAL)
+    if not isinstance(local, Fitted):
+        return found
+    channels, height, width = D.event
+    held = max(int(_MOST // ((height * width) ** 2 * channels)), 1)
+    subset = None if len(D) <= held else held
+    name = EQUIVARIANT if subset is None else f"{EQUIVARIANT}, {subset} points"
+    # A window that wraps has no more than the image, and no even side.
+    most = min(height, width) - 1 + min(height, width) % 2
+    machine = equivariant_local_score(D, lambda sigma: min(local.at(sigma), most), subset=subset)
+    return found | {name: machine}

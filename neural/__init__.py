@@ -60,6 +60,8 @@ from .run import fit as fit
 from .saved import load_model as load_model
 from .saved import student_at as student_at
 from .saved import training_pairs as training_pairs
+from .theories import fitted as fitted
+from .theories import theories_of as theories_of
 from .training import Training as Training
 from .training import TrainingDiverged as TrainingDiverged
 from .training import train as train

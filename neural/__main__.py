@@ -1,4 +1,4 @@
-"""`python -m neural train | distill | sample | compare | audit | report | likelihood | pretrain | study`: typed."""
+"""`python -m neural train | distill | sample | compare | audit | report | explain | likelihood | pretrain | study`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import distributed
 from optimal.cli.run import run
 
 from . import cli
-from .commands import Audit, Compare, Distill, Likelihood, Pretrain, Report, Sample, Study, Train
+from .commands import Audit, Compare, Distill, Explain, Likelihood, Pretrain, Report, Sample, Study, Train
 
 __all__ = ["main"]
 
@@ -29,6 +29,7 @@ _DOES: dict[type, Callable[[Any], None]] = {
     Compare: cli.compare,
     Audit: cli.audit,
     Report: cli.report,
+    Explain: cli.explain_command,
     Likelihood: cli.likelihood,
     Pretrain: cli.pretrain,
     Study: cli.study,

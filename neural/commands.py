@@ -26,6 +26,7 @@ __all__ = [
     "Audit",
     "Compare",
     "Distill",
+    "Explain",
     "Likelihood",
     "Preset",
     "Pretrain",
@@ -255,6 +256,36 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Explain:
+    """Show what a network does instead of the optimum: how much of it each theory accounts for, at which noise level;
+    one HTML page, and the tables behind it."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """The folder of a run, pretrained:NAME, diffusers:FOLDER, or python:package.module.function."""
+    dataset: options.Dataset = None
+    option: options.DataOption = ()
+    held_out: _HeldOut = None
+    held_out_option: options.DataOption = ()
+    sigmas: options.Reals = None
+    """Noise levels, in units of the data; twelve around the border of the data unless given."""
+    draws: int = 256
+    """Points at each: pairs (x0, noise), and trajectories."""
+    tried: int = 32
+    """Points at each on which the parameters of theories are chosen, other ones."""
+    n: options.Number = 32
+    """Noises that are sampled under network, optimum and theories; 0 for none."""
+    quick: options.Quick = False
+    """At most 128 draws and 8 noises, whatever --draws and -n say, to have a look."""
+    device: options.Device = "auto"
+    batch: options.Batch = None
+    seed: options.Seed = 0
+    out: Path = Path("explanation")
+    """Path of the files, without suffix: the page as HTML, -theories and -endings as CSV and JSON."""
+    json: options.Json = False
+    dry_run: options.DryRun = False
+
+
+@dataclass(frozen=True)
 class Likelihood:
     """Log density of a network's noisy points by its ODE, beside the optimum's: nats, and bits for each value."""
 
@@ -326,6 +357,7 @@ COMMANDS: dict[str, type] = {
     "compare": Compare,
     "audit": Audit,
     "report": Report,
+    "explain": Explain,
     "likelihood": Likelihood,
     "pretrain": Pretrain,
     "study": Study,

@@ -2,6 +2,7 @@
 
 from .comparing import compare as compare
 from .density import likelihood as likelihood
+from .explaining import explain_command as explain_command
 from .parsing import command_of as command_of
 from .pretraining import pretrain as pretrain
 from .sampling import draw as draw

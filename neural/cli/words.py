@@ -10,12 +10,12 @@ from optimal import Dataset, load
 from optimal.cli import parse_options
 
 from ..classes import of_label
-from ..commands import Compare, Likelihood, Report, Sample
+from ..commands import Compare, Explain, Likelihood, Report, Sample
 
 __all__ = ["as_words", "dataset_of", "held_out_of"]
 
 
-def dataset_of(command: Sample | Compare | Report | Likelihood) -> Dataset | None:
+def dataset_of(command: Sample | Compare | Report | Likelihood | Explain) -> Dataset | None:
     """What --dataset names; None without it.
 
     Raises:
@@ -26,7 +26,7 @@ def dataset_of(command: Sample | Compare | Report | Likelihood) -> Dataset | Non
     return load(command.dataset, **parse_options(command.option)) if command.dataset is not None else None
 
 
-def held_out_of(command: Compare | Report | Likelihood) -> Dataset | None:
+def held_out_of(command: Compare | Report | Likelihood | Explain) -> Dataset | None:
     """What --held-out names, of the class of --label; None without it.
 
     Raises:
@@ -37,7 +37,8 @@ def held_out_of(command: Compare | Report | Likelihood) -> Dataset | None:
     if command.held_out is None:
         return None
     found = load(command.held_out, **parse_options(command.held_out_option))
-    return found if command.label is None else of_label(found, command.label)
+    label = getattr(command, "label", None)
+    return found if label is None else of_label(found, label)
 
 
 def as_words(command: Any) -> dict[str, Any]:

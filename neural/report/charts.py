@@ -16,12 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from optimal.border import Border
+
 from ..copies import percent
 from ..measuring import Measured
 from ..sampled import MEMORISED
 from .study import Studied, Study
 
-__all__ = ["DARK", "LIGHT", "Theme", "drawn", "gap_chart", "points_chart", "ratio_chart", "themed"]
+__all__ = ["DARK", "LIGHT", "Theme", "drawn", "gap_chart", "log_levels", "points_chart", "ratio_chart", "themed"]
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,10 @@ def themed(theme: Theme) -> Iterator[None]:
         yield
 
 
-def drawn(draw: Callable[[Study, Theme], Figure], study: Study, theme: Theme, *, dpi: int = 150) -> bytes:
+def drawn(draw: Callable[[Theme], Figure], theme: Theme, *, dpi: int = 150) -> bytes:
     """A chart as a PNG file."""
     with themed(theme):
-        figure, file = draw(study, theme), io.BytesIO()
+        figure, file = draw(theme), io.BytesIO()
         figure.savefig(file, dpi=dpi, metadata={"Author": "optimal-diffusion"})
     return file.getvalue()
 
@@ -90,7 +92,7 @@ def gap_chart(study: Study, theme: Theme) -> Figure:
             for place, (network, color) in enumerate(_coloured(study, theme))
             for measured in network.measured
         ]
-        _levels(axes, study, theme)
+        log_levels(axes, study.border, theme)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(_plain))
         axes.set_ylabel(label)
@@ -211,14 +213,13 @@ def _lowest(study: Study, column: str, least: float) -> float:
     return max(least, min(values, default=least) / 3)
 
 
-def _levels(axes: Axes, study: Study, theme: Theme) -> None:
+def log_levels(axes: Axes, border: Border, theme: Theme) -> None:
     """A log axis of σ, and the border with its interval."""
     axes.set_xscale("log")
     axes.set_xlabel("noise level σ, in units of the data")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(_plain))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    border = study.border
     if 0 < border.sigma < math.inf:
         axes.axvline(border.sigma, color=theme.ink, lw=0.9, ls=(0, (4, 2)))
         if border.low > 0 and border.high < math.inf:

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,9 @@ def write(study: Study, out: str | Path) -> list[Path]:
     charts = {"gap": gap_chart, "ratio": ratio_chart}
     if not study.data.is_image and math.prod(study.data.event) <= 2:
         charts["points"] = points_chart
-    pictures = {name: (drawn(draw, study, LIGHT), drawn(draw, study, DARK)) for name, draw in charts.items()}
+    pictures = {
+        name: (drawn(partial(draw, study), LIGHT), drawn(partial(draw, study), DARK)) for name, draw in charts.items()
+    }
     try:
         with _placed(folder) as building:
             files = _tables(study, building)

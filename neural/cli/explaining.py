@@ -1,0 +1,147 @@
+"""`python -m neural explain`: what a network does instead of the optimum, as tables and one page."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+
+from optimal import OptimalDenoiser, seeking_refining_border
+from optimal.cli import announce, as_json, as_table, in_words, plain, seconds_of_a_row, suffixed, writable
+from optimal.cli.run import say
+from optimal.denoiser import Denoiser
+from optimal.query import level_list
+from optimal.randomness import fixed_generator
+
+from ..commands import QUICK_DRAWS, Explain
+from ..ended import Endings, endings
+from ..explained import OPTIMUM, Explained, explain
+from ..measures import evaluate, save_table
+from ..model import Model
+from ..named import opened
+from ..places import STEPS, default_sigmas, range_of, require_range
+from ..report.accounted import accounted_page
+from ..theories import Family, Fitted, families, theories_of, with_windows_of_local
+from ..wanted import Wanted
+from .words import as_words, dataset_of, held_out_of
+
+__all__ = ["explain_command"]
+
+_QUICK_NOISES, _CALLS = 8, 35
+
+
+def explain_command(command: Explain) -> None:
+    """Tables and a page of a network beside theories."""
+    draws = min(command.draws, QUICK_DRAWS) if command.quick else command.draws
+    noises = min(command.n, _QUICK_NOISES) if command.quick else command.n
+    for name, value, least in (("draws", draws, 2), ("tried", command.tried, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if noises == 1 or noises < 0:
+        raise ValueError(f"n must be 0, or at least 2, got {noises}")
+    (model,), data, _ = opened(
+        [command.model], dataset_of(command), device=command.device, batch=command.batch, wanted=Wanted(), say=say
+    )
+    held_out = held_out_of(command)
+    D = OptimalDenoiser(data)
+    border = seeking_refining_border(D, progress=True)
+    given = command.sigmas
+    sigmas = default_sigmas(D, border.sigma, range_of(model)) if given is None else level_list(given)
+    places = ["data", *(["held-out"] if held_out is not None else []), "trajectory"]
+    require_range(sigmas, range_of(model))
+    seconds = _planned(model, D, len(sigmas), len(places), draws, command.tried, noises)
+    if command.dry_run:
+        effort = f"{len(sigmas)} levels, {draws} draws on {', '.join(places)}, {noises} noises"
+        print(f"{data.describe()}\n{model.name}: {effort}; about {in_words(seconds)}; nothing was computed")
+        return
+    out = writable(command.out, "explanation")
+    announce(seconds, say)
+    options: dict[str, Any] = {"sigmas": sigmas, "seed": command.seed, "progress": True}
+    found: list[Explained] = []
+    chosen: list[str] = []
+    theories: dict[str, Any] = {}
+    for place in places:
+        going = place == "trajectory"
+        if going or not theories:
+            theories = theories_of(model, D, trajectory=going, draws=command.tried, **options)
+            chosen += _chosen(theories, place)
+        on: Any = place if going else held_out if place == "held-out" else None
+        found.append(explain(model, D, theories, on=on, draws=draws, **options))
+    last = endings(model, D, theories, n=noises, seed=command.seed, progress=True) if noises else None
+    about = {"dataset": data.name, "fingerprint": data.fingerprint, "command": as_words(command), "chosen": chosen}
+    about["sentences"] = [sentence for each in found for sentence in each.sentences()]
+    about["sentences"] += [] if last is None else [last.sentence()]
+    files = [suffixed(out, ".html"), suffixed(out, "-theories"), suffixed(out, "-endings")]
+    save_table([plain(row) for each in found for row in each.rows()], files[1], about)
+    if last is not None:
+        save_table([plain(row) for row in last.rows()], files[2], about)
+    files[0].write_text(accounted_page(found, last, data, border, chosen), encoding="utf-8")
+    named = [str(files[0]), *(f"{path}.{kind}" for path in files[1 : 2 + (noises > 0)] for kind in ("csv", "json"))]
+    if command.json:
+        print(as_json(about | {"theories": [row for each in found for row in each.rows()], "files": named}))
+    else:
+        print("\n".join([data.describe(), *_tables(found), *_endings(last), *about["sentences"], ", ".join(named)]))
+
+
+def _planned(model: Model, D: OptimalDenoiser, levels: int, places: int, draws: int, tried: int, noises: int) -> float:
+    """Seconds, about: a row of the network and of every theory, timed at one level."""
+    sigma = min(max(D.standard_deviation or 1.0, range_of(model)[0]), range_of(model)[1])
+    x = torch.randn((2, *D.event), generator=fixed_generator(), dtype=torch.float32, device="cpu")
+    x = D.mean.float() + sigma * x.to(D.points.device)
+    known, sample = families(D), torch.ones(1, dtype=torch.float64)
+    # Each with a value from the middle of those that are tried.
+    timed: dict[str, Denoiser] = {
+        name: Fitted(family.make, sample, (family.values[len(family.values) // 2],), D.event)
+        if isinstance(family, Family)
+        else family
+        for name, family in known.items()
+    }
+    fits = 1 + (places > 1)
+    total = seconds_of_a_row(model, x, sigma) * (places * levels * draws + 2 * STEPS * draws + _CALLS * noises)
+    for name, theory in with_windows_of_local(D, timed).items():
+        row = seconds_of_a_row(partial(evaluate, theory), x, sigma)
+        family = known.get(name)
+        values = len(family.values) if isinstance(family, Family) else 0
+        total += row * (fits * levels * tried * values + places * levels * draws + _CALLS * noises)
+    return total
+
+
+def _chosen(theories: dict[str, Any], place: str) -> list[str]:
+    """The parameters that suit the network, a sentence a theory."""
+    lines: list[str] = []
+    for name, theory in theories.items():
+        if isinstance(theory, Fitted):
+            pairs = zip(theory.sigmas.tolist(), theory.values, strict=True)
+            values = ", ".join(f"{value:.3g} at {sigma:.3g}" for sigma, value in reversed(list(pairs)))
+            lines.append(f"{name} on {place}, by σ: {values}")
+    return lines
+
+
+def _tables(found: list[Explained]) -> list[str]:
+    """What each theory accounts for, in percent, a column a theory."""
+    lines: list[str] = []
+    for each in found:
+        names = each.theories
+        rows: list[list[str]] = []
+        for sigma in reversed(each.sigmas):
+            share = float(each.at(sigma, OPTIMUM).columns["gap_share"].value)
+            cells = (float(each.at(sigma, name).columns["accounted"].value) for name in names)
+            rows.append([f"{sigma:.3g}", f"{share:.2g}", *("-" if math.isnan(c) else f"{100 * c:.0f}" for c in cells)])
+        lines += ["", f"{each.name} on {each.on}: % of its deviation from the optimum that each accounts for"]
+        lines.append(as_table(["sigma", "gap share", *names], rows))
+    return [*lines, ""]
+
+
+def _endings(last: Endings | None) -> list[str]:
+    if last is None:
+        return []
+
+    def interval(row: dict[str, Any], name: str) -> str:
+        return f"{row[name]:.3g} [{row[f'{name}_low']:.3g}, {row[f'{name}_high']:.3g}]"
+
+    rows = [
+        [row["theory"], *(interval(row, name) for name in ("pearson", "r_square", "distance"))] for row in last.rows()
+    ]
+    return [as_table(["same noises under", "median Pearson with the network's", "mean R²", "distance"], rows), ""]

@@ -6,7 +6,8 @@ linear denoisers of `Wiener` it needs no draws, with λ the variances of the dat
     E‖D_G‖² = ‖m‖² + Σ λ²/(λ + σ²)
 
 Published tables of it (Wang, Vastola 2024) for CIFAR-10, FFHQ and AFHQv2 are held against these two functions by
-`tests/test_validation.py`, where the images are at hand.
+`OPTIMAL_VALIDATION=folder python -m pytest tests/test_validation.py`, where the folder has the zips that EDM's
+dataset_tool writes.
 """
 
 from __future__ import annotations

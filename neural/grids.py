@@ -9,12 +9,13 @@ the data point on which the optimum's exact flow lands. With y the data point ne
     wasserstein    2-Wasserstein distance to the data, sliced for events of more than two values
 
 and, name_change, each less that of one grid to compare with, paired by noises: 95% intervals over the noises, of shares
-by Agresti and Min, of the others by the influence of every noise on the difference.
+by Agresti and Min, of the others by the influence of every noise on the difference. name_less_GRID is the same of
+further grids to compare with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -100,8 +101,8 @@ class _Ends:
             ),
         }
 
-    def changes(self, base: _Ends, level: float) -> dict[str, Interval]:
-        """Of every column, less the base's."""
+    def changes(self, base: _Ends, level: float, word: str) -> dict[str, Interval]:
+        """Of every column, less the base's, as column_word."""
         found = {
             "own_same": paired_share_interval(self.own_same, base.own_same, level),
             "flow_same": paired_share_interval(self.sampled.same, base.sampled.same, level),
@@ -109,7 +110,7 @@ class _Ends:
         pairs = {"own_distance": (self.distanced, base.distanced), "wasserstein": (self.transported, base.transported)}
         for name, ((value, moves), (other, others)) in pairs.items():
             found[name] = influence_interval(value - other, moves - others, level)
-        return {f"{name}_change": interval for name, interval in found.items()}
+        return {f"{name}_{word}": interval for name, interval in found.items()}
 
 
 def followed(
@@ -150,7 +151,7 @@ def on_grids(
     grids: Mapping[str, Tensor],
     *,
     solver: str | Solver = "heun",
-    against: str | None = None,
+    against: str | Sequence[str] | None = None,
     seed: int = 0,
     level: float = 0.95,
     progress: bool = False,
@@ -162,7 +163,8 @@ def on_grids(
         starts: from `followed`.
         grids: name -> (steps + 1,) levels, from the first level of the starts to 0.
         solver: one that draws no noise, with its options by keyword.
-        against: the grid that the others are compared with; the first unless given.
+        against: the grid that the others are compared with; the first unless given. Of several the first is that of
+            name_change, the others those of name_less_GRID.
         seed: of the projections of the Wasserstein distance.
         level: of the intervals.
         progress: whether a progress bar is drawn on stderr.
@@ -184,9 +186,11 @@ def on_grids(
         [('edm', 7, 1.0), ('coarse', 3, 1.0)]
     """
     require_level(level)
-    base = next(iter(grids), None) if against is None else against
-    if base not in grids:
-        raise ValueError(f"against must be one of the grids, {', '.join(grids) or 'and there are none'}, got {base!r}")
+    bases = [next(iter(grids), None)] if against is None else [against] if isinstance(against, str) else [*against]
+    if not bases or any(base not in grids for base in bases):
+        raise ValueError(
+            f"against must be one of the grids, {', '.join(grids) or 'and there are none'}, got {against!r}"
+        )
     own = starts.own
     for name, levels in grids.items():
         if abs(float(grid(levels)[0]) / own.first - 1) > 1e-6:
@@ -196,9 +200,12 @@ def on_grids(
         arguments = {"sigmas": levels, "solver": solver, **options}
         sampled = sample_from(name, starts.model, arguments, starts.D, own.start, own.reference, own.home)
         ends[name] = _Ends(sampled, own, starts.D, seed)
-    rows = []
+    rows, words = [], {f"less_{base}" if place else "change": base for place, base in enumerate(bases)}
     for name, found in ends.items():
-        columns = found.columns(level) | ({} if name == base else found.changes(ends[base], level))
+        columns = found.columns(level)
+        for word, base in words.items():
+            if base != name:
+                columns |= found.changes(ends[base], level, word)
         row: dict[str, Any] = {"grid": name, "nfe": found.sampled.nfe, "last": float(grids[name][-2])}
         rows.append(row | {key: value for column, each in columns.items() for key, value in each.flat(column).items()})
     return rows

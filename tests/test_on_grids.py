@@ -104,7 +104,7 @@ def test_samples_are_held_to_the_networks_own_ends(starts: Followed) -> None:
         distance = transport_interval(ends, DIGITS, generator=stream(0, "projections"))
         assert row["wasserstein"] == pytest.approx(float(distance.value))
     edm, raised, again = rows
-    assert not any(name.endswith("_change") for name in edm)
+    assert not any("_change" in name for name in edm)
     for name in ("own_same", "own_distance", "flow_same", "wasserstein"):
         assert raised[f"{name}_change"] == pytest.approx(raised[name] - edm[name])
         assert raised[f"{name}_change_low"] < raised[f"{name}_change"] < raised[f"{name}_change_high"]
@@ -114,6 +114,23 @@ def test_samples_are_held_to_the_networks_own_ends(starts: Followed) -> None:
     # Paired, a difference is known better than from the two intervals.
     width = raised["own_distance_change_high"] - raised["own_distance_change_low"]
     assert width < sum(row["own_distance_high"] - row["own_distance_low"] for row in (edm, raised))
+
+
+def test_grids_are_compared_with_several(starts: Followed) -> None:
+    """The first as alone; of the second, each column less its own, and with signs exchanged beside the first."""
+    grids = {"edm": karras(6), "raised": karras(6, sigma_min=0.2), "other": karras(6, sigma_min=0.4)}
+    alone = on_grids(starts, grids)
+    rows = on_grids(starts, grids, against=("edm", "raised"))
+    for row, before in zip(rows, alone, strict=True):
+        assert {name: value for name, value in row.items() if "_less_" not in name} == before
+    edm, raised, other = rows
+    assert not any("_less_" in name for name in raised)
+    for name in ("own_same", "own_distance", "flow_same", "wasserstein"):
+        less, change = f"{name}_less_raised", f"{name}_change"
+        assert other[less] == pytest.approx(other[name] - raised[name])
+        assert other[f"{less}_low"] < other[less] < other[f"{less}_high"]
+        for mine, its in (("", ""), ("_low", "_high"), ("_high", "_low")):
+            assert edm[less + mine] == pytest.approx(-raised[change + its])
 
 
 def test_the_optimums_own_ends_are_the_flows() -> None:
@@ -132,6 +149,8 @@ def test_design_noises_are_no_evaluation_noises() -> None:
     [
         ({}, {}, "there are none"),
         ({"edm": karras(4)}, {"against": "other"}, "against must be one of the grids, edm, got 'other'"),
+        ({"edm": karras(4)}, {"against": ("edm", "other")}, r"one of the grids, edm, got \('edm', 'other'\)"),
+        ({"edm": karras(4)}, {"against": ()}, r"one of the grids, edm, got \(\)"),
         ({"low": karras(4, sigma_max=20.0)}, {}, "the starts lie at sigma = 80, low begins at 20"),
         ({"edm": karras(4)}, {"level": 1.0}, "level must lie between 0 and 1"),
     ],
@@ -144,10 +163,13 @@ def test_grids_that_do_not_compare(
 
 
 @pytest.mark.parametrize("optimum", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_cell_of_the_study_designs_and_measures(tmp_path: Path, optimum: bool) -> None:
+def test_a_cell_of_the_study_designs_and_measures(
+    tmp_path: Path, optimum: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     solvers = ("heun", "dpm_solver_pp 3")[not optimum :]
     few: dict[str, Any] = {"calls": (3,), "samples": 16, "starts": 8, "tuned": 8, "steps": 8}
-    tables = Grids("toy", PRESETS["toy"], optimum=optimum, solvers=solvers, **few).work(Place(tmp_path))
+    config = Grids("toy", PRESETS["toy"], optimum=optimum, solvers=solvers, **few)
+    tables = config.work(Place(tmp_path))
     rows = tables["grids"]
     assert {(row["solver"], row["nfe"], row["n"]) for row in rows} == {
         (name, 3, 2 if name == "heun" else 3) for name in solvers
@@ -155,10 +177,18 @@ def test_a_cell_of_the_study_designs_and_measures(tmp_path: Path, optimum: bool)
     by_name = {row["grid"]: row for row in rows if row["solver"] == solvers[-1]}
     assert by_name.keys() >= {"karras", "karras-raised", "karras-tuned", "landings", "path-kl", "rescaled-entropy"}
     assert ("own-path-kl" in by_name) is not optimum
+    assert all(("own_same_less_karras-tuned" in row) is (name != "karras-tuned") for name, row in by_name.items())
     assert by_name["karras"]["levels"] == pytest.approx(karras(3).tolist(), rel=1e-4)
     assert by_name["karras-raised"]["last"] == by_name["landings"]["last"]
     assert all(row["levels"][0] == 80 and row["levels"][-1] == 0 for row in rows)
     assert [row["ends"] for row in tables["ends"]] == ["own", "draws of the data"]
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("what was kept is measured again")
+
+    # A cell that was stopped goes on after the solvers and calls that it has measured.
+    monkeypatch.setattr("neural.studies.grids.on_grids", never)
+    assert config.work(Place(tmp_path)) == tables
 
 
 def test_the_arrays_are_those_of_the_shipped_table() -> None:

@@ -17,6 +17,7 @@ noises of the stream "design", and judged on those of "evaluation-noises". The o
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from optimal.schedules import (
 )
 from optimal.theories import Wiener
 
+from ..checkpoint import replace_text
 from ..config import Distillation, Experiment
 from ..curves import loss_curve, near_level
 from ..grids import Followed, followed, on_grids
@@ -61,6 +63,8 @@ _SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _LAST = (0.002, 0.01, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Last levels above 0 that EDM's grid is tried with."""
+_BASES = ("karras", "karras-tuned")
+"""What the others are compared with, paired by noises."""
 _DIGITS = 5
 """Of numbers in the table."""
 _COLUMNS = ("own_same", "own_distance", "flow_same", "wasserstein")
@@ -106,17 +110,28 @@ class Grids:
         tried = UnitNoises(D, self.tuned, self.seed, generator=stream(self.seed, "design"))
         shown = followed(model, D, steps=self.steps, noises=tried, progress=place.progress)
         design = _Designs(self, shown, place.progress)
-        rows = []
-        for name in self.solvers:
-            word, options = _SOLVERS[name]
-            solver = solver_of(word, options)
-            for calls in self.calls:
-                n = (calls + 1) // 2 if word == "heun" else calls
-                grids = design.grids(n, solver)
-                for row in on_grids(judged, grids, solver=solver, seed=self.seed, progress=place.progress):
-                    levels = grids[row["grid"]].tolist()
-                    rows.append(_rounded({"solver": name, "calls": calls, "n": n} | row | {"levels": levels}))
+        rows = [
+            row
+            for name in self.solvers
+            for calls in self.calls
+            for row in self._rows(place, judged, design, name, calls)
+        ]
         return {"grids": rows, "ends": self._ends(judged)}
+
+    def _rows(self, place: Place, judged: Followed, design: _Designs, name: str, calls: int) -> list[dict[str, Any]]:
+        """Of one solver and number of calls; kept, so that a cell that was stopped goes on with the next."""
+        path = place.folder / f"{name.replace(' ', '-')}-{calls}.json"
+        if path.exists():
+            return json.loads(path.read_text())
+        word, options = _SOLVERS[name]
+        solver, n = solver_of(word, options), (calls + 1) // 2 if word == "heun" else calls
+        grids = design.grids(n, solver)
+        found = on_grids(judged, grids, solver=solver, against=_BASES, seed=self.seed, progress=place.progress)
+        first = {"solver": name, "calls": calls, "n": n}
+        rows = [_rounded(first | row | {"levels": grids[row["grid"]].tolist()}) for row in found]
+        place.folder.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps(rows))
+        return rows
 
     def _ends(self, judged: Followed) -> list[dict[str, Any]]:
         """The network's own ends beside as many draws of the data."""
@@ -183,9 +198,10 @@ def network_grids() -> dict[str, np.ndarray]:
     """The shipped table as arrays, of which nothing is computed again.
 
     Returns:
-        models (M,) names of cells; for each, as digits_solvers and so on: solvers (S,), calls (C,), grids (G,); nfe
-        (S, C); own_same, own_distance, flow_same and wasserstein (S, C, G, 3), value and interval, own_same_change and
-        so on (S, C, G, 3), 0 of karras; last (S, C, G), last level above 0; ends (3,), wasserstein of the model's own
+        models (M,) names of cells; for each, as digits_solvers and so on: network, its name; solvers (S,), calls (C,),
+        grids (G,); nfe (S, C); own_same, own_distance, flow_same and wasserstein (S, C, G, 3), value and interval,
+        own_same_change and so on (S, C, G, 3), 0 of karras, own_same_less_karras-tuned and so on, 0 of karras-tuned, of
+        cells that have measured them; last (S, C, G), last level above 0; ends (3,), wasserstein of the model's own
         ends, flow (3,), their share on the flow's point, and draws (3,), wasserstein of as many draws of the data.
     """
     cells = table("grids")
@@ -199,7 +215,9 @@ def network_grids() -> dict[str, np.ndarray]:
         }
         found["nfe"] = np.array([row["nfe"] for row in rows]).reshape(shape)[..., 0]
         found["last"] = np.array([row["last"] for row in rows]).reshape(shape)
-        for column in (*_COLUMNS, *(f"{column}_change" for column in _COLUMNS)):
+        found["network"] = np.array(cell.config["network"])
+        pairs = [f"{column}_{word}" for word in ("change", f"less_{_BASES[1]}") for column in _COLUMNS]
+        for column in (*_COLUMNS, *(pair for pair in pairs if any(pair in row for row in rows))):
             values = [[row.get(f"{column}{end}", 0.0) for end in ("", "_low", "_high")] for row in rows]
             found[column] = np.array(values).reshape(*shape, 3)
         own, draws = cell.tables["ends"]
@@ -230,12 +248,17 @@ def _cells() -> tuple[Cell, ...]:
     many: dict[str, Any] = {"samples": 512, "tuned": 128, "steps": 128}
     one: dict[str, Any] = {"solvers": ("dpm_solver_pp 3",)}
     some: dict[str, Any] = one | {"calls": (4, 8), "samples": 192}
+    more: dict[str, Any] = {"solvers": ("heun", "dpm_solver_pp 3"), "calls": (8, 18), "samples": 192}
     return (
         cell("digits", "digits", 400, **many),
         cell("digits-optimum", "digits", 150, optimum=True, **many, **one),
         cell("emoji-16", "emoji-16", 250, **some),
         cell("emoji-16-dit", "emoji-16-dit", 250, **some),
         cell("faces", "faces", 150, **some),
+        cell("digits-18", "digits", 300, **many, calls=(18,)),
+        cell("emoji-16-18", "emoji-16", 450, **more),
+        cell("emoji-16-dit-18", "emoji-16-dit", 400, **more),
+        cell("faces-18", "faces", 300, **more),
     )
 
 

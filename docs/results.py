@@ -35,6 +35,7 @@ from readme_words import (
 )
 from schedule_words import schedules
 from shelf_words import shelf
+from theory_words import theories
 from wording import Arrays
 
 from figures.gallery import FIGURES
@@ -75,7 +76,7 @@ BLOCKS: dict[str, Callable[[Arrays], str]] = {
             students,
             difficulty,
         ),
-        *(samples, fewstep, guidance, measurements, shelf),
+        *(samples, fewstep, guidance, measurements, theories, shelf),
         *(gallery, borders, marks, apart, shares, levels, easier, once, designed),
     )
 }

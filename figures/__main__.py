@@ -21,7 +21,17 @@ from .networks import prepare
 
 __all__ = ["FIGURES", "Command", "command_of", "main"]
 
-_PRESETS = ("trained", "generalise", "students", "difficulty", "samples", "fewstep", "guidance", "measurements")
+_PRESETS = (
+    "trained",
+    "generalise",
+    "students",
+    "difficulty",
+    "samples",
+    "fewstep",
+    "guidance",
+    "measurements",
+    "theories",
+)
 """Figures of data of their own, most of them with networks of presets."""
 
 

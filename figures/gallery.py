@@ -31,6 +31,7 @@ from . import (
     schedules,
     steps,
     students,
+    theories,
     trained,
     trajectories,
 )
@@ -58,6 +59,7 @@ FIGURES: dict[str, ModuleType] = {
     "fewstep": fewstep,
     "guidance": guidance,
     "measurements": measurements,
+    "theories": theories,
 }
 PAGES: dict[str, ModuleType] = {"explore": explore}
 """Pages of their own, which draw themselves."""

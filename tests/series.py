@@ -419,6 +419,42 @@ def generalise(a: Asked) -> Shown:
     return [panel for row in rows for panel in row], [label for labels in legends for label in labels]
 
 
+def theories(a: Asked) -> Shown:
+    titles = {
+        "digits": "digits, an MLP",
+        "emoji-16": "emoji at 16×16, a U-Net",
+        "emoji-16-dit": "emoji at 16×16, a DiT",
+    }
+    legends = [
+        ["Gaussian", "mixture of 10", "mixture of 100", "smoothed data", "smoothed score", "temperature"],
+        ["on noisy points of the data", "on the network's own trajectory"],
+    ]
+    legends[0] += ["local score", "equivariant local score", "patch posterior", "PCA-locality"]
+    rows: list[list[Panel]] = [[], [], [], []]
+    for i, name in enumerate(a["names"].tolist()):
+        c = a.column(i)
+        sigmas, border = c["sigmas"], float(c["border"][0])
+        names = [each.partition(",")[0] for each in c["theories"].tolist()]
+        seen = Panel(words=[titles[name]])
+        for row, images in enumerate(c["pictures"]):
+            seen.cells += [(noise, -row, image) for noise, image in enumerate(images)]
+        seen.words += [each.partition(",")[0] for each in c["sampled"].tolist()]
+        seen.words += [f"{value:.2f}" for value in c["ends"][:, 0]]
+        rows[0].append(seen)
+        drawn = [k for k, each in enumerate(names) if each in legends[0]]
+        assert [*names] == ["optimum", *(names[k] for k in drawn)]
+        for place in (0, 1):
+            curves = [c["accounted"][place][k] for k in drawn]
+            panel = _banded([names[k] for k in drawn], [sigmas] * len(drawn), curves)
+            panel.legend, panel.inside, panel.lines = [], 0.2, [across(0.0), straight(border)]
+            rows[1 + place].append(panel)
+        gaps = _banded(legends[1], [sigmas] * 2, list(c["gap_share"]))
+        gaps.legend, gaps.lines = [], [straight(border)]
+        gaps.words.append(f"{int(c['draws'])}")
+        rows[3].append(gaps)
+    return [panel for row in rows for panel in row], [label for labels in legends for label in labels]
+
+
 def students(a: Arrays) -> Shown:
     s, x = a["sigmas"], a["x"]
     walls = [(s, column) for column in a["borders"].T]
@@ -623,6 +659,7 @@ SERIES: dict[str, Callable[[Any], Shown]] = {
     "fewstep": fewstep,
     "guidance": guidance,
     "measurements": measurements,
+    "theories": theories,
 }
 
 UNSEEN = {
@@ -632,6 +669,7 @@ UNSEEN = {
     "grids": r"distance",
     "trained": r"\d_steps",
     "guidance": r"toy_sigmas",
+    "theories": r"\d_(nearest|noises|border)",
     "fewstep": r"\d_(methods|\d+_(memorised|distance))",
 }
 """What is saved and not drawn, besides what says which data they are."""

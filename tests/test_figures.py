@@ -27,6 +27,7 @@ from figures import (
     schedules,
     steps,
     students,
+    theories,
     trained,
     trajectories,
 )
@@ -80,6 +81,11 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
 @pytest.fixture(scope="module")
 def of_trained(networks: Config) -> dict[str, np.ndarray]:
     return trained.compute(networks)
+
+
+@pytest.fixture(scope="module")
+def of_theories() -> dict[str, np.ndarray]:
+    return theories.compute(Config())
 
 
 @pytest.fixture(scope="module")
@@ -382,6 +388,33 @@ def test_few_steps_of_every_method(of_fewstep: dict[str, np.ndarray], i: int) ->
         assert (of_fewstep[f"{i}_{k}_wasserstein"] > 0).all()
 
 
+def test_theories_is_the_shipped_table(of_theories: dict[str, np.ndarray]) -> None:
+    """Row by row, picture by picture; and the optimum accounts for nothing of the deviation from itself."""
+    cells = table("theories")
+    assert of_theories["names"].tolist() == list(cells)
+    for i, name in enumerate(cells):
+        column = {key[2:]: value for key, value in of_theories.items() if key.startswith(f"{i}_")}
+        assert column["theories"][0] == "optimum"
+        rows = {(r["on"], r["theory"], r["sigma"]): r for r in cells[name].tables["held"]}
+        for place, on in enumerate(("data", "trajectory")):
+            for k, theory in enumerate(column["theories"].tolist()):
+                for j, sigma in enumerate(column["sigmas"].tolist()):
+                    value, low, high = column["accounted"][place, k, j]
+                    assert value == rows[on, theory, sigma]["accounted"]
+                    assert low <= value <= high
+                    assert theory != "optimum" or value == 0
+        assert column["gap_share"][0, 3, 0] == rows["data", "optimum", column["sigmas"][3]]["gap_share"]
+        # No theory that is nearest lies below the optimum, unless nothing is nearer.
+        for place in (0, 1):
+            for j, nearest in enumerate(column["nearest"][place].tolist()):
+                names = column["theories"].tolist()
+                first = next(k for k, each in enumerate(names) if f"{nearest},".startswith(f"{each},"))
+                assert column["accounted"][place, first, j, 0] >= 0
+        pictures = {(row["theory"], row["noise"]): row["image"] for row in cells[name].tables["pictures"]}
+        shown = column["pictures"][1, 2]
+        assert np.round((shown + 1) * 127.5).astype(int).flatten().tolist() == pictures["optimum", 2]
+
+
 def test_generalise_is_the_shipped_table(of_generalise: dict[str, np.ndarray]) -> None:
     """Row by row, picture by picture; nothing of it is made while it is drawn."""
     cells = table("generalise")
@@ -519,6 +552,11 @@ def test_total_variation_and_what_is_possible_by_hand() -> None:
     assert measurements.distances(index, shares).tolist() == pytest.approx([0.25, 0.0], abs=1e-12)
 
 
+def test_theories_takes_no_data() -> None:
+    with pytest.raises(ValueError, match="theories shows a study of digits and emoji: it takes no --dataset"):
+        theories.compute(QUICK)
+
+
 def test_generalise_takes_no_data() -> None:
     with pytest.raises(ValueError, match="generalise shows a study of digits and emoji: it takes no --dataset"):
         generalise.compute(QUICK)
@@ -649,7 +687,10 @@ def test_the_gallery_is_drawn_in_its_order_and_waits_for_networks_last(
         name
         for name in [*FIGURES, "explore"]
         if name
-        not in ("trained", "generalise", "students", "difficulty", "samples", "fewstep", "guidance", "measurements")
+        not in (
+            *("trained", "generalise", "students", "difficulty"),
+            *("samples", "fewstep", "guidance", "measurements", "theories"),
+        )
     ]
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     gallery = readme[readme.index("## Gallery") :]

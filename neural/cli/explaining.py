@@ -22,7 +22,6 @@ from ..measures import evaluate, save_table
 from ..model import Model
 from ..named import opened
 from ..places import STEPS, default_sigmas, range_of, require_range
-from ..report.accounted import accounted_page
 from ..theories import Family, Fitted, families, theories_of, with_windows_of_local
 from ..wanted import Wanted
 from .words import as_words, dataset_of, held_out_of
@@ -34,6 +33,9 @@ _QUICK_NOISES, _CALLS = 8, 35
 
 def explain_command(command: Explain) -> None:
     """Tables and a page of a network beside theories."""
+    # It loads what draws.
+    from ..report.accounted import accounted_page
+
     draws = min(command.draws, QUICK_DRAWS) if command.quick else command.draws
     noises = min(command.n, _QUICK_NOISES) if command.quick else command.n
     for name, value, least in (("draws", draws, 2), ("tried", command.tried, 1)):

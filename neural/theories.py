@@ -9,7 +9,7 @@ they can do, at every level anew. Those without a parameter, the Gaussian and th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -116,23 +116,37 @@ def fitted(
     Raises:
         ValueError: no value; an answer that is not finite.
     """
-    if not values:
-        raise ValueError("values must be at least one")
-    wanted = level_list(sigmas).sort().values
+    places = _places(model, D, level_list(sigmas), trajectory, draws, seed)
+    return _nearest(places, Family(make, tuple(map(float, values))), D.event, name, progress)
+
+
+_Places = list[tuple[float, Tensor, Tensor]]
+"""σ, x and F(x, σ), σ increasing."""
+
+
+def _places(model: Denoiser, D: OptimalDenoiser, sigmas: Tensor, trajectory: bool, draws: int, seed: int) -> _Places:
     generator = stream(seed, "design", 8)
     if trajectory:
-        places = [(s, x, F) for s, x, F, _ in along(model, D, wanted, draws, seed, generator=generator)]
+        found = [(s, x, F) for s, x, F, _ in along(model, D, sigmas, draws, seed, generator=generator)]
     else:
         x0, eps = draw_pairs(D, None, draws, generator)
-        places = [(s, x := x0 + s * eps, evaluate(model, x, s)) for s in wanted.tolist()]
-    made = {float(value): make(float(value)) for value in values}
-    found: dict[float, float] = {}
+        found = [(s, x := x0 + s * eps, evaluate(model, x, s)) for s in sigmas.tolist()]
+    return sorted(found, key=lambda place: place[0])
+
+
+def _nearest(places: _Places, family: Family, event: tuple[int, ...], name: str, progress: bool) -> Fitted:
+    """The value of the least mean square difference at every level."""
+    if not family.values:
+        raise ValueError("values must be at least one")
+    made = {value: family.make(value) for value in family.values}
+    found: list[float] = []
     for sigma, x, answer in tqdm(places, desc=name, unit="level", leave=False, disable=not progress):
         misses = {v: float((evaluate(T, x, sigma) - answer).double().square().sum()) for v, T in made.items()}
         if not all(map(math.isfinite, misses.values())):
             raise ValueError(f"an answer of {name} or of the network is not finite at σ = {sigma:.3g}")
-        found[sigma] = min(misses, key=lambda value: misses[value])
-    return Fitted(made.__getitem__, wanted, tuple(found[s] for s in wanted.tolist()), D.event)
+        found.append(min(misses, key=lambda value: misses[value]))
+    sigmas = torch.tensor([sigma for sigma, *_ in places], dtype=torch.float64)
+    return Fitted(made.__getitem__, sigmas, tuple(found), event)
 
 
 def theories_of(
@@ -140,6 +154,7 @@ def theories_of(
     D: OptimalDenoiser,
     *,
     sigmas: Levels,
+    known: Mapping[str, Denoiser | Family] | None = None,
     trajectory: bool = False,
     draws: int = _DRAWS,
     seed: int = 0,
@@ -154,27 +169,16 @@ def theories_of(
 
     Args:
         model, D, sigmas, trajectory, draws, seed, progress: as for `fitted`.
+        known: what `families` gives, where it is there already; no family is made of the data again.
 
     Raises:
         ValueError: as for `fitted`.
     """
+    places = _places(model, D, level_list(sigmas), trajectory, draws, seed)
     found: dict[str, Denoiser] = {}
-    for name, family in families(D).items():
-        if isinstance(family, Family):
-            found[name] = fitted(
-                model,
-                D,
-                family.make,
-                family.values,
-                sigmas=sigmas,
-                trajectory=trajectory,
-                draws=draws,
-                seed=seed,
-                name=name,
-                progress=progress,
-            )
-        else:
-            found[name] = family
+    for name, family in (families(D, progress=progress) if known is None else known).items():
+        there = isinstance(family, Family)
+        found[name] = _nearest(places, family, D.event, name, progress) if there else family
     return with_windows_of_local(D, found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -53,7 +54,8 @@ def explain_command(command: Explain) -> None:
     sigmas = default_sigmas(D, border.sigma, range_of(model)) if given is None else level_list(given)
     places = ["data", *(["held-out"] if held_out is not None else []), "trajectory"]
     require_range(sigmas, range_of(model))
-    seconds = _planned(model, D, len(sigmas), len(places), draws, command.tried, noises)
+    known = families(D, progress=True)
+    seconds = _planned(model, D, known, len(sigmas), len(places), draws, command.tried, noises)
     if command.dry_run:
         effort = f"{len(sigmas)} levels, {draws} draws on {', '.join(places)}, {noises} noises"
         print(f"{data.describe()}\n{model.name}: {effort}; about {in_words(seconds)}; nothing was computed")
@@ -67,7 +69,7 @@ def explain_command(command: Explain) -> None:
     for place in places:
         going = place == "trajectory"
         if going or not theories:
-            theories = theories_of(model, D, trajectory=going, draws=command.tried, **options)
+            theories = theories_of(model, D, known=known, trajectory=going, draws=command.tried, **options)
             chosen += _chosen(theories, place)
         on: Any = place if going else held_out if place == "held-out" else None
         found.append(explain(model, D, theories, on=on, draws=draws, **options))
@@ -87,12 +89,21 @@ def explain_command(command: Explain) -> None:
         print("\n".join([data.describe(), *_tables(found), *_endings(last), *about["sentences"], ", ".join(named)]))
 
 
-def _planned(model: Model, D: OptimalDenoiser, levels: int, places: int, draws: int, tried: int, noises: int) -> float:
+def _planned(
+    model: Model,
+    D: OptimalDenoiser,
+    known: Mapping[str, Denoiser | Family],
+    levels: int,
+    places: int,
+    draws: int,
+    tried: int,
+    noises: int,
+) -> float:
     """Seconds, about: a row of the network and of every theory, timed at one level."""
     sigma = min(max(D.standard_deviation or 1.0, range_of(model)[0]), range_of(model)[1])
     x = torch.randn((2, *D.event), generator=fixed_generator(), dtype=torch.float32, device="cpu")
     x = D.mean.float() + sigma * x.to(D.points.device)
-    known, sample = families(D), torch.ones(1, dtype=torch.float64)
+    sample = torch.ones(1, dtype=torch.float64)
     # Each with a value from the middle of those that are tried.
     timed: dict[str, Denoiser] = {
         name: Fitted(family.make, sample, (family.values[len(family.values) // 2],), D.event)

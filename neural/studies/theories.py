@@ -20,7 +20,7 @@ from ..explained import Explained, explain
 from ..model import open_model
 from ..places import default_sigmas
 from ..pretrained import recipe
-from ..theories import Fitted, theories_of
+from ..theories import Fitted, families, theories_of
 from .plan import Cell, Place, Study, Tables
 
 __all__ = ["THEORIES", "Theories"]
@@ -66,10 +66,11 @@ class Theories:
         chosen: list[dict[str, Any]] = []
         ends: list[dict[str, Any]] = []
         pictures: list[dict[str, Any]] = []
+        known = families(D, progress=place.progress)
         for on in ("data", "trajectory"):
             going = on == "trajectory"
             options: dict[str, Any] = {"sigmas": sigmas, "seed": self.seed, "progress": place.progress}
-            theories = theories_of(model, D, trajectory=going, draws=self.tried, **options)
+            theories = theories_of(model, D, known=known, trajectory=going, draws=self.tried, **options)
             for name, theory in theories.items():
                 if isinstance(theory, Fitted):
                     pairs = zip(theory.sigmas.tolist(), theory.values, strict=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from wording import Arrays
 
+from neural.explained import LEAST, LITTLE
+
 __all__ = ["theories"]
 
 _NAMES = {
@@ -13,10 +15,6 @@ _NAMES = {
     "emoji-16-dit": "The DiT of emoji at 16×16",
 }
 _PLACES = ("on noisy points of the data", "on its own trajectory")
-_LITTLE = 0.05
-"""Of the deviation: less is no explanation. Its lower end is held against that."""
-_NOTHING = 1e-3
-"""Of the gap: a network that is nearer than that to the optimum leaves nothing to account for."""
 
 
 def theories(a: Arrays) -> str:
@@ -43,12 +41,12 @@ def _place(a: Arrays, i: int, place: int) -> str:
 
 def _word(a: Arrays, i: int, place: int, j: int, names: list[str]) -> str:
     """The nearest theory at a level, "" for none, "optimum" where the network is that."""
-    if a[f"theories/{i}_gap_share"][place, j, 0] < _NOTHING:
+    if a[f"theories/{i}_gap_share"][place, j, 0] < LEAST:
         return "optimum"
     nearest = str(a[f"theories/{i}_nearest"][place, j])
     first = max((each for each in names if f"{nearest},".startswith(f"{each},")), key=len)
     low = a[f"theories/{i}_accounted"][place, names.index(first), j, 1]
-    return first if low >= _LITTLE else ""
+    return first if low >= LITTLE else ""
 
 
 def _range(sigmas: np.ndarray, levels: list[int]) -> str:
@@ -70,7 +68,8 @@ def _samples(a: Arrays, i: int) -> str:
     names, ends = a[f"theories/{i}_theories"].tolist(), a[f"theories/{i}_ends"]
     order = np.argsort(-ends[:, 0])
     words = [f"{names[k].partition(',')[0]} {ends[k, 0]:.2f} [{ends[k, 1]:.2f}, {ends[k, 2]:.2f}]" for k in order]
+    draws, noises = (int(a[f"theories/{i}_{name}"]) for name in ("draws", "noises"))
     return (
-        f"Samples from the same {int(a[f'theories/{i}_noises'])} noises correlate with its own, in the median: "
+        f"{draws} draws a level. Samples from the same {noises} noises correlate with its own, in the median: "
         f"{', '.join(words[:3])}; the optimum's {ends[names.index('optimum'), 0]:.2f}; least, {words[-1]}."
     )

@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from optimal import OptimalDenoiser
-from optimal.border import Border, seeking_refining_border
+from optimal.border import Border
 from optimal.denoiser import Denoiser
 from optimal.intervals import (
     Interval,
@@ -36,23 +36,21 @@ from optimal.intervals import (
     mean_interval,
     median_interval,
     positive_interval,
-    require_level,
 )
-from optimal.query import Levels, level_list
+from optimal.query import Levels
 
-from .heldout import Apart
 from .measures import evaluate, save_table
-from .places import On, along, around, default_sigmas, labelled, range_of, require_range, source_of
+from .places import On, placed
 from .published import coefficients
 
-__all__ = ["OPTIMUM", "Explained", "Held", "explain"]
+__all__ = ["LEAST", "LITTLE", "OPTIMUM", "Explained", "Held", "explain"]
 
 OPTIMUM = "optimum"
 _AGREES = 1e-6
 """Share of the gap, E‖F − D‖²/E‖D − ȳ‖², below which it is float32's rounding."""
-_LEAST = 1e-3
+LEAST = 1e-3
 """Share below which a level is left out of the verdict: the network is the optimum there but for a thousandth."""
-_LITTLE = 0.05
+LITTLE = 0.05
 """Of the deviation: what accounts for less is no explanation."""
 
 
@@ -142,10 +140,10 @@ class Explained:
         return [f"{self.name} on {self.on}, {self._where(levels, words)}: {words}" for words, levels in groups]
 
     def _nearest(self, sigma: float) -> str:
-        if float(self.at(sigma, OPTIMUM).columns["gap_share"].value) < _LEAST:
+        if float(self.at(sigma, OPTIMUM).columns["gap_share"].value) < LEAST:
             return "the network is the optimum, but for less than a thousandth of what the optimum says"
         tied, first = self.best(sigma)
-        if OPTIMUM in tied or float(first.columns["accounted"].low) < _LITTLE:
+        if OPTIMUM in tied or float(first.columns["accounted"].low) < LITTLE:
             return "no theory accounts for a twentieth of the deviation"
         return f"nearest is {tied[0]}" + (f", as near as can be told {_listed(tied[1:])}" if tied[1:] else "")
 
@@ -194,28 +192,9 @@ def explain(
     """
     if not theories or OPTIMUM in theories:
         raise ValueError(f"theories must be at least one, none of them named {OPTIMUM}, got {', '.join(theories) or 0}")
-    if draws < 2:
-        raise ValueError(f"draws must be at least 2, got {draws}")
-    require_level(level)
-    event = getattr(model, "event", None)
-    if event is not None and tuple(event) != D.event:
-        raise ValueError(f"the network makes points of shape {tuple(event)}, the data have {D.event}")
-    if isinstance(on, str) and on != "trajectory":
-        raise ValueError(f'on must be None, points or "trajectory", got {on!r}')
-    border = None
-    if sigmas is None:
-        border = seeking_refining_border(D, progress=progress)
-        sigmas = default_sigmas(D, border.sigma, range_of(model))
-    levels = level_list(sigmas)
-    require_range(levels, range_of(model))
-    if isinstance(on, str):
-        where, places = on, along(labelled(model, labels, draws), D, levels, draws, seed)
-    else:
-        source = source_of(D, on, progress=progress)
-        where = "held-out" if isinstance(source, Apart) else "data"
-        places = around(model, D, source, levels, draws, seed, labels)
+    asked = placed(model, D, on, sigmas, draws=draws, seed=seed, labels=labels, level=level, progress=progress)
     held: list[Held] = []
-    bar = tqdm(places, total=len(levels), desc="explain", unit="level", leave=False, disable=not progress)
+    bar = tqdm(asked.places, total=len(asked.levels), desc="explain", unit="level", leave=False, disable=not progress)
     for sigma, x, answer, _ in bar:
         best = evaluate(D, x, sigma).double().flatten(1)
         f = _finite(answer, getattr(model, "name", "the network"), sigma)
@@ -223,7 +202,7 @@ def explain(
             t = best if name == OPTIMUM else _finite(evaluate(theory, x, sigma), name, sigma)
             held.append(_held(sigma, name, f, best, t, D.mean.flatten().to(f), level))
     held.sort(key=lambda each: each.sigma)
-    return Explained(tuple(held), where, draws, level, border, str(getattr(model, "name", "network")))
+    return Explained(tuple(held), asked.on, draws, level, asked.border, str(getattr(model, "name", "network")))
 
 
 def _finite(answer: Tensor, name: str, sigma: float) -> Tensor:

@@ -41,15 +41,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from optimal import Guided
-from optimal.border import Border, seeking_refining_border
+from optimal.border import Border
 from optimal.denoiser import Denoiser
-from optimal.intervals import Interval, carriers_of, mean_interval, median_interval, positive_interval, require_level
+from optimal.intervals import Interval, carriers_of, mean_interval, median_interval, positive_interval
 from optimal.posterior import Optimum
-from optimal.query import Levels, level_list
+from optimal.query import Levels
 
-from .heldout import Apart
 from .measures import save_table
-from .places import On, along, around, default_sigmas, labelled, range_of, require_range, source_of
+from .places import On, default_sigmas, placed
 from .published import coefficients
 from .remarks import listed, remarks_on
 from .sampled import samplers
@@ -187,31 +186,11 @@ def measure(
             not guided from an optimum.
     """
     D, held = _optimum_of(D)
-    if draws < 2:
-        raise ValueError(f"draws must be at least 2, got {draws}")
-    require_level(level)
-    event = getattr(model, "event", None)
-    if event is not None and tuple(event) != D.event:
-        raise ValueError(f"the network makes points of shape {tuple(event)}, the data have {D.event}")
-    source = on
-    if not isinstance(on, str):
-        source = source_of(D, on, progress=progress)
-    elif on != "trajectory":
-        raise ValueError(f'on must be None, points or "trajectory", got {on!r}')
-    border = None
-    if sigmas is None:
-        border = seeking_refining_border(D, progress=progress)
-        sigmas = default_sigmas(D, border.sigma, range_of(model))
-    levels = level_list(sigmas)
-    require_range(levels, range_of(model))
-    if isinstance(source, str):
-        where, places = source, along(labelled(model, labels, draws), D, levels, draws, seed)
-    else:
-        where = "held-out" if isinstance(source, Apart) else "data"
-        places = around(model, D, source, levels, draws, seed, labels)
+    asked = placed(model, D, on, sigmas, draws=draws, seed=seed, labels=labels, level=level, progress=progress)
+    levels = asked.levels
     found: dict[float, dict[str, Interval]] = {}
     carriers: dict[float, int] = {}
-    bar = tqdm(places, total=len(levels), desc="measure", unit="level", leave=False, disable=not progress)
+    bar = tqdm(asked.places, total=len(levels), desc="measure", unit="level", leave=False, disable=not progress)
     for sigma, x, answer, x0 in bar:
         if not torch.isfinite(answer).all():
             raise ValueError(f"the answer of {getattr(model, 'name', 'the network')} is not finite at σ = {sigma:.3g}")
@@ -225,9 +204,9 @@ def measure(
     remarks = remarks_on(levels, carried, draws, math.prod(D.event), level)
     if held is not None:
         remarks += (_HELD_TO_GUIDED,)
-    if isinstance(source, Apart):
-        remarks += (*source.remarks, *seen_in_training(model, D, source.points))
-    return Measured(levels, columns, where, draws, level, border, name, carried, remarks)
+    if asked.source is not None:
+        remarks += (*asked.source.remarks, *seen_in_training(model, D, asked.source.points))
+    return Measured(levels, columns, asked.on, draws, level, asked.border, name, carried, remarks)
 
 
 _PARTS = ("value", "low", "high")

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from optimal import OptimalDenoiser, karras, trajectory
+from optimal.border import Border, seeking_refining_border
 from optimal.denoiser import Denoiser
 from optimal.draws import Data, draw_indexed
+from optimal.intervals import require_level
 from optimal.posterior import Optimum
+from optimal.query import Levels, level_list
 from optimal.randomness import stream
 
 from .heldout import Apart, check_held_out, require_drawn
@@ -25,10 +29,12 @@ __all__ = [
     "STEPS",
     "On",
     "Place",
+    "Placed",
     "along",
     "around",
     "default_sigmas",
     "labelled",
+    "placed",
     "range_of",
     "require_range",
     "source_of",
@@ -70,6 +76,66 @@ def default_sigmas(D: Optimum, border: float, within: tuple[float, float] = (0.0
 
 Place = tuple[float, Tensor, Tensor, Tensor | None]
 """σ, x, F(x, σ) and x0."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a network is to be asked.
+
+    Attributes:
+        on: "data", "held-out" or "trajectory".
+        source: the held-out points, looked at; None of the others.
+        levels: (S,) float64.
+        border: of the data; None where it was not looked for, the levels being given.
+        places: level by level.
+    """
+
+    on: str
+    source: Apart | None
+    levels: Tensor
+    border: Border | None
+    places: Iterator[Place]
+
+
+def placed(
+    model: Denoiser,
+    D: Optimum,
+    on: On,
+    sigmas: Levels | None,
+    *,
+    draws: int,
+    seed: int,
+    labels: Any,
+    level: float,
+    progress: bool,
+) -> Placed:
+    """What `measure` and `explain` are asked, checked, and the places that follow from it.
+
+    Args, Raises: as for `neural.measure`.
+    """
+    if draws < 2:
+        raise ValueError(f"draws must be at least 2, got {draws}")
+    require_level(level)
+    event = getattr(model, "event", None)
+    if event is not None and tuple(event) != D.event:
+        raise ValueError(f"the network makes points of shape {tuple(event)}, the data have {D.event}")
+    source = on
+    if not isinstance(on, str):
+        source = source_of(D, on, progress=progress)
+    elif on != "trajectory":
+        raise ValueError(f'on must be None, points or "trajectory", got {on!r}')
+    border = None
+    if sigmas is None:
+        border = seeking_refining_border(D, progress=progress)
+        sigmas = default_sigmas(D, border.sigma, range_of(model))
+    levels = level_list(sigmas)
+    require_range(levels, range_of(model))
+    if isinstance(source, str):
+        places = along(labelled(model, labels, draws), D, levels, draws, seed)
+        return Placed(source, None, levels, border, places)
+    places = around(model, D, source, levels, draws, seed, labels)
+    apart = source if isinstance(source, Apart) else None
+    return Placed("data" if apart is None else "held-out", apart, levels, border, places)
 
 
 def _are_places(on: Any) -> bool:

@@ -24,29 +24,14 @@ from torch import Tensor
 from optimal import Dataset, OptimalDenoiser
 from optimal.denoiser import Denoiser
 from optimal.intervals import positive_interval
-from optimal.query import Levels, beside, level_list, levels
+from optimal.query import Levels, beside, level_list
+from optimal.theories import batch_mean, equally_likely
 
 from .config import Optimisation
 from .loss import Batch, Source, draw_sigma, weighted
 from .streams import Streams
 
-__all__ = ["BatchTarget", "batch_mean", "target_variance"]
-
-
-def batch_mean(points: Tensor, x: Tensor, sigma: Levels) -> Tensor:
-    """û: the posterior mean over these points, (B, *event), like x; sums in float64.
-
-    Args:
-        points: (M, *event), the source of every row of x among them.
-        x: (B, *event) noisy points.
-        sigma: noise level, > 0: float, () or (B,).
-    """
-    y, z = (each.flatten(1).double() for each in (points, x))
-    # Relative to a point of their own, products lose less.
-    centre = y.mean(0)
-    y, z = y - centre, z - centre
-    logits = (z @ y.T - 0.5 * y.square().sum(1)) / levels(sigma, len(x), x.device).square()[:, None]
-    return (logits.softmax(1) @ y + centre).to(x.dtype).view_as(x)
+__all__ = ["BatchTarget", "target_variance"]
 
 
 class BatchTarget:
@@ -109,10 +94,7 @@ def target_variance(
     Raises:
         ValueError: an M out of range; draws < 1; points of different probabilities, of which no batch is drawn.
     """
-    log_weights = D.log_weights.cpu()
-    there = (log_weights > -torch.inf).nonzero().squeeze(1)
-    if (log_weights[there] != log_weights[there[0]]).any():
-        raise ValueError("the points of D must be equally likely, as those of a batch are")
+    there = equally_likely(D)
     found: list[dict[str, Any]] = []
     for sigma in level_list(sigmas).tolist():
         for size in sizes:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from neural import Experiment, Network, Optimisation, fit, target_variance
-from neural.batch_target import BatchTarget, batch_mean
+from neural.batch_target import BatchTarget
 from neural.run import new_training
 from neural.streams import Streams
 from neural.training import train
 from optimal import Dataset, OptimalDenoiser, load
+from optimal.theories import batch_mean
 
 THREE = torch.tensor([[-1.0, 0.2], [0.3, 0.9], [1.4, -0.7]], dtype=torch.float64)
 OPTIONS = Optimisation(steps=20, batch=24, warmup=5, target="batch", target_points=3, noise="log_normal", P_mean=0.0)

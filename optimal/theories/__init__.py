@@ -33,7 +33,7 @@ from .local import (
 from .mixture import Mixture
 from .moments import variances
 from .norms import SquareNorms, linear_square_norms, mean_square_norms
-from .sampled import EstimateError, estimate_errors, stable_target, subsampled
+from .sampled import EstimateError, batch_mean, equally_likely, estimate_errors, stable_target, subsampled
 from .smoothed import score_smoothed
 from .truncated import golden_subset, nearest
 
@@ -45,9 +45,11 @@ __all__ = [
     "SquareNorms",
     "Wiener",
     "Windows",
+    "batch_mean",
     "boundary_local_score",
     "closed_form_velocity",
     "conditional_velocity",
+    "equally_likely",
     "equivariant_local_score",
     "estimate_errors",
     "flexible_patch_posterior",

@@ -20,7 +20,7 @@ from ..intervals import Interval, positive_interval
 from ..query import Levels, level_list, levels, require_rows
 from ..randomness import fixed_generator, stream
 
-__all__ = ["EstimateError", "estimate_errors", "stable_target", "subsampled"]
+__all__ = ["EstimateError", "batch_mean", "equally_likely", "estimate_errors", "stable_target", "subsampled"]
 
 
 def subsampled(D: OptimalDenoiser, n: int, generator: torch.Generator | None = None) -> OptimalDenoiser:
@@ -48,6 +48,35 @@ def subsampled(D: OptimalDenoiser, n: int, generator: torch.Generator | None = N
     return D.weighted(weights)
 
 
+def batch_mean(points: Tensor, x: Tensor, sigma: Levels) -> Tensor:
+    """The posterior mean over these points, equally likely, (B, *event), like x; sums in float64.
+
+    Args:
+        points: (M, *event).
+        x: (B, *event) noisy points.
+        sigma: noise level, > 0: float, () or (B,).
+    """
+    y, z = (each.flatten(1).double() for each in (points, x))
+    # Relative to a point of their own, products lose less.
+    centre = y.mean(0)
+    y, z = y - centre, z - centre
+    logits = (z @ y.T - 0.5 * y.square().sum(1)) / levels(sigma, len(x), x.device).square()[:, None]
+    return (logits.softmax(1) @ y + centre).to(x.dtype).view_as(x)
+
+
+def equally_likely(D: OptimalDenoiser) -> Int[Tensor, " n"]:
+    """Which of the data points D has, (n,), on the CPU.
+
+    Raises:
+        ValueError: they differ in probability, so that no batch is drawn of them.
+    """
+    log_weights = D.log_weights.cpu()
+    there = (log_weights > -torch.inf).nonzero().squeeze(1)
+    if (log_weights[there] != log_weights[there[0]]).any():
+        raise ValueError("the points of D must be equally likely, as those of a batch are")
+    return there
+
+
 def stable_target(
     D: OptimalDenoiser,
     x: Num[Tensor, "B *event"],
@@ -73,11 +102,7 @@ def stable_target(
         Xu, Tong, Jaakkola 2023, "Stable Target Field for Reduced Variance Score Estimation in Diffusion Models".
     """
     require_rows(x, D.event, len(source), "sources")
-    square = levels(sigma, len(x), x.device).square()
-    log_weights = D.log_weights.cpu()
-    there = (log_weights > -torch.inf).nonzero().squeeze(1)
-    if (log_weights[there] != log_weights[there[0]]).any():
-        raise ValueError("the points of D must be equally likely, as those of a batch are")
+    sigmas, there = levels(sigma, len(x), x.device), equally_likely(D)
     if not 1 <= count <= len(there):
         raise ValueError(f"count must be 1 … {len(there)}, got {count}")
     generator = generator or fixed_generator()
@@ -86,9 +111,7 @@ def stable_target(
         others = there[there != own]
         some = torch.randperm(len(others), generator=generator, device="cpu")[: count - 1]
         points = D.take(torch.cat([torch.tensor([own]), others[some]])).to(device=x.device, dtype=torch.float64)
-        squares = (points - x[row].double()).flatten(1).square().sum(1)
-        weights = (-squares / (2 * square[row])).softmax(0)
-        out[row] = (weights @ points.flatten(1)).reshape(D.event).to(x.dtype)
+        out[row] = batch_mean(points, x[row : row + 1], sigmas[row])[0]
     return out
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from html import escape
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ from optimal.intervals import Interval
 from ..ended import Endings
 from ..explained import OPTIMUM, Explained
 from .charts import DARK, LIGHT, Theme, drawn, log_levels
+from .page import chart, document
 from .pictures import data_uri, grey_levels, png
 from .tables import number, table
 
@@ -56,7 +57,7 @@ def accounted_page(
     """
     name = found[0].name
     title = f"What {name} does instead of the optimum of {data.name}"
-    light, dark = (data_uri(drawn(lambda theme: _chart(found, border, theme), theme)) for theme in (LIGHT, DARK))
+    light, dark = (drawn(partial(_chart, found, border), theme) for theme in (LIGHT, DARK))
     caption = (
         f"What each theory accounts for of the deviation of {name} from the optimum, with {100 * found[0].level:g}% "
         f"intervals over {found[0].draws:,} draws. Dashed upright line: the border of {data.name}. Curves that leave "
@@ -65,9 +66,7 @@ def accounted_page(
     sections = [
         f"<h1>{escape(title)}</h1>",
         *(f'<p class="lead">{escape(sentence)}.</p>' for each in found for sentence in each.sentences()),
-        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img alt="What theories account for against the noise level" src="{light}"></picture>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>",
+        chart((light, dark), "What theories account for against the noise level", caption),
         *(_levels(each) for each in found),
         *([] if last is None else [_ends(last)]),
         *([] if last is None or not data.is_image else [_sheet(last)]),
@@ -77,14 +76,7 @@ def accounted_page(
         "<dl>" + "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in _WORDS.items()) + "</dl>",
         f"<footer><p>{escape(data.describe())}; licence: {escape(data.licence)}.</p></footer>",
     ]
-    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        + "\n".join(sections)
-        + "\n</body>\n</html>\n"
-    )
+    return document(title, sections)
 
 
 def _chart(found: Sequence[Explained], border: Border, theme: Theme) -> Figure:

@@ -15,7 +15,7 @@ from . import tables
 from .pictures import data_uri, grey_levels, png
 from .study import Studied, Study
 
-__all__ = ["html"]
+__all__ = ["chart", "document", "html"]
 
 _SHOWN = 24
 """Samples of one network on the page; half of that where there are several."""
@@ -70,11 +70,11 @@ def html(study: Study, charts: Mapping[str, tuple[bytes, bytes]], files: Sequenc
         tables.overview(study) if len(study.networks) > 1 else "",
         *(tables.levels(each, study) for each in study.networks),
         "<h2>The gap by noise level</h2>",
-        _chart(charts["gap"], "Gap and share of the gap against the noise level", _gap_caption(study)),
+        chart(charts["gap"], "Gap and share of the gap against the noise level", _gap_caption(study)),
         tables.likelihood(study),
         tables.pairs(study),
         "<h2>Memorised samples</h2>",
-        _chart(
+        chart(
             charts["ratio"],
             "Histogram of the distance to the nearest over that to the second nearest data point",
             f"{study.effort.samples:,} samples of each network, from the same unit noises. A sample left of 1/3 is "
@@ -84,8 +84,13 @@ def html(study: Study, charts: Mapping[str, tuple[bytes, bytes]], files: Sequenc
     ]
     if "points" in charts:
         caption = "Samples (in colour) and data points (dashed lines, or grey)."
-        sections += ["<h2>Samples</h2>", _chart(charts["points"], "Samples beside the data", caption)]
+        sections += ["<h2>Samples</h2>", chart(charts["points"], "Samples beside the data", caption)]
     sections += ["<h2>Words</h2>", _words(study), "<h2>Files</h2>", _files(files), _foot(study)]
+    return document(title, sections)
+
+
+def document(title: str, sections: Sequence[str]) -> str:
+    """A page of its own: the style inside, nothing loaded; what is empty is left out."""
     style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -144,7 +149,8 @@ def _image(image: torch.Tensor) -> str:
     return data_uri(png(grey_levels(image[:, ::step, ::step])))
 
 
-def _chart(files: tuple[bytes, bytes], alt: str, caption: str) -> str:
+def chart(files: tuple[bytes, bytes], alt: str, caption: str) -> str:
+    """A picture for light and for dark pages, with its caption."""
     light, dark = map(data_uri, files)
     return (
         f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'

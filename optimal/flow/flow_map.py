@@ -167,7 +167,9 @@ class FlowMap:
         Without a grid it also goes up, from data to noise, with the same steps and tolerance. On the way up the flow
         draws x together in units of σ, and apart on the way down. So what goes down first comes back to a few
         tolerances; what goes up first, to as much times what the way down makes of it, which next to the border of a
-        basin is anything. At σ = 0 all of a basin is one point, and no way leads up: x0 + σ z, σ below the border
+        basin is anything; there an error is not held to the tolerance either way, which is that of a step's estimate
+        (of two points, from 0.2 to 0.6 and 0.3 to 0.7, the worst of 500 rows erred by 147 tolerances down, 59 up, at
+        1e-4). At σ = 0 all of a basin is one point, and no way leads up: x0 + σ z, σ below the border
         (`optimal.border`), is a draw of what comes down to x0.
 
         Args:

@@ -43,7 +43,8 @@ class Mixture(Exact):
         floor: f, in squared units of the data. That of Wang and Vastola's fits, of images in [−1, 1], unless given.
         em: iterations of expectation and maximisation that follow: responsibilities are soft then, and the likelihood
             of the data, Σ_j π_j log p(y_j), rises with each. They need f > 0.
-        generator: of k-means; a fixed seed unless given.
+        generator: of k-means; a fixed seed unless given. Centres are drawn by the places of points in the data: in
+            another order they are others.
         progress: whether bars are drawn on stderr.
 
     Attributes:

@@ -152,7 +152,7 @@ def golden_subset(
     are taken, so that it is a function of x and σ. At high noise it is the mean of N/10 points.
 
     Args:
-        D: the optimum, of images.
+        D: the optimum, of images in [−1, 1]: what s makes of σ goes by that.
         fewest, most: k_min and k as shares of N.
         side: of the averaged images; smaller images are compared as they are.
         generator: of the order; a fixed seed unless given.

@@ -1,0 +1,132 @@
+"""What surrounds a theory's call, or its making, changes no answer: autocast, dtypes, batches, order and units."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from optimal import OptimalDenoiser, load
+from optimal.denoiser import Denoiser
+from optimal.theories import (
+    Mixture,
+    Wiener,
+    boundary_local_score,
+    equivariant_local_score,
+    flexible_patch_posterior,
+    golden_subset,
+    local_score,
+    nearest,
+    patch_posterior,
+    pca_locality,
+    score_smoothed,
+    subsampled,
+)
+
+MAKE: dict[str, Callable[[OptimalDenoiser], Denoiser]] = {
+    "Wiener": Wiener,
+    "Wiener, rank 5": lambda D: Wiener(D, rank=5),
+    "Mixture": lambda D: Mixture(D, 5, floor=0.0),
+    "Mixture, EM": lambda D: Mixture(D, 3, floor=0.01, em=2),
+    "score_smoothed": lambda D: score_smoothed(D, 0.3, 4),
+    "nearest": lambda D: nearest(D, 7),
+    "golden_subset": golden_subset,
+    "subsampled": lambda D: subsampled(D, 50),
+    "local_score": lambda D: local_score(D, 3),
+    "equivariant_local_score": lambda D: equivariant_local_score(D, 3),
+    "boundary_local_score": lambda D: boundary_local_score(D, 3),
+    "patch_posterior": lambda D: patch_posterior(D, 3),
+    "flexible_patch_posterior": lambda D: flexible_patch_posterior(D, 0.7),
+    "pca_locality": lambda D: pca_locality(D, 0.05),
+}
+DRAWN = {"Mixture", "Mixture, EM", "golden_subset", "subsampled"}
+"""Points are drawn by their place in the data: another order is another draw."""
+OF_THE_UNIT = {"golden_subset", "Mixture, EM", "score_smoothed"}
+"""A number in units of the data is part of them."""
+POINTS = load("digits").points[:150]
+SIGMA = 0.7
+X = POINTS[:6].double() + SIGMA * torch.randn(
+    6, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+)
+CLOSE = 1e-6
+"""Of a float32 x: what its answers are rounded to, 6e-8, and the sums of the optimum in float32 leave."""
+
+each = pytest.mark.parametrize("name", MAKE)
+
+
+@functools.cache
+def made(name: str) -> Denoiser:
+    return MAKE[name](OptimalDenoiser(POINTS))
+
+
+@functools.cache
+def right(name: str) -> Tensor:
+    return made(name)(X, SIGMA)
+
+
+def off(answer: Tensor, expected: Tensor) -> float:
+    return float((answer.double() - expected).norm() / expected.norm())
+
+
+@contextlib.contextmanager
+def default(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+SURROUNDINGS = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "float64": lambda: default(torch.float64),
+    "float16": lambda: default(torch.float16),
+    "inference": torch.inference_mode,
+}
+
+
+@each
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+def test_a_call_and_the_making(name: str, surrounding: str) -> None:
+    with SURROUNDINGS[surrounding]():
+        called = made(name)(X.float(), SIGMA)
+        again = MAKE[name](OptimalDenoiser(POINTS))(X.float(), SIGMA)
+    assert called.dtype == again.dtype == torch.float32
+    assert off(called, right(name)) < CLOSE
+    assert off(again, right(name)) < CLOSE
+
+
+@each
+def test_batches(name: str) -> None:
+    rows = torch.cat([made(name)(X[i : i + 1], SIGMA) for i in range(len(X))])
+    assert off(rows, right(name)) < 1e-10
+    assert made(name)(X[:0], SIGMA).shape == X[:0].shape
+    levels = torch.tensor([0.2, SIGMA, 5.0, SIGMA, 1.0, 0.4])
+    mixed = made(name)(X, levels)
+    assert off(mixed[[1, 3]], right(name)[[1, 3]]) < 1e-6
+    alone = made(name)(X[2:3], 5.0)
+    assert off(mixed[2:3], alone) < 1e-10
+
+
+@pytest.mark.parametrize("name", [name for name in MAKE if name not in DRAWN])
+def test_the_order_of_the_data(name: str) -> None:
+    shuffled = POINTS[torch.randperm(len(POINTS), generator=torch.Generator().manual_seed(1))]
+    assert off(MAKE[name](OptimalDenoiser(shuffled))(X, SIGMA), right(name)) < 1e-10
+
+
+@pytest.mark.parametrize("name", [name for name in MAKE if name not in OF_THE_UNIT])
+def test_units_and_offset(name: str) -> None:
+    scale, offset = 1e4, 5e4
+    far = MAKE[name](OptimalDenoiser(scale * POINTS.double() + offset))
+    assert off((far(scale * X + offset, scale * SIGMA) - offset) / scale, right(name)) < 1e-8
+
+
+def test_another_answer_is_seen() -> None:
+    """Each of these would be off by far more than is allowed, were the rows mixed up."""
+    for name in MAKE:
+        assert off(right(name).roll(1, 0), right(name)) > 0.1

@@ -89,7 +89,8 @@ def main(config: Config) -> None:
             for grid in config.grids:
                 for solver in config.solvers:
                     for n in _steps(solver, part, config.most):
-                        own = [row for row in rows if _key(row)[:4] == (data, part, solver, grid)]
+                        what = (data, part, solver, grid, config.designed, config.judged)
+                        own = [row for row in rows if _key(row) == what]
                         if any(row["n"] == n for row in own):
                             continue
                         if _enough(own, n, solver, part, shown=config.shown):
@@ -103,7 +104,8 @@ def main(config: Config) -> None:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("data", "part", "solver", "grid", "n"))
+    """What a row is of, but for the number of steps."""
+    return tuple(row[name] for name in ("data", "part", "solver", "grid", "designed", "judged"))
 
 
 def _steps(solver: str, part: str, most: int) -> list[int]:
@@ -127,7 +129,7 @@ class _Work:
     """One data set: its starts, and grids by name."""
 
     def __init__(self, name: str, config: Config):
-        self.name = name
+        self.name, self.config = name, config
         base, _, size = name.partition(":")
         options: dict[str, Any] = {"size": int(size)} if size else {}
         self.D = OptimalDenoiser(load(base, **options))
@@ -163,6 +165,8 @@ class _Work:
             "part": part,
             "solver": solver,
             "grid": grid,
+            "designed": self.config.designed,
+            "judged": self.config.judged,
             "n": n,
             "calls": found.nfe,
             "wrong": found.wrong,

@@ -1,6 +1,6 @@
-"""Numbers of the README and of docs/findings.rst, written from figures/out/*.npz.
+"""Numbers of the README and of pages in docs, written from figures/out/*.npz.
 
-A block between `<!-- NAME:begin -->` and `<!-- NAME:end -->`, in findings.rst `.. NAME:begin` and `.. NAME:end`, is
+A block between `<!-- NAME:begin -->` and `<!-- NAME:end -->`, on a page `.. NAME:begin` and `.. NAME:end`, is
 what the function NAME here says of the arrays of figures. The arrays that were asked for are kept in docs/results.npz,
 so that tests find the same words again.
 """
@@ -35,7 +35,7 @@ from readme_words import (
 )
 from schedule_words import schedules
 from shelf_words import shelf
-from theory_words import theories
+from theory_words import accounted, theories, unheld
 from wording import Arrays
 
 from figures.gallery import FIGURES
@@ -43,7 +43,7 @@ from figures.gallery import FIGURES
 __all__ = ["BLOCKS", "FILES", "KEPT", "OF", "filled", "kept"]
 
 DOCS = Path(__file__).parent
-FILES = (DOCS.parent / "README.md", DOCS / "findings.rst")
+FILES = (DOCS.parent / "README.md", DOCS / "findings.rst", DOCS / "which_theory.rst")
 KEPT = DOCS / "results.npz"
 
 
@@ -76,7 +76,7 @@ BLOCKS: dict[str, Callable[[Arrays], str]] = {
             students,
             difficulty,
         ),
-        *(samples, fewstep, guidance, measurements, theories, shelf),
+        *(samples, fewstep, guidance, measurements, theories, accounted, unheld, shelf),
         *(gallery, borders, marks, apart, shares, levels, easier, once, designed),
     )
 }
@@ -84,10 +84,12 @@ BLOCKS: dict[str, Callable[[Arrays], str]] = {
 
 def _wrapped(text: str) -> str:
     """Paragraphs in lines of 120; tables as they are."""
-    parts = text.split("\n\n")
-    return "\n\n".join(
-        part if part.startswith(("|", "- ")) else textwrap.fill(part, 120, break_on_hyphens=False) for part in parts
+    kept = ("|", "- ", "..", "   ")
+    parts = (
+        part if part.startswith(kept) else textwrap.fill(part, 120, break_on_hyphens=False)
+        for part in text.split("\n\n")
     )
+    return "\n\n".join(parts)
 
 
 OF = {
@@ -98,6 +100,8 @@ OF = {
     "levels": "students",
     "easier": "difficulty",
     "once": "fewstep",
+    "accounted": "theories",
+    "unheld": "theories",
     "shelf": "gallery",
     "designed": "gallery",
 }

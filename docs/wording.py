@@ -46,6 +46,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def list_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same in reStructuredText."""
+    lines = [f"   {'  -' if k else '* -'} {cell}".rstrip() for row in (head, *rows) for k, cell in enumerate(row)]
+    return "\n".join([".. list-table::", "   :header-rows: 1", "", *lines])
+
+
 def at_level(sigmas: np.ndarray, values: np.ndarray, level: float) -> np.ndarray:
     """Values (S, …) at a level between the levels (S,), even in ln σ."""
     order = np.argsort(sigmas)

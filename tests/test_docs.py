@@ -6,12 +6,17 @@ import importlib
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
 import pytest
+
+import figures.__main__ as figures
+import neural.cli as neural
+import optimal.__main__ as optimal
 
 DOCS = Path(__file__).parents[1] / "docs"
 FRONT = (DOCS / "index.rst").read_text()
@@ -75,9 +80,43 @@ def test_every_solver_and_figure_has_an_entry(entries: set[str]) -> None:
         assert module.__name__ in entries
 
 
-def test_the_lines_of_the_front_page_run() -> None:
-    block = re.search(r"code-block:: python\n\n((?:   .*\n|\n)+)", FRONT)
-    assert block is not None
+BLOCKS = [
+    (path.name, number, inspect.cleandoc(block))
+    for path in sorted(DOCS.glob("*.rst"))
+    for number, block in enumerate(
+        re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", path.read_text()),
+    )
+]
+
+
+def _run(block: str) -> dict[str, object]:
     scope: dict[str, object] = {}
-    exec(inspect.cleandoc(block[1]), scope)
-    assert scope["x0"].shape == (64, 1, 8, 8)  # pyright: ignore[reportAttributeAccessIssue]
+    exec(block, scope)
+    return scope
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [block for _, _, block in BLOCKS], ids=[f"{page}-{k}" for page, k, _ in BLOCKS])
+def test_every_block_of_a_page_runs_alone(block: str) -> None:
+    _run(block)
+
+
+def test_the_lines_of_the_front_page_run() -> None:
+    (block,) = (block for page, _, block in BLOCKS if page == "index.rst")
+    assert _run(block)["x0"].shape == (64, 1, 8, 8)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+LINES = sorted(
+    {
+        line.replace("\\\n", " ")
+        for path in DOCS.glob("*.rst")
+        for line in re.findall(r"^    (python -m (?:.*\\\n)*.*)$", path.read_text(), re.MULTILINE)
+    }
+)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_commands_of_the_pages_are_understood(line: str) -> None:
+    _, _, door, *words = shlex.split(line)
+    commands = {"optimal": optimal.command_of, "neural": lambda words: neural.command_of(words, None)}
+    assert (commands | {"figures": figures.command_of})[door](words)

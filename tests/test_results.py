@@ -66,6 +66,7 @@ def test_other_arrays_say_something_else(results: ModuleType) -> None:
         ("steps", "steps/above_needed"),
         ("trained", "trained/1_gap_share_held-out"),
         ("difficulty", "difficulty/denoiser_same_18"),
+        ("unheld", "theories/1_accounted"),
     ],
 )
 def test_a_sentence_that_the_numbers_do_not_bear_is_not_written(results: ModuleType, block: str, array: str) -> None:

@@ -66,6 +66,7 @@ _SOLVERS = {
     "DPM-Solver-3": "DPM-Solver-3",
     "++ 2M": "DPM-Solver++ 2M",
     "++ 3M": "DPM-Solver++ 3M, exact",
+    "UniPC-3": "UniPC-3",
 }
 
 

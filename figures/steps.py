@@ -4,7 +4,9 @@ The exact flow's end is known here: a trajectory that is integrated finely until
 Every solver is run from the same starts with n steps, in three ways: over the whole range; only above the border, the
 exact flow taking over below; and only below it, from where the exact flow crosses it. Above, how many end on another
 data point, against the denoiser calls spent, for four of the solvers; below, for all, how many calls it takes until at
-most 5% do. What is run on few points of many values is run in coordinates of their span, in which the flow is the same.
+most 5% do. All is every solver that `optimal.samplers` has by name, but "consistency": that takes a flow map in place
+of D, and one of the optimum is right in one call. Solvers made for one data set's Gaussian are in `figures.schedules`.
+What is run on few points of many values is run in coordinates of their span, in which the flow is the same.
 """
 
 from __future__ import annotations
@@ -54,9 +56,12 @@ SOLVERS: dict[str, dict[str, Any]] = {
     "DPM-Solver++ 2M": {"solver": "dpm_solver_pp", "order": 2},
     "DPM-Solver++ 3M, exact": {"solver": "dpm_solver_pp", "order": 3},
     "DPM-Solver++ 3M, published": {"solver": "dpm_solver_pp", "order": 3, "variant": "reference"},
+    "UniPC-2": {"solver": "unipc", "order": 2},
+    "UniPC-3": {"solver": "unipc", "order": 3},
     "ancestral (η = 1)": {"solver": "euler", "eta": 1.0},
     "EDM stochastic (γ = 0.1)": {"solver": "edm_stochastic"},
     "reverse SDE": {"solver": "reverse_sde"},
+    "SDE-DPM-Solver++ 2M": {"solver": "sde_dpm_solver_pp", "order": 2},
 }
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _COST = ((5 * 10**5, 256, 64), (10**7, 64, 64), (5 * 10**7, 32, 32), (10**12, 16, 8))
@@ -219,8 +224,8 @@ class _Runs:
 
 def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     """Put the arrays of `compute` on one page."""
-    figure = Figure(figsize=(WIDTH, 10.2), layout="constrained")
-    top, bottom = stacked(figure, 5.2, 5)
+    figure = Figure(figsize=(WIDTH, 10.9), layout="constrained")
+    top, bottom = stacked(figure, 5.2, 5.7)
     panels = top.subplots(1, 3, sharex=True, sharey=True)
     border, high = float(arrays["border"]), float(arrays["high"])
     figure.suptitle("How many denoiser calls does each part of the way from noise to data need?", fontsize=TITLE_SIZE)
@@ -240,7 +245,7 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         bottom,
         f"{arrays['dataset']}, N = {int(arrays['size']):,}, {arrays['event']}; {known} trajectories whose exact end "
         f"is certified, {lost} more could not be. At most {int(arrays['steps'][-1])} steps, on EDM's grid (ρ = 7) in "
-        "each part. Bands and bars: 95% intervals. Grey, dashed, and the last three rows: stochastic samplers, which "
+        "each part. Bands and bars: 95% intervals. Grey, dashed, and the last four rows: stochastic samplers, which "
         "do not follow the flow.",
     )
     handles, labels = panels[0].get_legend_handles_labels()

@@ -42,6 +42,7 @@ from neural.studies import table
 from optimal import OptimalDenoiser, load, speciation_sigma
 from optimal.reference import GaussianMixture
 from optimal.regimes import top_eigenvalue
+from optimal.samplers import SOLVERS
 
 pytestmark = pytest.mark.slow
 
@@ -207,6 +208,11 @@ def test_strips_end_on_data(of_trajectories: dict[str, np.ndarray]) -> None:
     assert of_trajectories["noisy"].shape == of_trajectories["denoised"].shape == (4, 15, 1, 8, 8)
 
 
+def test_every_solver_by_name_is_compared() -> None:
+    """But for the one that takes a flow map in place of D."""
+    assert {options["solver"] for options in steps.SOLVERS.values()} == {*SOLVERS} - {"consistency"}
+
+
 def test_calls_are_counted_in_their_part(of_steps: dict[str, np.ndarray]) -> None:
     n, solvers = of_steps["steps"], of_steps["solvers"].tolist()
     for name, whole, above in (
@@ -214,6 +220,8 @@ def test_calls_are_counted_in_their_part(of_steps: dict[str, np.ndarray]) -> Non
         ("Heun (EDM)", 2 * n - 1, 2 * n),
         ("DPM-Solver-3", 3 * n - 2, 3 * n),
         ("DPM-Solver++ 2M", n, n),
+        ("UniPC-3", n, n),
+        ("SDE-DPM-Solver++ 2M", n, n),
     ):
         i = solvers.index(name)
         np.testing.assert_array_equal(of_steps["whole_nfe"][i], whole)
@@ -225,14 +233,15 @@ def test_more_steps_find_the_exact_end(of_steps: dict[str, np.ndarray]) -> None:
     solvers = of_steps["solvers"].tolist()
     for part in steps.PARTS:
         other, distance = of_steps[f"{part}_other"][:, :, 0], of_steps[f"{part}_distance"]
-        for name in ("Euler (DDIM)", "Heun (EDM)", "DPM-Solver++ 2M"):
+        for name in ("Euler (DDIM)", "Heun (EDM)", "DPM-Solver++ 2M", "UniPC-2"):
             i = solvers.index(name)
             assert other[i, -1] <= 0.3
             assert other[i, -1] <= other[i, 0]
             # All end on data points: none elsewhere is no distance.
             assert (distance[i, -1] < 1e-6) == (other[i, -1] == 0)
     # Stochastic samplers go elsewhere however many steps they take.
-    assert of_steps["whole_other"][solvers.index("reverse SDE"), -1, 0] > 0.9
+    for name in ("reverse SDE", "SDE-DPM-Solver++ 2M"):
+        assert of_steps["whole_other"][solvers.index(name), -1, 0] > 0.9
     assert int(of_steps["trajectories"]) + int(of_steps["uncaptured"]) == 32
 
 

@@ -650,7 +650,11 @@ def test_how_long_it_takes_is_said_first(
     monkeypatch.setattr("figures.__main__.make", lambda name, _: order.append(capfd.readouterr().err) or name)
     np.save(tmp_path / "images.npy", np.zeros((2000, 3, 64, 64), np.uint8))
     command = ["--dataset", str(tmp_path / "images.npy"), "--out", str(tmp_path)]
-    assert main(["steps", *command]) == main(["steps", "--dataset", "digits", "--quick", "--out", str(tmp_path)]) == 0
+    assert (
+        main(["steps", *command])
+        == main(["trajectories", "--dataset", "digits", "--quick", "--out", str(tmp_path)])
+        == 0
+    )
     assert re.search(r"this will take about \d+ (s|min)", order[0])
     assert order[1] == ""
     for name, module in FIGURES.items():

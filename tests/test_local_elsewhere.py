@@ -15,6 +15,7 @@ from torch import Tensor
 from optimal import OptimalDenoiser
 from optimal.conditional import orbit
 from optimal.theories import LocalDenoiser, boundary_local_score, equivariant_local_score, local_score
+from optimal.theories.local.matches import Matches, Windows
 
 EVENTS = [(1, 4, 4), (3, 3, 5), (2, 6, 5), (5, 4)]
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
@@ -177,3 +178,51 @@ def test_near_copies_are_told_apart_far_below_the_data() -> None:
     shares = math.exp(-(0.4**2) * 27 / 2), math.exp(-(0.6**2) * 27 / 2)
     expected = torch.full_like(found, 1e-6 * shares[1] / sum(shares))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def directly(x: Tensor, sigma: Tensor, y: Tensor, a: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """ELS on the torus by differences of all windows, and its entropies."""
+    reach = side // 2
+    shifts = list(itertools.product(range(-reach, reach + 1), repeat=2))
+    own, other = (torch.stack([z.roll(shift, (-2, -1)) for shift in shifts]).flatten(3) for z in (x, y))
+    means, entropies = [], []
+    for row in range(len(x)):
+        off = own[:, row, None, :, :, None] - other[:, :, :, None, :]
+        logits = a[:, None, None] - off.square().sum((0, 2)) / (2 * sigma[row] ** 2)
+        weights = logits.transpose(0, 1).flatten(1).softmax(1)
+        means.append(weights @ y.flatten(2).transpose(1, 2).flatten(0, 1))
+        entropies.append(-torch.xlogy(weights, weights).sum(1))
+    return torch.stack(means).transpose(1, 2).reshape(x.shape), torch.stack(entropies).view(len(x), *x.shape[2:])
+
+
+@pytest.mark.parametrize("spread", [0.0, 300.0])
+def test_nothing_that_counts_is_left_out_at_any_level(spread: float) -> None:
+    """From where one window has all to where all have the same, under a prior that outweighs distances."""
+    y = torch.nn.functional.avg_pool2d(random(90, 3, 6, 6), 3, 1, 1)
+    y[40:] = y[:50] + 1e-3 * random(50, 3, 6, 6, seed=4)
+    a = spread * random(90, seed=5)
+    sigma = torch.logspace(-5, 3, 17, dtype=torch.float64)
+    x = y[:17] + sigma.view(-1, 1, 1, 1) * random(17, 3, 6, 6, seed=6)
+    for side in (1, 3, 5):
+        mean, entropy = directly(x, sigma, y, a, side)
+        found = equivariant_local_score(OptimalDenoiser(y).weighted(a), side).posterior(x, sigma)
+        torch.testing.assert_close(found.mean, mean, **EXACT)
+        # The logits go up to 1e13 bits at the lowest levels, and their differences with them.
+        torch.testing.assert_close(found.entropy, entropy, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0, 300.0])
+def test_rough_logits_are_off_by_less_than_they_say(offset: float) -> None:
+    """Far from the origin products cancel: there float32 gives way to float64."""
+    found = set()
+    for seed, level in itertools.product(range(4), (0.1, 1.0, 10.0)):
+        seen, values = (random(*shape, seed=seed) + offset for shape in ((5, 12), (12, 40)))
+        prior = 30 * random(8, seed=seed)
+        windows, matches = Windows(values, random(1, 40), 8, prior), Matches(seen, level, 1, energy=False)
+        right = (seen[:, :, None] - values).square().sum(1) / (-2 * level**2 * math.log(2)) + prior.repeat(5)
+        rough, error = matches.rough(windows, None)
+        off = (rough.flatten(1) - right).abs()
+        assert (off <= error[:, None]).all()
+        assert rough.dtype == torch.float64 or off.max() > 1e-7
+        found.add(rough.dtype)
+    assert (torch.float64 in found) == (offset == 300)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ...devices import block_bytes
 from ...points import Points, evenly
+from .running import BITS
 
 __all__ = ["Answers", "Asked", "Collection", "columns", "with_prior"]
 
@@ -93,10 +94,10 @@ def columns(asked: Asked, *, passes: int = 1, chunk: int | None = None) -> Itera
 
 
 def with_prior(asked: Asked, row: int, places: slice, logits: Tensor) -> None:
-    """Write the prior of a block of points into the logits of a query, (U, n), and −inf for the point it leaves out."""
+    """Write the prior of a block of points into the logits of a query, (U, n), in bits; −inf for what it leaves out."""
     prior = asked.points.log_weights
     if prior is not None:
-        logits.add_(prior[places].to(logits.device))
+        logits.add_(prior[places].to(logits.device), alpha=BITS)
     if asked.without is not None:
         own = asked.without[row]
         if places.start <= own < places.stop:

@@ -6,9 +6,10 @@ import torch
 
 from ...denoiser import OptimalDenoiser
 from .denoiser import LocalDenoiser, require_images
-from .elsewhere import Elsewhere, bordered, wrapped
+from .elsewhere import Elsewhere
 from .scale import Scale, asked_of, odd, word
 from .units import Own, middle
+from .zones import bordered, wrapped
 
 __all__ = ["boundary_local_score", "equivariant_local_score"]
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from .asked import Answers, Asked, columns, with_prior
-from .running import Running
+from .running import BITS, Running
 
 __all__ = ["Box", "Mask", "Own", "Precision", "Shared", "inside", "middle"]
 
@@ -149,11 +149,11 @@ class _Scanned:
         return [made[key] for key in keys]
 
     def logits(self, asked: Asked, row: int, places: slice, y: Tensor, units: Precision) -> Tensor:
-        """Of the points y, (D, n), for a query, (U, n)."""
+        """Of the points y, (D, n), for a query, (U, n), in bits."""
         squares = (y - asked.z[row, :, None]).square_()
         if self.channels > 1:
             squares = squares.view(self.channels, -1, y.shape[1]).sum(0)
-        logits = units.seen(squares).mul_(-0.5 / float(asked.sigma[row]) ** 2)
+        logits = units.seen(squares).mul_(-0.5 * BITS / float(asked.sigma[row]) ** 2)
         with_prior(asked, row, places, logits)
         return logits
 
@@ -273,7 +273,7 @@ class Shared:
                 if not second:
                     running[row].add(logits)
                     continue
-                weights = unit.spread(logits.sub_(running[row].normaliser[:, None]).exp_()).div_(seen_by[row])
+                weights = unit.spread(logits.sub_(running[row].normaliser[:, None]).exp2_()).div_(seen_by[row])
                 mean[row] += scanned.weighted(y, weights)
                 if asked.entropy:
                     entropy[row] -= torch.xlogy(weights, weights).sum(1)

@@ -16,6 +16,8 @@ from optimal import OptimalDenoiser
 from optimal.conditional import orbit
 from optimal.theories import LocalDenoiser, boundary_local_score, equivariant_local_score, local_score
 from optimal.theories.local.matches import Matches, Windows
+from optimal.theories.local.unfolded import Summed, Torus, Unfolded
+from optimal.theories.local.zones import wrapped
 
 EVENTS = [(1, 4, 4), (3, 3, 5), (2, 6, 5), (5, 4)]
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
@@ -218,7 +220,10 @@ def test_rough_logits_are_off_by_less_than_they_say(offset: float) -> None:
     for seed, level in itertools.product(range(4), (0.1, 1.0, 10.0)):
         seen, values = (random(*shape, seed=seed) + offset for shape in ((5, 12), (12, 40)))
         prior = 30 * random(8, seed=seed)
-        windows, matches = Windows(values, random(1, 40), 8, prior), Matches(seen, level, 1, energy=False)
+        windows, matches = (
+            Windows(Unfolded(values), random(1, 40), 8, prior),
+            Matches(seen, seen, level, 1, energy=False),
+        )
         right = (seen[:, :, None] - values).square().sum(1) / (-2 * level**2 * math.log(2)) + prior.repeat(5)
         rough, error = matches.rough(windows, None)
         off = (rough.flatten(1) - right).abs()
@@ -226,3 +231,26 @@ def test_rough_logits_are_off_by_less_than_they_say(offset: float) -> None:
         assert rough.dtype == torch.float64 or off.max() > 1e-7
         found.add(rough.dtype)
     assert (torch.float64 in found) == (offset == 300)
+
+
+@pytest.mark.parametrize("wrap", [True, False])
+@pytest.mark.parametrize("side", [1, 3, 5])
+def test_products_of_pixels_are_those_of_windows(side: int, wrap: bool) -> None:
+    """Summed over windows that go on at the other side; and the windows themselves are the same."""
+    event, channels, images = (7, 5), 2, 3
+    (zone,) = wrapped(event, wrap)(side)
+    x, y = random(channels, 35), random(channels, 35, images, seed=1)
+    seen = x[:, zone.seen].transpose(0, 1).flatten(1)
+    unfolded = Unfolded(y[:, zone.windows.T].flatten(0, 1).flatten(1))
+    summed = Summed(y, Torus(event, side, zone.places, zone.windows))
+    for dtype, close in ((torch.float64, EXACT), (torch.float32, {"rtol": 0, "atol": 1e-4})):
+        factors = [torch.cat([z, torch.ones_like(z[:, :1]), z[:, :1]], 1).to(dtype) for z in (seen, x.T)]
+        # The last factor is a square: over a window it is the sum of those of its pixels.
+        factors[0][:, -1] = x[0, zone.seen].sum(1)
+        right = unfolded.products(factors[0])
+        torch.testing.assert_close(summed.products(factors[1]), right, **close)
+        assert right.dtype == dtype
+    window = torch.tensor([0, 4, len(zone.places) * images - 1, 4])
+    assert torch.equal(summed.picked(window), unfolded.picked(window))
+    # Of the windows around all places, a few more than are wanted unless they wrap.
+    assert summed.half == pytest.approx(unfolded.half) if wrap else summed.half >= unfolded.half * (1 - 1e-12)

@@ -11,6 +11,7 @@ each block of windows goes the one that suits it; `matches` has both.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from ...devices import block_bytes
 from .asked import Answers, Asked, Collection
 from .matches import Matches, Windows
 from .running import BITS
+from .unfolded import Summed, Torus, Unfolded
 from .zones import Zone, Zones
 
 __all__ = ["Elsewhere"]
@@ -101,15 +103,23 @@ class _Search:
         if points.log_weights is not None:
             self._prior = points.log_weights.to(device)
             self._there = (self._prior > -torch.inf).nonzero().squeeze(1)
+        self._tori = [self._torus(zone) for zone in zones]
         self._size = min(block_bytes(_BLOCK_BYTES, device), points.memory // 8) // 8
+
+    def _torus(self, zone: Zone) -> Torus | None:
+        """What sums over the windows of a zone, where that is faster than to multiply them, and fits into memory."""
+        if zone.torus is None or 8 * 8 * len(zone.asked) ** 2 > self._asked.points.memory:
+            return None
+        torus = Torus(zone.torus, math.isqrt(zone.seen.shape[1]), zone.places, zone.windows)
+        return torus if torus.worth(self._channels) else None
 
     def answers(self) -> Answers:
         asked, zones, rows = self._asked, self._zones, range(len(self._asked.z))
-        parts = [[self._matches(row, zone) for zone in zones] for row in rows]
+        parts = [[self._matches(row, number) for number in range(len(zones))] for row in rows]
         for index, images in self._blocks():
             prior = None if self._prior is None else self._prior[index] * BITS
-            for number, zone in enumerate(zones):
-                for windows in self._windows(images, zone, prior):
+            for number in range(len(zones)):
+                for windows in self._windows(images, number, prior):
                     for row in rows:
                         left_out = None if asked.without is None else _place_of(asked.without[row], index)
                         for part in parts[row][number]:
@@ -123,22 +133,29 @@ class _Search:
                 entropy[row, zone.asked] = torch.cat([each.entropy for each in sums])
         return Answers(mean.flatten(1) - self._left, entropy)
 
-    def _matches(self, row: int, zone: Zone) -> list[Matches]:
-        """The pixels of a zone, so many at a time that their logits with the places of one image are a block."""
-        asked = self._asked
-        seen = self._queries[row].view(self._channels, -1)[:, zone.seen].transpose(0, 1).flatten(1)
-        count = max(1, self._size // len(zone.places))
+    def _matches(self, row: int, number: int) -> list[Matches]:
+        """The pixels of a zone: all, or so many that their logits with the places of one image are a block."""
+        asked, zone = self._asked, self._zones[number]
+        each = self._queries[row].view(self._channels, -1)
+        seen = each[:, zone.seen].transpose(0, 1).flatten(1)
         sigma = float(asked.sigma[row])
-        return [Matches(some, sigma, self._channels, energy=asked.entropy) for some in seen.split(count)]
+        if self._tori[number] is not None:
+            return [Matches(seen, each.T, sigma, self._channels, energy=asked.entropy)]
+        count = max(1, self._size // len(zone.places))
+        return [Matches(some, some, sigma, self._channels, energy=asked.entropy) for some in seen.split(count)]
 
-    def _windows(self, images: Tensor, zone: Zone, prior: Tensor | None) -> Iterator[Windows]:
+    def _windows(self, images: Tensor, number: int, prior: Tensor | None) -> Iterator[Windows]:
         """Those of some images, (D, n), that are held against the pixels of a zone."""
+        zone, torus = self._zones[number], self._tori[number]
         each = images.view(self._channels, -1, images.shape[1])
+        if torus is not None:
+            yield Windows(Summed(each, torus), each[:, zone.places].flatten(1), images.shape[1], prior)
+            return
         count = max(1, self._size // (self._channels * zone.windows.shape[1] * images.shape[1]))
         count = -(-len(zone.places) // -(-len(zone.places) // max(count, 64)))
         for places, windows in zip(zone.places.split(count), zone.windows.split(count), strict=True):
             values = each[:, windows.T.flatten()].reshape(-1, len(places) * images.shape[1])
-            yield Windows(values, each[:, places].flatten(1), images.shape[1], prior)
+            yield Windows(Unfolded(values), each[:, places].flatten(1), images.shape[1], prior)
 
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Which of the points, (n,), and these as columns, (D, n), so many that the logits of a zone are a block."""

@@ -23,7 +23,7 @@ def equivariant_local_score(
 
     Windows of x go on at the other side of the image, and so do those of the images if `wrap`; it then commutes with
     cyclic shifts, and with the window H = W it is the optimum of all cyclic shifts of the data, `orbit(D, "shifts")`.
-    The cost goes with N (H·W)² and the window's size: of large data, give a subset.
+    The cost goes with N (H·W)², and with the window's size while it is small: of large data, give a subset.
 
     Args:
         D: the optimum of images (C, H, W) or (H, W), under its prior.

@@ -25,16 +25,19 @@ class Zone:
         seen: (P, S), their windows, pixel numbers.
         places: (Q,), the places.
         windows: (Q, S), theirs.
+        torus: (H, W), where `asked` are all pixels in order, and all windows squares that go on at the other side.
     """
 
     asked: Tensor
     seen: Tensor
     places: Tensor
     windows: Tensor
+    torus: tuple[int, int] | None = None
 
     def to(self, device: torch.device) -> Zone:
         """On that device."""
-        return Zone(*(part.to(device) for part in (self.asked, self.seen, self.places, self.windows)))
+        asked, seen, places, windows = (part.to(device) for part in (self.asked, self.seen, self.places, self.windows))
+        return Zone(asked, seen, places, windows, self.torus)
 
 
 Zones = Callable[[int], list[Zone]]
@@ -49,9 +52,9 @@ def wrapped(event: tuple[int, int], wrap: bool) -> Zones:
         reach = side // 2
         every = _windows(event, range(height), range(width), range(-reach, reach + 1), range(-reach, reach + 1))
         if wrap:
-            return [Zone(*every, *every)]
+            return [Zone(*every, *every, event)]
         inner = range(reach, height - reach), range(reach, width - reach)
-        return [Zone(*every, *_windows(event, *inner, range(-reach, reach + 1), range(-reach, reach + 1)))]
+        return [Zone(*every, *_windows(event, *inner, range(-reach, reach + 1), range(-reach, reach + 1)), event)]
 
     return make
 

@@ -23,6 +23,7 @@ from ..query import Levels, level_list
 from ..randomness import generator_of
 from ..samplers import trajectory
 from .local import LocalDenoiser, local_score
+from .moments import require_optimum
 
 __all__ = ["Windows", "window_by_network", "window_by_risk"]
 
@@ -87,13 +88,15 @@ def window_by_risk(
         What may be given as `window` to the theory.
 
     Raises:
-        ValueError: no window, or one that the theory refuses; fewer than two draws; data of one point.
+        ValueError: no window, one that is no whole number, or that the theory refuses; fewer than two draws; data of
+            one point; a D that is no `OptimalDenoiser`.
 
     Example:
         >>> D = OptimalDenoiser(torch.tensor([[[[-1.0, -1.0]]], [[[1.0, 1.0]]], [[[-1.0, 1.0]]], [[[1.0, -1.0]]]]))
         >>> window_by_risk(D, [1, 3], [0.5])(0.4)          # independent pixels: of an image that is left out
         1
     """
+    require_optimum(D, "a risk on images that are left out")
     levels, tried = _levels(sigmas), _tried(windows, draws)
     index, x0, eps = draw_indexed(D, None, draws, generator)
     x0, eps = x0.double(), eps.double()
@@ -123,11 +126,13 @@ def window_by_network(
             largest level and goes through all of them.
 
     Raises:
-        ValueError: as for `window_by_risk`; another `on`.
+        ValueError: as for `window_by_risk`; another `on`; answers of the denoiser of another shape than x's, or not
+            finite.
 
     References:
         Kamb, Ganguli 2024, "An analytic theory of creativity in convolutional diffusion models", on its trajectory.
     """
+    require_optimum(D, "a local theory")
     levels, tried = _levels(sigmas), _tried(windows, draws)
     made = [theory(D, window) for window in tried]
     if on == "forward":
@@ -153,6 +158,9 @@ def _tried(windows: Sequence[int], draws: int) -> tuple[int, ...]:
         raise ValueError("windows must be at least one, got none")
     if not hasattr(draws, "__index__") or draws < 2:
         raise ValueError(f"draws must be a whole number of at least 2, for an interval, got {draws!r}")
+    for window in windows:
+        if not hasattr(window, "__float__") or not float(window).is_integer():
+            raise ValueError(f"windows must be whole numbers, got {window!r}")
     return tuple(dict.fromkeys(int(window) for window in windows))
 
 
@@ -167,6 +175,8 @@ def _chosen(
     found = []
     with tqdm(total=len(levels) * len(windows), desc="windows", leave=False, disable=not progress) as bar:
         for sigma, x, wanted in queries:
+            if wanted.shape != x.shape or not torch.isfinite(wanted).all():
+                raise ValueError(f"answers of the denoiser must be finite and like x, at σ = {sigma:.3g} they are not")
             row = []
             for theory in theories:
                 off = theory(x, sigma).double() - wanted.double()

@@ -58,6 +58,8 @@ def closed_form_velocity(
         tensor([[-0.2500],
                 [ 0.4242]])
     """
+    if not hasattr(D, "event") or not hasattr(D, "mean"):
+        raise ValueError(f"D must know the mean of its data, as an OptimalDenoiser does, got {type(D).__name__}")
     require_points(x, D.event)
     require_finite(x.flatten(1))
     time, noise = _path(x, t, sigma_min)
@@ -82,7 +84,12 @@ def conditional_velocity(
     Raises:
         ValueError: as there.
     """
+    require_points(x1, name="x1")
     require_points(x, tuple(x1.shape[1:]))
+    if len(x1) != len(x):
+        raise ValueError(f"x1 must be one point a row, {len(x)} of them, got {len(x1)}")
+    for name, each in (("x1", x1), ("x", x)):
+        require_finite(each.flatten(1), name=name)
     _, noise = _path(x, t, sigma_min)
     return _towards(x1.double(), x, noise, sigma_min)
 

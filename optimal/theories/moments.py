@@ -16,13 +16,24 @@ from ..arithmetic import ours
 from ..denoiser import OptimalDenoiser
 from ..points import Points
 
-__all__ = ["centred", "covariance", "require_whole", "roots", "variances"]
+__all__ = ["centred", "covariance", "require_optimum", "require_whole", "roots", "variances"]
 
 _MOST = 16_384
 """Rows of the largest matrix whose eigenvalues are taken: 2 GiB, and as much again for the work."""
 
 
-def require_whole(D: OptimalDenoiser, of: str) -> None:
+def require_optimum(D: object, of: str) -> None:
+    """Raise ValueError unless D is the optimum of data, whose points can be asked for.
+
+    Args:
+        D: what was given.
+        of: what is made of it, e.g. "the Wiener filter".
+    """
+    if not isinstance(D, OptimalDenoiser):
+        raise ValueError(f"{of} is that of data: D must be an OptimalDenoiser, got {type(D).__name__}")
+
+
+def require_whole(D: object, of: str) -> None:
     """Raise unless D is the optimum of data in one process.
 
     Args:
@@ -33,8 +44,7 @@ def require_whole(D: OptimalDenoiser, of: str) -> None:
         ValueError: D is no `OptimalDenoiser`.
         NotImplementedError: the points are shared by processes.
     """
-    if not isinstance(D, OptimalDenoiser):
-        raise ValueError(f"{of} is that of data: D must be an OptimalDenoiser, got {type(D).__name__}")
+    require_optimum(D, of)
     if type(D) is not OptimalDenoiser:
         raise NotImplementedError(f"the axes need all points in one process, D is {type(D).__name__}")
 

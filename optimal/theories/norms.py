@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from ..denoiser import Denoiser, OptimalDenoiser
 from ..draws import draw_pairs
-from ..intervals import Interval, positive_interval
+from ..intervals import Interval, positive_interval, require_level
 from ..posterior import Optimum
 from ..query import Levels, level_list
-from .moments import variances
+from .moments import require_optimum, variances
 
 __all__ = ["SquareNorms", "linear_square_norms", "mean_square_norms"]
 
@@ -74,7 +74,7 @@ def mean_square_norms(
         progress: whether a bar is drawn on stderr.
 
     Raises:
-        ValueError: n < 1; sigmas not finite or not positive.
+        ValueError: n < 1; sigmas not finite or not positive; answers of another shape than x's, or not finite.
 
     Example:
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
@@ -82,17 +82,29 @@ def mean_square_norms(
         [1.0, 0.0]
     """
     levels = level_list(sigmas)
+    require_level(level)
     x0, eps = draw_pairs(D, None, n, generator)
     rows = max(1, _AT_ONCE // x0[0].numel())
     found: list[Tensor] = []
     for sigma in tqdm(levels.tolist(), desc="norms", unit="level", leave=False, disable=not progress):
-        answers = (
-            theory(clean + sigma * noise, sigma) for clean, noise in zip(x0.split(rows), eps.split(rows), strict=True)
-        )
-        found.append(torch.cat([answer.detach().double().flatten(1).square().sum(1).cpu() for answer in answers]))
+        pairs = zip(x0.split(rows), eps.split(rows), strict=True)
+        found.append(torch.cat([_squares(theory, clean + sigma * noise, sigma) for clean, noise in pairs]))
     squares = torch.stack(found)
     deviation = squares.std(1) if n > 1 else torch.full((len(levels),), torch.nan, dtype=torch.float64)
     return SquareNorms(levels, positive_interval(squares, level=level), deviation, n)
+
+
+def _squares(theory: Denoiser, x: Tensor, sigma: float) -> Tensor:
+    """‖F(x, σ)‖² of every row, (B,) float64 on the CPU."""
+    answer = theory(x, sigma).detach()
+    if answer.shape != x.shape:
+        raise ValueError(
+            f"the answers of the theory must have the shape of x, {tuple(x.shape)}, got {tuple(answer.shape)}"
+        )
+    squares = answer.double().flatten(1).square().sum(1).cpu()
+    if not torch.isfinite(squares).all():
+        raise ValueError(f"the answers of the theory must be finite, at σ = {sigma:.3g} they are not")
+    return squares
 
 
 def linear_square_norms(
@@ -115,6 +127,7 @@ def linear_square_norms(
         >>> linear_square_norms(OptimalDenoiser(torch.tensor([[1.0], [5.0]])), [2.0])    # 3² + 4²/(4 + 2²)
         tensor([11.], dtype=torch.float64)
     """
+    require_optimum(D, "a spectrum")
     levels = level_list(sigmas)
     dim = D.mean.numel()
     if rank is not None and not (hasattr(rank, "__index__") and 0 <= rank <= dim):

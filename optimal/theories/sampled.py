@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from ..denoiser import Denoiser, OptimalDenoiser
-from ..intervals import Interval, positive_interval
+from ..intervals import Interval, positive_interval, require_level
 from ..query import Levels, level_list, levels, require_rows
-from ..randomness import fixed_generator, stream
+from ..randomness import generator_of, stream
+from ..rowwise import whole_numbers
+from .moments import require_optimum
 
 __all__ = ["EstimateError", "batch_mean", "equally_likely", "estimate_errors", "stable_target", "subsampled"]
 
@@ -32,17 +35,18 @@ def subsampled(D: OptimalDenoiser, n: int, generator: torch.Generator | None = N
         generator: of the draw; a fixed seed unless given.
 
     Raises:
-        ValueError: n out of range.
+        ValueError: n out of range; a D that is no `OptimalDenoiser`.
 
     Example:
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0]]))
         >>> subsampled(D, 1)(torch.tensor([[0.0]]), 1.0).abs()
         tensor([[1.]])
     """
+    require_optimum(D, "a mean over some of the points")
     there = (D.log_weights.cpu() > -torch.inf).nonzero().squeeze(1)
     if not hasattr(n, "__index__") or not 1 <= n <= len(there):
         raise ValueError(f"n must be 1 … {len(there)}, got {n!r}")
-    some = there[torch.randperm(len(there), generator=generator or fixed_generator(), device="cpu")[:n]]
+    some = there[torch.randperm(len(there), generator=generator_of(generator), device="cpu")[:n]]
     weights = torch.full((len(D),), -torch.inf, dtype=torch.float64)
     weights[some] = 0
     return D.weighted(weights)
@@ -68,8 +72,9 @@ def equally_likely(D: OptimalDenoiser) -> Int[Tensor, " n"]:
     """Which of the data points D has, (n,), on the CPU.
 
     Raises:
-        ValueError: they differ in probability, so that no batch is drawn of them.
+        ValueError: they differ in probability, so that no batch is drawn of them; a D that is no `OptimalDenoiser`.
     """
+    require_optimum(D, "a batch")
     log_weights = D.log_weights.cpu()
     there = (log_weights > -torch.inf).nonzero().squeeze(1)
     if (log_weights[there] != log_weights[there[0]]).any():
@@ -81,7 +86,7 @@ def stable_target(
     D: OptimalDenoiser,
     x: Num[Tensor, "B *event"],
     sigma: Levels,
-    source: Int[Tensor, " rows"],
+    source: Int[Tensor, " rows"] | np.ndarray,
     count: int,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "B *event"]:
@@ -96,18 +101,25 @@ def stable_target(
         generator: of the others; a fixed seed unless given.
 
     Raises:
-        ValueError: points of different probabilities; M out of range; another number of sources than of rows.
+        ValueError: points of different probabilities; M out of range; another number of sources than of rows, or a
+            source that is none of the points of D; a D that is no `OptimalDenoiser`.
 
     References:
         Xu, Tong, Jaakkola 2023, "Stable Target Field for Reduced Variance Score Estimation in Diffusion Models".
     """
-    require_rows(x, D.event, len(source), "sources")
-    sigmas, there = levels(sigma, len(x), x.device), equally_likely(D)
-    if not 1 <= count <= len(there):
-        raise ValueError(f"count must be 1 … {len(there)}, got {count}")
-    generator = generator or fixed_generator()
+    there, wanted = equally_likely(D), whole_numbers("sources", source)
+    if isinstance(wanted, int):
+        raise ValueError(f"sources must be one a row, (B,), got {wanted}")
+    require_rows(x, D.event, len(wanted), "sources")
+    unknown = wanted[~torch.isin(wanted, there)]
+    if len(unknown):
+        raise ValueError(f"sources must be points that D has, and {int(unknown[0])} is none")
+    sigmas = levels(sigma, len(x), x.device)
+    if not hasattr(count, "__index__") or not 1 <= count <= len(there):
+        raise ValueError(f"count must be 1 … {len(there)}, got {count!r}")
+    generator = generator_of(generator)
     out = torch.empty_like(x)
-    for row, own in enumerate(source.cpu().tolist()):
+    for row, own in enumerate(wanted.tolist()):
         others = there[there != own]
         some = torch.randperm(len(others), generator=generator, device="cpu")[: count - 1]
         points = D.take(torch.cat([torch.tensor([own]), others[some]])).to(device=x.device, dtype=torch.float64)
@@ -149,13 +161,13 @@ def estimate_errors(
         estimate: from the number of a draw to the estimate, a denoiser; the same for every number where it draws
             nothing.
         sigmas: noise levels.
-        n: points x at each.
+        n: points x at each, at least 2.
         draws: of the estimate, at least 2.
         seed: of the points.
         level: of the intervals over x.
 
     Raises:
-        ValueError: fewer than two draws.
+        ValueError: fewer than two points or draws; a level that is none; a D that is no `OptimalDenoiser`.
 
     Example:
         >>> from optimal.theories import nearest
@@ -164,8 +176,12 @@ def estimate_errors(
         >>> cut > 0.1, whole < 1e-12
         (True, True)
     """
-    if draws < 2:
-        raise ValueError(f"draws must be at least 2, to tell scatter from bias, got {draws}")
+    require_optimum(D, "an error against the optimum")
+    require_level(level)
+    if not hasattr(draws, "__index__") or draws < 2:
+        raise ValueError(f"draws must be at least 2, to tell scatter from bias, got {draws!r}")
+    if not hasattr(n, "__index__") or n < 2:
+        raise ValueError(f"n must be a whole number of at least 2, for an interval, got {n!r}")
     made = [estimate(draw) for draw in range(draws)]
     found: list[EstimateError] = []
     for number, sigma in enumerate(level_list(sigmas).tolist()):

@@ -20,8 +20,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
-from ..query import Levels, beside, levels, require_levels, require_points
-from ..randomness import fixed_generator
+from ..query import Levels, beside, levels, require_points
+from ..randomness import generator_of
 from .gaussian import Wiener
 
 __all__ = ["ScoreSmoothed", "score_smoothed"]
@@ -73,9 +73,7 @@ class ScoreSmoothed:
         """s of every level, (B,) float64."""
         if not callable(self._width):
             return torch.full_like(sigmas, float(self._width))
-        found = torch.as_tensor(self._width(sigmas)).to(sigmas).expand(sigmas.shape)
-        require_levels(found, zero=True, name="the width of sigma")
-        return found
+        return levels(self._width(sigmas), len(sigmas), sigmas.device, zero=True, name="the width of sigma", graph=True)
 
 
 def score_smoothed(
@@ -98,7 +96,8 @@ def score_smoothed(
         generator: of the displacements; a fixed seed unless given.
 
     Raises:
-        ValueError: a width that is negative or not finite; draws that are odd and not 1; as for `Wiener`.
+        ValueError: a D that does not say the shape of its points; a width that is negative or not finite; draws that
+            are odd and not 1; as for `Wiener`.
 
     A call costs M evaluations of D.
 
@@ -112,11 +111,13 @@ def score_smoothed(
         >>> score_smoothed(D, s=0.0)(torch.tensor([[0.5]]), 1.0)
         tensor([[0.4621]])
     """
+    if not callable(D) or getattr(D, "event", None) is None:
+        raise ValueError(f"D must say the shape of its points, as an OptimalDenoiser does, got {type(D).__name__}")
     if not callable(s):
-        require_levels(torch.tensor([float(s)], dtype=torch.float64), zero=True, name="s")
+        levels(s, 1, zero=True, name="s")
     if not hasattr(draws, "__index__") or draws < 1 or (draws % 2 and draws != 1):
         raise ValueError(f"draws must be even, or 1, got {draws!r}")
-    generator = generator or fixed_generator()
+    generator = generator_of(generator)
     count = max(draws // 2, 1)
     if rank is None:
         eps = torch.randn(count, math.prod(D.event), generator=generator, dtype=torch.float64, device=generator.device)

@@ -18,8 +18,9 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
-from ..query import Levels, levels, require_points
-from ..randomness import fixed_generator
+from ..query import Levels, levels, require_finite, require_points
+from ..randomness import generator_of
+from .moments import require_optimum
 
 __all__ = ["GoldenSubset", "Nearest", "golden_subset", "nearest"]
 
@@ -84,13 +85,14 @@ def nearest(D: OptimalDenoiser, k: int) -> Nearest:
         k: number of distinct points.
 
     Raises:
-        ValueError: k below 1.
+        ValueError: k below 1; a D that is no `OptimalDenoiser`.
 
     Example:
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0], [4.0]]))
         >>> nearest(D, k=1)(torch.tensor([[0.2]]), 10.0), nearest(D, k=3)(torch.tensor([[0.2]]), 10.0)
         (tensor([[1.]]), tensor([[1.2758]]))
     """
+    require_optimum(D, "a mean over the nearest points")
     if not hasattr(k, "__index__") or k < 1:
         raise ValueError(f"k must be at least 1, got {k!r}")
     return Nearest(D, int(k))
@@ -122,6 +124,7 @@ class GoldenSubset:
         """
         require_points(x, self.event)
         sigmas = levels(sigma, len(x), x.device)
+        require_finite(x.flatten(1))
         rows = [self._of_row(row, float(level)) for row, level in zip(x.detach(), sigmas, strict=True)]
         return torch.stack(rows).to(x) if rows else torch.empty_like(x)
 
@@ -132,7 +135,7 @@ class GoldenSubset:
         points = self.D.take(self.order[near]).double().cpu().flatten(1)
         squares = (points - x.double().cpu().flatten()).square().sum(1)
         some = squares.topk(min(kept, len(near)), largest=False).indices
-        logits = self._log_weights[near[some]] - squares[some] / (2 * sigma**2)
+        logits = self._log_weights[near[some]] - squares[some] / (2 * sigma * sigma)
         return (logits.softmax(0) @ points[some]).reshape(self.event)
 
 
@@ -158,17 +161,21 @@ def golden_subset(
         generator: of the order; a fixed seed unless given.
 
     Raises:
-        ValueError: shares that are not 0 < fewest <= most <= 1; points that are no images (C, H, W).
+        ValueError: shares that are not 0 < fewest <= most <= 1; a side that is no whole number of at least 1; points
+            that are no images (C, H, W); a D that is no `OptimalDenoiser`.
 
     References:
         Shang et al. 2026, "GoldDiff", whose weights over the subset are those of PCA-locality.
     """
+    require_optimum(D, "a golden subset")
+    if not hasattr(side, "__index__") or side < 1:
+        raise ValueError(f"side must be a whole number of at least 1, got {side!r}")
     if not 0 < fewest <= most <= 1:
         raise ValueError(f"shares must be 0 < fewest <= most <= 1, got {fewest:g} and {most:g}")
     if len(D.event) != 3:
         raise ValueError(f"a golden subset is one of images (C, H, W), got points of shape {D.event}")
     there = (D.log_weights.cpu() > -torch.inf).nonzero().squeeze(1)
-    order = there[torch.randperm(len(there), generator=generator or fixed_generator(), device="cpu")]
+    order = there[torch.randperm(len(there), generator=generator_of(generator), device="cpu")]
     few, many = (max(1, round(share * len(there))) for share in (fewest, most))
     return GoldenSubset(D, few, many, order, side)
 

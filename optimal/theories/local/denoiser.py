@@ -116,6 +116,9 @@ class LocalDenoiser:
     def without(self, index: Int[Tensor, " B"] | np.ndarray) -> LocalDenoiser:
         """The same of B rows of which row b does not know point index[b] of the data, nor any part of it.
 
+        It is left out of the sums. What a unit sees is not found anew: the masks of `pca_locality` and of
+        `flexible_patch_posterior`, where they follow from the data, are those of all points.
+
         Raises:
             ValueError: no whole numbers, (B,), from 0 to N − 1; no other point with a probability is left.
         """

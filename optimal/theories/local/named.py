@@ -148,7 +148,7 @@ def pca_locality(
     require_images(D, "pca_locality")
     if normalise not in get_args(Normalise):
         raise ValueError(f'normalise must be "input" or "output", got {normalise!r}')
-    if not 0 < temperature < math.inf:
+    if not hasattr(temperature, "__float__") or not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
     if chunk is not None and not (hasattr(chunk, "__index__") and chunk >= 1):
         raise ValueError(f"chunk must be None or a whole number of points from 1 on, got {chunk!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 from torch import Tensor
 
 __all__ = ["Rule", "Scale", "asked_of", "between", "odd", "scales", "word"]
@@ -51,7 +52,7 @@ def asked_of(name: str, scale: Scale, rule: Rule) -> Callable[[Tensor], list[flo
 
 def word(scale: Scale) -> str:
     """The scale in a name."""
-    return "σ ↦ …" if callable(scale) else f"{scale:g}"
+    return "σ ↦ …" if callable(scale) else f"{float(scale):g}"
 
 
 def scales(name: str, scale: Scale, rule: Rule, sigma: Tensor) -> list[float]:
@@ -68,9 +69,10 @@ def scales(name: str, scale: Scale, rule: Rule, sigma: Tensor) -> list[float]:
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, Tensor) and value.numel() == 1:
+    if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) == 1:
         return value.item()
-    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+    array = isinstance(value, Tensor | np.ndarray)
+    if array or isinstance(value, bool | str) or not hasattr(value, "__float__"):
         raise ValueError(f"{name} must be a number, or a function of sigma that gives one, got {value!r}")
     return value  # pyright: ignore[reportReturnType]
 

@@ -22,10 +22,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..denoiser import OptimalDenoiser
-from ..randomness import fixed_generator, generator_of
+from ..randomness import generator_of
 from ..reference.base import Exact
 from .clusters import k_means
 from .gaussian import Wiener
+from .moments import require_optimum
 
 __all__ = ["Mixture"]
 
@@ -42,7 +43,8 @@ class Mixture(Exact):
         rank: axes of each part that have a variance of their own, the others share what is left; all, unless given.
         floor: f, in squared units of the data. That of Wang and Vastola's fits, of images in [−1, 1], unless given.
         em: iterations of expectation and maximisation that follow: responsibilities are soft then, and the likelihood
-            of the data, Σ_j π_j log p(y_j), rises with each. They need f > 0.
+            of the data, Σ_j π_j log p(y_j), rises with each: C_k is then what is most likely beside f, the covariance
+            of the part less f along every axis, 0 where it has less. They need f > 0.
         generator: of k-means; a fixed seed unless given. Centres are drawn by the places of points in the data: in
             another order they are others.
         progress: whether bars are drawn on stderr.
@@ -56,7 +58,7 @@ class Mixture(Exact):
 
     Raises:
         ValueError: modes below 1 or more than there are distinct points; data without labels; parts of another length;
-            a floor that is negative, or 0 for EM; as for `Wiener`.
+            a floor that is negative, or 0 for EM; iterations that are no whole number; as for `Wiener`.
         NotImplementedError: the points are shared by processes.
 
     A call costs 2 K products with the axes of a part, nothing of N.
@@ -83,11 +85,12 @@ class Mixture(Exact):
         generator: torch.Generator | None = None,
         progress: bool = False,
     ):
+        require_optimum(D, "a mixture")
         self.floor = float(floor)
         if not 0 <= self.floor < math.inf:
             raise ValueError(f"floor must be finite and not negative, got {floor:g}")
-        if em < 0 or (em and not self.floor):
-            raise ValueError(f"em must be a number of iterations, with a floor above 0, got {em} with {self.floor:g}")
+        if not hasattr(em, "__index__") or em < 0 or (em and not self.floor):
+            raise ValueError(f"em must be a number of iterations, with a floor above 0, got {em!r} with {self.floor:g}")
         own = _parts_of(D, modes, generator, progress)
         log_shares = torch.full((len(D), int(own.amax()) + 1), -torch.inf, dtype=torch.float64)
         known = own >= 0
@@ -161,6 +164,10 @@ class Mixture(Exact):
         log_shares = torch.full((len(D), len(self.parts)), -torch.inf, dtype=torch.float64)
         log_shares[D.log_weights.cpu() > -torch.inf] = expected
         self._fit(D, log_shares, rank, progress)
+        # The most likely C_k of p(y) = N(m_k, C_k + f I): with that of the points itself the likelihood could fall.
+        for part in self.parts:
+            part.eigenvalues = (part.eigenvalues - self.floor).clamp_min(0)
+            part.rest = max(part.rest - self.floor, 0.0)
         return log_shares
 
     def _expected(self, D: OptimalDenoiser) -> tuple[Tensor, float]:
@@ -193,7 +200,8 @@ def _parts_of(D: OptimalDenoiser, modes: Modes, generator: torch.Generator | Non
                 f"the parts of the points must be {len(D)} whole numbers, one of them not negative, got shape "
                 f"{tuple(own.shape)} of {own.dtype}"
             )
-        return torch.where(own < 0, -1, own.long())
+        # Numbered without gaps: what is kept of each goes by the largest number.
+        return torch.searchsorted(own[own >= 0].unique(), own.contiguous()).where(own >= 0, -1)
     if not hasattr(modes, "__index__") or int(modes) < 1:
         raise ValueError(f"modes must be at least 1, got {modes!r}")
-    return k_means(D, int(modes), generator or fixed_generator(), progress=progress)
+    return k_means(D, int(modes), generator_of(generator), progress=progress)

@@ -19,6 +19,7 @@ NAMES = (
     "06_your_own_data",
     "07_measurements",
     "08_guidance",
+    "09_theories",
 )
 DOORS = {
     "optimal",

@@ -43,8 +43,9 @@ LOCAL, EQUIVARIANT = "local score", "equivariant local score"
 _THRESHOLDS = (0.005, 0.02, 0.05, 0.1, 0.3)
 _DRAWS = 64
 _SMOOTHING = 16
-_MOST = 60_000_000
-"""Products of one query of the equivariant machine, N (HW)² C: above, it is made of as many points as stay below."""
+_MOST = 13_500_000_000
+"""Products of one query of the equivariant machine, N (HW)² C k² with the largest window k that it can have: above, it
+is made of as many points as stay below."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +210,10 @@ def with_windows_of_local(D: OptimalDenoiser, found: dict[str, Denoiser]) -> dic
     if not isinstance(local, Fitted):
         return found
     channels, height, width = D.event
-    held = max(int(_MOST // ((height * width) ** 2 * channels)), 1)
-    subset = None if len(D) <= held else held
-    name = EQUIVARIANT if subset is None else f"{EQUIVARIANT}, {subset} points"
     # A window that wraps has no more than the image, and no even side.
     most = min(height, width) - 1 + min(height, width) % 2
+    held = max(int(_MOST // ((height * width) ** 2 * channels * most**2)), 1)
+    subset = None if len(D) <= held else held
+    name = EQUIVARIANT if subset is None else f"{EQUIVARIANT}, {subset} points"
     machine = equivariant_local_score(D, lambda sigma: min(local.at(sigma), most), subset=subset)
     return found | {name: machine}

@@ -12,7 +12,7 @@ import torch
 
 from neural.__main__ import main
 from neural.explained import explain
-from neural.theories import EQUIVARIANT, Fitted, families, fitted, theories_of
+from neural.theories import EQUIVARIANT, LOCAL, Fitted, families, fitted, theories_of, with_windows_of_local
 from optimal import OptimalDenoiser, load
 from optimal.randomness import stream
 from optimal.theories import equivariant_local_score, local_score
@@ -84,6 +84,18 @@ def test_which_theories_there_are_goes_by_the_data() -> None:
         fitted(DIGITS, DIGITS, DIGITS.tempered, (), sigmas=1.0)
     with pytest.raises(ValueError, match="an answer of odd or of the network is not finite at σ = 1"):
         fitted(DIGITS, DIGITS, lambda _: lambda x, sigma: x * math.nan, (1.0,), sigmas=1.0, name="odd")
+
+
+@pytest.mark.parametrize(
+    ("event", "held"), [((3, 16, 16), 305), ((1, 25, 25), 55), ((1, 16, 16), None), ((3, 64, 64), 1)]
+)
+def test_the_equivariant_machine_is_of_as_many_points_as_its_largest_window_allows(
+    event: tuple[int, ...], held: int | None
+) -> None:
+    D = OptimalDenoiser(torch.randn(400, *event, generator=torch.Generator().manual_seed(0)))
+    local = Fitted(lambda k: local_score(D, int(k)), torch.tensor([1.0]), (3.0,), D.event)
+    name = EQUIVARIANT if held is None else f"{EQUIVARIANT}, {held} points"
+    assert list(with_windows_of_local(D, {LOCAL: local})) == [LOCAL, name]
 
 
 def test_the_command_writes_a_page_and_its_tables(capsys: pytest.CaptureFixture[str]) -> None:

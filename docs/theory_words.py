@@ -14,11 +14,13 @@ __all__ = ["accounted", "theories", "unheld"]
 
 _NAMES = {
     "digits": "The MLP of digits",
+    "faces": "The U-Net of faces",
     "emoji-16": "The U-Net of emoji at 16×16",
     "emoji-16-dit": "The DiT of emoji at 16×16",
 }
 _SHORT = {
     "digits": "digits, MLP",
+    "faces": "faces, U-Net",
     "emoji-16": "emoji-16, U-Net",
     "emoji-16-dit": "emoji-16, DiT",
 }
@@ -146,11 +148,11 @@ def _high(a: Arrays) -> str:
         f"{percent(float(a[f'theories/{i}_gap_share'][0, -1, 0]))} ({_SHORT[name]})" for i, name in enumerate(names)
     ]
     return (
-        "- *Gaussian at high noise.* From eight times the border up these networks are nowhere nearer to the Gaussian "
-        f"than to the optimum: it accounts for {percent(max(linear, 0.0))} of what they miss at most, upper ends of "
-        f"intervals. There is much to account for, {spaced(left)} of E‖D − mean‖² at the highest level; but these "
-        f"levels were drawn least in training, and at {int((~told).sum())} of the {len(told)} no theory accounts for a "
-        "twentieth of what is missed: most of it is error of training. Of larger networks the same is published: by "
+        "- *Gaussian at high noise.* From eight times the border up these networks are nowhere surely nearer to the "
+        f"Gaussian than to the optimum: it accounts for {percent(max(linear, 0.0))} of what they miss at most, upper "
+        f"ends of intervals. There is much to account for, {spaced(left)} of E‖D − mean‖² at the highest level; but "
+        f"these levels were drawn least in training, and at {int((~told).sum())} of the {len(told)} no theory accounts "
+        "for a twentieth of what is missed: most of it is error of training. Of larger networks it is published, too: by "
         "the tables of Wang and Vastola EDM's network of CIFAR-10 agrees with the optimum better than with the "
         "Gaussian at σ = 10 and 20, with the Gaussian better from 5 down."
     )

@@ -35,7 +35,12 @@ __all__ = ["TITLE", "compute", "draw"]
 
 TITLE = "What networks do instead of the optimum, and which theory accounts for it, by noise level"
 
-_NAMES = {"digits": "digits, an MLP", "emoji-16": "emoji at 16×16, a U-Net", "emoji-16-dit": "emoji at 16×16, a DiT"}
+_NAMES = {
+    "digits": "digits, an MLP",
+    "faces": "faces, a U-Net",
+    "emoji-16": "emoji at 16×16, a U-Net",
+    "emoji-16-dit": "emoji at 16×16, a DiT",
+}
 _STYLES: dict[str, dict[str, Any]] = {
     "Gaussian": {"color": "tab:gray"},
     "mixture of 10": {"color": "tab:gray", "linestyle": "--"},
@@ -66,7 +71,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         ValueError: --dataset was given; the table is missing or damaged.
     """
     if config.dataset is not None:
-        raise ValueError("theories shows a study of digits and emoji: it takes no --dataset")
+        raise ValueError("theories shows a study of digits, faces and emoji: it takes no --dataset")
     cells, arrays = table("theories"), {}
     names = [name for name in _NAMES if name in cells]
     for i, name in enumerate(names):
@@ -150,15 +155,15 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     parts[3].legend(
         row[0].lines[:2], list(_PLACES.values()), loc="outside lower center", ncols=2, fontsize=SMALL, frameon=False
     )
-    draws = " and ".join(dict.fromkeys(f"{int(column['draws'])}" for column in columns))
+    draws = " or ".join(str(n) for n in sorted({int(column["draws"]) for column in columns}, reverse=True))
     note(
         figure,
         f"F is the network, D the optimum of its data, T the theory: 1 − E‖F − T‖²/E‖F − D‖² at {draws} draws is 1 "
         "for a theory that is the network, 0 for one as far from it as the optimum is, and below 0 for one that is "
         f"farther; what is below {_LOWEST:g} is not shown. A theory with a parameter has at each level the one of a "
         "list that suits the network best, found on other draws; the equivariant machine has the windows of the local "
-        "one, and on emoji a part of the images. Numbers beside the pictures: median correlation with the network's "
-        "samples. Upright lines: borders. Bands are 95% intervals over draws; each network was trained once.",
+        "one, and of all but digits a part of the images. Numbers beside the pictures: median correlation with the "
+        "network's samples. Upright lines: borders. Bands are 95% intervals over draws; each network was trained once.",
     )
     return figure
 
@@ -172,7 +177,7 @@ def _draw_samples(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
         axes.text(-0.1, -row - 0.5, name.partition(",")[0], ha="right", va="center", fontsize=SMALL)
         if name in correlation:
             axes.text(shown + 0.1, -row - 0.5, f"{correlation[name]:.2f}", va="center", fontsize=SMALL)
-    axes.set(xlim=(-3.2, shown + 0.8), ylim=(-len(column["sampled"]) - 0.05, 0.05), aspect="equal")
+    axes.set(xlim=(-3.2, shown + 0.8), ylim=(-len(column["sampled"]) - 0.05, 0.05), aspect="equal", anchor="N")
     axes.axis("off")
 
 

@@ -422,6 +422,7 @@ def generalise(a: Asked) -> Shown:
 def theories(a: Asked) -> Shown:
     titles = {
         "digits": "digits, an MLP",
+        "faces": "faces, a U-Net",
         "emoji-16": "emoji at 16×16, a U-Net",
         "emoji-16-dit": "emoji at 16×16, a DiT",
     }

@@ -562,7 +562,7 @@ def test_total_variation_and_what_is_possible_by_hand() -> None:
 
 
 def test_theories_takes_no_data() -> None:
-    with pytest.raises(ValueError, match="theories shows a study of digits and emoji: it takes no --dataset"):
+    with pytest.raises(ValueError, match="theories shows a study of digits, faces and emoji: it takes no --dataset"):
         theories.compute(QUICK)
 
 

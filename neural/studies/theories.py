@@ -120,6 +120,7 @@ THEORIES = Study(
     "what networks do instead of the optimum: how much of it each theory accounts for, at which noise level",
     (
         _cell("digits", 400),
+        _cell("faces", 600, draws=32, tried=16, noises=12),
         _cell("emoji-16", 1000, draws=64, tried=16, noises=24),
         _cell("emoji-16-dit", 1000, draws=64, tried=16, noises=24),
     ),

@@ -152,9 +152,9 @@ def _high(a: Arrays) -> str:
         f"Gaussian than to the optimum: it accounts for {percent(max(linear, 0.0))} of what they miss at most, upper "
         f"ends of intervals. There is much to account for, {spaced(left)} of E‖D − mean‖² at the highest level; but "
         f"these levels were drawn least in training, and at {int((~told).sum())} of the {len(told)} no theory accounts "
-        "for a twentieth of what is missed: most of it is error of training. Of larger networks it is published, too: by "
-        "the tables of Wang and Vastola EDM's network of CIFAR-10 agrees with the optimum better than with the "
-        "Gaussian at σ = 10 and 20, with the Gaussian better from 5 down."
+        "for a twentieth of what is missed: most of it is error of training. Of larger networks the same is "
+        "published: by the tables of Wang and Vastola EDM's network of CIFAR-10 agrees with the optimum better than "
+        "with the Gaussian at σ = 10 and 20, with the Gaussian better from 5 down."
     )
 
 

@@ -32,7 +32,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import beta, binom, chi2, norm, t
 from torch import Tensor
 
 __all__ = [
@@ -107,6 +106,8 @@ def positive_interval(above: Tensor, below: Tensor | None = None, level: float =
     The ends are the wider of those of `influence_interval`, with the jackknife's influence (n − 1)(r − r₋ᵢ), and of
     Student's on the logarithm, r exp(±q s/r√n): where few draws carry most of it, what is unknown is its size.
     """
+    from scipy.stats import t
+
     below = torch.ones_like(above) if below is None else below
     n, tiny = above.shape[-1], torch.finfo(torch.float64).tiny
     top, bottom = above.sum(-1, keepdim=True), below.sum(-1, keepdim=True)
@@ -126,6 +127,8 @@ def positive_interval(above: Tensor, below: Tensor | None = None, level: float =
 
 def influence_interval(value: Tensor, influence: Tensor, level: float = 0.95) -> Interval:
     """Of an estimate, (…), that its n draws move by influence/n each, (…, n), their sum 0; one draw says nothing."""
+    from scipy.stats import t
+
     n = influence.shape[-1]
     if n == 1:
         return Interval(value, torch.full_like(value, -torch.inf), torch.full_like(value, torch.inf))
@@ -150,6 +153,8 @@ def _unskewed(z: Tensor, skew: Tensor, n: int) -> Tensor:
 
 def median_interval(draws: Tensor, level: float = 0.95) -> Interval:
     """Median over the last axis, (…, n) -> (…), between two order statistics; all draws for n < 6 at 95%."""
+    from scipy.stats import binom
+
     n = draws.shape[-1]
     ordered = draws.sort(-1).values
     # The number of draws below the median is binomial: it is at least `below` with probability 1 − (1 − level)/2.
@@ -160,6 +165,8 @@ def median_interval(draws: Tensor, level: float = 0.95) -> Interval:
 
 def share_interval(hits: Tensor, level: float = 0.95) -> Interval:
     """Share of True over the last axis, (…, n) bool -> (…), by Clopper and Pearson."""
+    from scipy.stats import beta
+
     n, count = hits.shape[-1], hits.sum(-1).double().cpu().numpy()
     tail = (1 - level) / 2
     # Of no hit the lower end is 0, of nothing but hits the upper one is 1: there the beta distribution has no density.
@@ -179,6 +186,8 @@ def paired_share_interval(hits: Tensor, others: Tensor, level: float = 0.95) -> 
     References:
         Agresti, Min 2005, "Simple Improved Confidence Intervals for Comparing Matched Proportions".
     """
+    from scipy.stats import norm
+
     n = hits.shape[-1]
     more, less = ((one & ~other).sum().double().cpu() for one, other in ((hits, others), (others, hits)))
     centre = (more - less) / (n + 2)
@@ -195,6 +204,8 @@ def distinct_interval(index: Tensor, level: float = 0.95, *, most: float = math.
     interval has at least the width of what other n draws may miss, Σ e^(−λ) with λ the least that Poisson's counts
     allow, or 1.
     """
+    from scipy.stats import chi2, t
+
     n = len(index)
     counts = index.unique(return_counts=True)[1].double()
     value, once = float(len(counts)), float((counts == 1).sum())

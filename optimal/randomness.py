@@ -18,7 +18,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from scipy.special import ndtri
 from torch import Tensor
 
 __all__ = ["PURPOSES", "Purpose", "RowNoise", "fixed_generator", "generator_of", "hashed_words", "stream"]
@@ -150,6 +149,8 @@ class RowNoise:
 
     def draw(self, shape: Sequence[int]) -> Tensor:
         """Of this shape, (B, *event); the next call draws others."""
+        from scipy.special import ndtri
+
         self._calls += 1
         rows, event = shape[0], int(np.prod(shape[1:], dtype=np.int64))
         out = np.empty((rows, event))

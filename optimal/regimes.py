@@ -21,7 +21,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from .arithmetic import ours
 from .denoiser import OptimalDenoiser
@@ -109,6 +108,8 @@ def top_eigenvalue(D: OptimalDenoiser) -> float:
     start = torch.randn(points.dim, generator=fixed_generator(), dtype=torch.float64, device="cpu").numpy()
     if not product(start).any():
         return 0.0
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
     operator = LinearOperator((points.dim, points.dim), matvec=product, dtype=np.float64)  # pyright: ignore[reportCallIssue]
     values = eigsh(operator, k=1, which="LA", tol=1e-5, v0=start, return_eigenvectors=False)  # pyright: ignore[reportArgumentType]
     return max(float(values[0]), 0.0)

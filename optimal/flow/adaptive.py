@@ -30,19 +30,17 @@ rejected here: the error of steps of equal ratio grows all the way down to the d
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import torch
-from scipy.integrate import RK45
 from torch import Tensor
 
 from ..denoiser import Posterior
 
 __all__ = ["AdaptiveFlow"]
 
-_A, _B, _C, _E = (torch.from_numpy(part.copy()) for part in (RK45.A, RK45.B, RK45.C, RK45.E))
-"""The tableau of Dormand and Prince 1980, as scipy has it; its last stage is the first one of the next step."""
 _ORDER = 5
 _SAFETY, _PROPORTIONAL, _INTEGRAL = 0.9, 0.7 / _ORDER, 0.4 / _ORDER
 _GROWTH, _SHRINKAGE = 2.0, 0.2
@@ -59,6 +57,14 @@ side at 0.7 and a tolerance of 1e-6, and at 0.5 none, as with steps in σ alone.
 _STILL = 1e-8
 """Share of the error allowed in the last step, below which D stands still."""
 _UNIT = 2.0**-53
+
+
+@functools.cache
+def _tableau() -> list[Tensor]:
+    """A, B, C, E of Dormand and Prince 1980, as scipy has it; its last stage is the first one of the next step."""
+    from scipy.integrate import RK45
+
+    return [torch.from_numpy(part.copy()) for part in (RK45.A, RK45.B, RK45.C, RK45.E)]
 
 
 class AdaptiveFlow:
@@ -142,17 +148,18 @@ class AdaptiveFlow:
         reached = torch.where(up, self._above(sigma, step, far), self._below(sigma, step, far))
         length = torch.where(far, 1 / reached - 1 / sigma, reached - sigma)
         slopes = [self._slope(self._mean, self.x, sigma, far)]
-        for a, c in zip(_A[1:], _C[1:].tolist(), strict=True):
+        A, B, C, E = _tableau()
+        for a, c in zip(A[1:], C[1:].tolist(), strict=True):
             between = torch.where(far, (1 / sigma + c * length).reciprocal(), sigma + c * length)
             x = self._moved(slopes, a[: len(slopes)], length, between, far)
             slopes.append(self._ask(x, between, far))
-        x = self._moved(slopes, _B, length, reached, far)
+        x = self._moved(slopes, B, length, reached, far)
         slopes.append(self._ask(x, reached, far))
         rounding = self._rounding_at(x, reached)
         allowed = torch.maximum(self._tolerance * reached, torch.maximum(rounding, self._rounding))
-        error = _combined(slopes, _E).flatten(1).norm(dim=1) * length.abs() * torch.where(far, reached, 1.0) / allowed
+        error = _combined(slopes, E).flatten(1).norm(dim=1) * length.abs() * torch.where(far, reached, 1.0) / allowed
         self.accepted = (error <= 1) | self.spent
-        self.nfe = self.nfe + len(_B)
+        self.nfe = self.nfe + len(B)
         error = error.clamp_min(1e-10)
         factor = _SAFETY * error**-_PROPORTIONAL * self._error.clamp_min(1e-4) ** _INTEGRAL
         factor = torch.where(self.accepted, factor.clamp(_SHRINKAGE, _GROWTH), factor.clamp(_SHRINKAGE, 1.0))

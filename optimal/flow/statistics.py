@@ -21,7 +21,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.special import chdtrc
 from torch import Tensor
 from tqdm import tqdm
 
@@ -73,6 +72,8 @@ class Basins:
 
         It holds for five and more expected draws a point; below it errs little as long as there are many points.
         """
+        from scipy.special import chdtrc
+
         distinct = self.copies > 0
         count, expected = self.counts[distinct].double(), self.expected[distinct]
         statistic = float(((count - expected).square() / expected).sum())

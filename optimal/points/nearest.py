@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from ..devices import block_bytes
@@ -204,6 +203,8 @@ _TREES: weakref.WeakKeyDictionary[Points, tuple[Any, Tensor]] = weakref.WeakKeyD
 
 def _by_tree(points: Points, z: Tensor) -> tuple[Tensor, Tensor]:
     if points not in _TREES:
+        from scipy.spatial import KDTree
+
         index = _distinct(points).nonzero().squeeze(1)
         block = torch.empty(len(index), points.dim, dtype=torch.float64, device="cpu")
         _TREES[points] = KDTree(points.read(index, block).numpy()), index

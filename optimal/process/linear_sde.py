@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.integrate import DOP853, OdeSolution
 from torch import Tensor
 
 from .base import Process
@@ -71,6 +70,8 @@ class LinearSDE(Process):
 
     def _solve(self) -> None:
         """log scale and sigma² over u = log(t/t_max), from _START to 0."""
+        from scipy.integrate import DOP853, OdeSolution
+
         at, later = self._rates(_START, 0.0), self._rates(_START + 1, 0.0)
         # Below _START: log scale ~ t, sigma² ~ t^p, with p the slope of log(t g²).
         self._power = math.log(later[1] / at[1]) if at[1] > 0 and later[1] > 0 else 1.0

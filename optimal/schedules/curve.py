@@ -13,11 +13,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
-from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from ..border import forward_statistics
@@ -93,6 +92,8 @@ class Curve:
 
     def cumulative(self, power: int, high: float, low: float) -> tuple[np.ndarray, np.ndarray]:
         """Places from low to high, even in log σ, and ∫ mmse σ^{−power} dσ from low to each."""
+        from scipy.interpolate import CubicHermiteSpline
+
         logs = np.linspace(math.log(low), math.log(high), _FINE)
         values = self._spline(logs) * np.exp((1 - power) * logs)
         slopes = self._spline(logs, 1) * np.exp((1 - power) * logs) + (1 - power) * values
@@ -109,7 +110,9 @@ class Curve:
         return float(np.abs(self.entropy.numpy() - self.entropy[0].item() - integral).max())
 
     @cached_property
-    def _spline(self) -> PchipInterpolator:
+    def _spline(self) -> Any:
+        from scipy.interpolate import PchipInterpolator
+
         return PchipInterpolator(self.sigmas.log().numpy(), self.mmse.numpy())
 
 
@@ -139,6 +142,8 @@ def curve_of(
         ValueError: fewer than 8 levels; sigma_max at which nothing is left to know, or data of one point; a D that has
             no posterior.
     """
+    from scipy.optimize import isotonic_regression
+
     if nodes < 8:
         raise ValueError(f"a curve takes at least 8 levels, got {nodes}")
     start = start_level(D)

@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import least_squares
 from torch import Tensor
 
 from ..process import EDM
@@ -99,6 +98,8 @@ def gaussian_grid(
         >>> gaussian_grid(torch.tensor([1.0]), 3, sigma_max=1e6).round(decimals=3).tolist()    # tan of 60° and 30°
         [1000000.0, 1.732, 0.577, 0.0]
     """
+    from scipy.optimize import least_squares
+
     values = torch.as_tensor(eigenvalues, dtype=torch.float64, device="cpu")
     weights = torch.ones_like(values) if counts is None else counts.to(values)
     if values.ndim != 1 or not ((values >= 0) & torch.isfinite(values)).all():

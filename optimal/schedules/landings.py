@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import binomtest
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
@@ -90,6 +89,8 @@ class Landed:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Clopper and Pearson's interval of the share, over starts."""
+        from scipy.stats import binomtest
+
         found = binomtest(self.wrong, self.of).proportion_ci(level, method="exact")
         return float(found.low), float(found.high)
 

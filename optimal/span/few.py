@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -103,6 +102,8 @@ def few_points(D: OptimalDenoiser) -> FewPoints | None:
 
 
 def _few(D: OptimalDenoiser) -> FewPoints:
+    import scipy.linalg
+
     points = D.points
     rows = torch.empty(points.size, points.dim, dtype=torch.float64, device="cpu")
     for start, block in points.blocks(points.few_rows, points.device):

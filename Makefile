@@ -68,12 +68,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: no '$(PYTHON)' found; install Python >= 3.11 or name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old, Python >= 3.11 is needed; name one: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[parquet]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[figures,keops,parquet]'
 	@touch $(STAMP)
 
 # What only tests, linters and the reference need.
 $(TOOLS): $(STAMP)
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,parquet]'
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,figures,keops,parquet]'
 	@touch $(TOOLS)
 
 clean:

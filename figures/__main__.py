@@ -14,10 +14,13 @@ import tyro
 
 from optimal.cli import options, parsed, writable
 from optimal.cli.run import run
+from optimal.packages import door
 
-from .config import Config
-from .gallery import FIGURES, PAGES, foretell, make, make_together
-from .networks import prepare
+door("a figure", "matplotlib")
+
+from .config import Config  # noqa: E402
+from .gallery import FIGURES, PAGES, foretell, make, make_together  # noqa: E402
+from .networks import prepare  # noqa: E402
 
 __all__ = ["FIGURES", "Command", "command_of", "main"]
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
 from torch import Tensor
 
+from optimal.packages import required
 from optimal.storage import replacing
 
 from .config import differing, from_json, to_json
@@ -69,8 +68,8 @@ def write(folder: str | Path, step: int, tensors: dict[str, Tensor], config: Any
         header = {"format": FORMAT, "step": str(step), "kind": type(config).__name__, "config": text}
         header |= {"data": json.dumps(dict(data)), "digest": _digest(contiguous)}
         with replacing(path) as temporary:
-            save_file(contiguous, temporary, metadata=header)
-    except (OSError, SafetensorError) as error:
+            _safetensors().torch.save_file(contiguous, temporary, metadata=header)
+    except (OSError, _safetensors().SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"the checkpoint could not be written to {folder}: {reason}") from error
     return path
@@ -94,9 +93,9 @@ def check(tensors: Mapping[str, Any]) -> None:
             reason = f"its layout is {str(tensor.layout).removeprefix('torch.')}"
         else:
             try:
-                save({"one": torch.zeros(1, dtype=tensor.dtype)})
+                _safetensors().torch.save({"one": torch.zeros(1, dtype=tensor.dtype)})
                 continue
-            except (KeyError, ValueError, SafetensorError):
+            except (KeyError, ValueError, _safetensors().SafetensorError):
                 reason = f"its type is {str(tensor.dtype).removeprefix('torch.')}"
         raise ValueError(f"a checkpoint keeps dense tensors of real numbers only, {name} cannot be kept: {reason}")
 
@@ -190,9 +189,9 @@ def about(path: str | Path) -> dict[str, Any]:
         ValueError: no checkpoint, or a damaged one.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with _safetensors().safe_open(path, framework="pt") as file:
             found = json.loads((file.metadata() or {}).get("data", "{}"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, _safetensors().SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}") from error
     missing = [name for name in _ABOUT if not isinstance(found, dict) or name not in found]
     if missing:
@@ -203,9 +202,9 @@ def about(path: str | Path) -> dict[str, Any]:
 def kind(path: str | Path) -> str:
     """The class name of a checkpoint's configuration; empty for another file."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with _safetensors().safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("kind", "")
-    except (OSError, SafetensorError) as error:
+    except (OSError, _safetensors().SafetensorError) as error:
         raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}") from error
 
 
@@ -243,12 +242,20 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
+def _safetensors() -> Any:
+    """The library of the files."""
+    required("a checkpoint", "safetensors")
+    import safetensors.torch
+
+    return safetensors
+
+
 def _load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, framework="pt") as file:
+        with _safetensors().safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, _safetensors().SafetensorError) as error:
         raise ValueError(f"{path} is no checkpoint, or a damaged one: {error}") from error
     if header.get("digest", "") not in ("", _digest(tensors)):
         raise ValueError(f"{path} is a damaged checkpoint: its tensors are not those that were written")

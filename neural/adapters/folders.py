@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from optimal.packages import required
+
 from .adapted import Adapted
 from .clipping import Given
 from .quietly import quiet
@@ -102,6 +104,7 @@ def encoder_of(parts: Mapping[str, Any]) -> str | None:
 
 
 def _scheduler(name: str, config: dict[str, Any], folder: Path) -> Any:
+    required("a scheduler of diffusers", "diffusers")
     import diffusers
 
     try:
@@ -112,6 +115,7 @@ def _scheduler(name: str, config: dict[str, Any], folder: Path) -> Any:
 
 
 def _network(weights: Path, folder: Path) -> Any:
+    required("a pipeline of diffusers", "diffusers")
     from diffusers.models.unets.unet_2d import UNet2DModel
 
     loading: Any = UNet2DModel

@@ -10,6 +10,7 @@ from torch import distributed
 
 from optimal.cli import parse_options
 from optimal.devices import device_of
+from optimal.packages import required
 
 from .. import networks
 from ..commands import Distill, Train
@@ -90,10 +91,9 @@ def _on_data(command: Train | Distill, config: Experiment) -> Experiment:
 
 
 def _tensorboard(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard") from error
+    required("--tensorboard", "tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(folder)
 
     def log(report: Any) -> None:

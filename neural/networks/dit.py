@@ -15,6 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from optimal.packages import required
+
 from .labels import rows_of
 
 __all__ = ["DiT"]
@@ -46,6 +48,7 @@ class DiT(nn.Module):
             raise ValueError(f"the width of a DiT must be a multiple of {_HEAD}, got {width}")
         if depth < 1:
             raise ValueError(f"a DiT needs depth >= 1, got {depth}")
+        required("a DiT", "diffusers")
         # Heavy to import, and needed by nobody who has points.
         from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 

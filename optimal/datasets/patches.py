@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
+from ..packages import required
 from . import store
 from .dataset import Dataset
 from .derive import spread
-from .embedded import package_folder, package_version
+from .embedded import package_folder
 from .store import Block, Decoding
 
 __all__ = ["patches", "window_corners"]
@@ -19,17 +21,17 @@ __all__ = ["patches", "window_corners"]
 _SIZE = 64
 _BLOCK = 512  # windows gathered at a time: 6 MB
 _PHOTOGRAPHS = (
-    # (module, package, path in it): colour photographs inside the wheels, none that scikit-image would have to download
-    ("skimage", "scikit-image", "data/astronaut.png"),
-    ("skimage", "scikit-image", "data/chelsea.png"),
-    ("skimage", "scikit-image", "data/coffee.png"),
-    ("skimage", "scikit-image", "data/rocket.jpg"),
-    ("skimage", "scikit-image", "data/retina.jpg"),
-    ("skimage", "scikit-image", "data/ihc.png"),
-    ("skimage", "scikit-image", "data/hubble_deep_field.jpg"),
-    ("skimage", "scikit-image", "data/motorcycle_left.png"),
-    ("sklearn", "scikit-learn", "datasets/images/china.jpg"),
-    ("sklearn", "scikit-learn", "datasets/images/flower.jpg"),
+    # (module, path in it): colour photographs inside the wheels, none that scikit-image would have to download
+    ("skimage", "data/astronaut.png"),
+    ("skimage", "data/chelsea.png"),
+    ("skimage", "data/coffee.png"),
+    ("skimage", "data/rocket.jpg"),
+    ("skimage", "data/retina.jpg"),
+    ("skimage", "data/ihc.png"),
+    ("skimage", "data/hubble_deep_field.jpg"),
+    ("skimage", "data/motorcycle_left.png"),
+    ("sklearn", "datasets/images/china.jpg"),
+    ("sklearn", "datasets/images/flower.jpg"),
 )
 
 
@@ -51,7 +53,8 @@ def patches(*, n: int = 10_000, progress: bool = True) -> Dataset:
     """
     if not 1 <= n <= 70_000:
         raise ValueError(f"n of patches must be from 1 to 70,000, got {n}")
-    versions = {package: package_version("patches", package) for package in ("scikit-image", "scikit-learn")}
+    required("the data set patches", "skimage", "sklearn")
+    versions = {package: metadata.version(package) for package in ("scikit-image", "scikit-learn")}
     return store.build(
         "patches",
         {**versions, "n": n},
@@ -85,8 +88,8 @@ def window_corners(count: int, height: int, width: int) -> np.ndarray:
 
 def _windows(n: int) -> Iterator[Block]:
     shares = np.diff(np.arange(len(_PHOTOGRAPHS) + 1) * n // len(_PHOTOGRAPHS))
-    for (module, package, path), share in zip(_PHOTOGRAPHS, shares, strict=True):
-        picture = _photograph(package_folder("patches", module, package) / path)
+    for (module, path), share in zip(_PHOTOGRAPHS, shares, strict=True):
+        picture = _photograph(package_folder(module) / path)
         views = np.lib.stride_tricks.sliding_window_view(
             picture, (_SIZE, _SIZE), axis=(1, 2)
         )  # (3, rows, columns, 64, 64)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..packages import MissingPackage, required
 from ..storage import cache_folder, locked, running
 
 __all__ = ["Unavailable", "compiler", "imported", "plain_path", "reduction", "required_compiler"]
@@ -68,6 +69,10 @@ def imported() -> Path:
     Raises:
         Unavailable: there is no compiler, or the import fails.
     """
+    try:
+        required("method='keops'", "pykeops")
+    except MissingPackage as error:
+        raise Unavailable(f"{error}, or {_INSTEAD}") from None
     chosen, given = required_compiler(), os.environ.get("KEOPS_CACHE_FOLDER")
     folder = Path(given).expanduser() if given else cache_folder() / "keops"
     folder.mkdir(parents=True, exist_ok=True)

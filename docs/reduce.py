@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from figures.gallery import FIGURES
 from figures.output import about
+from neural.report.pictures import plain_style
 
 DPI = 100
 
@@ -27,6 +28,7 @@ def rounded(arrays: dict[str, np.ndarray], scaled: bool) -> dict[str, np.ndarray
     return arrays | {"noisy": np.round(arrays["noisy"] / step) * step}
 
 
+@plain_style()
 def draw(name: str, source: Path, target: Path) -> None:
     """Draw the README's copy of a figure."""
     module = FIGURES[name]

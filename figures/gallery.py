@@ -12,6 +12,7 @@ from types import ModuleType
 
 from tqdm import tqdm
 
+from neural.report.pictures import plain_style
 from optimal.cli.estimate import announce
 from optimal.cli.run import say
 
@@ -78,7 +79,8 @@ def make(name: str, config: Config) -> str:
     if name in PAGES:
         path = module.write(config, arrays)
     else:
-        path = save(name, module.TITLE, config, arrays, module.draw(arrays))
+        with plain_style():
+            path = save(name, module.TITLE, config, arrays, module.draw(arrays))
     return "\n".join([*lines, f"{name}: {path} ({time.perf_counter() - start:.0f} s)"])
 
 

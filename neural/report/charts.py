@@ -21,6 +21,7 @@ from optimal.border import Border
 from ..copies import percent
 from ..measuring import Measured
 from ..sampled import MEMORISED
+from .pictures import plain_style
 from .study import Studied, Study
 
 __all__ = ["DARK", "LIGHT", "Theme", "drawn", "gap_chart", "log_levels", "points_chart", "ratio_chart", "themed"]
@@ -52,18 +53,19 @@ def themed(theme: Theme) -> Iterator[None]:
     """Matplotlib's defaults in the colours of a page."""
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     ground = ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "legend.facecolor")
-    with mpl.rc_context(
-        {
-            **dict.fromkeys(ink, theme.ink),
-            **dict.fromkeys(ground, theme.ground),
-            "legend.edgecolor": theme.faint,
-            "grid.color": theme.faint,
-            "grid.linewidth": 0.5,
-            "font.size": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-        }
-    ):
+    with plain_style():
+        mpl.rcParams.update(
+            {
+                **dict.fromkeys(ink, theme.ink),
+                **dict.fromkeys(ground, theme.ground),
+                "legend.edgecolor": theme.faint,
+                "grid.color": theme.faint,
+                "grid.linewidth": 0.5,
+                "font.size": 9,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+            }
+        )
         yield
 
 

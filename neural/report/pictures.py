@@ -6,9 +6,11 @@ import base64
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -16,11 +18,19 @@ from torch import Tensor
 from optimal.datasets import to_uint8
 from optimal.storage import replacing
 
-__all__ = ["data_uri", "grey_levels", "pairs", "png", "write_figure"]
+__all__ = ["data_uri", "grey_levels", "pairs", "plain_style", "png", "write_figure"]
 
 _LEAST = 4.5
 _PAIR, _MARGIN, _CAPTION, _LINE = 2.0, 0.25, 0.55, 0.19
 """Inches: of a pair on a sheet, between pairs, below them, of a line above all; the least width is that of a sheet."""
+
+
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """Matplotlib's own defaults, whatever a user's matplotlibrc says; a decorator, too."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        yield
 
 
 def grey_levels(image: Tensor) -> np.ndarray:
@@ -43,6 +53,7 @@ def data_uri(file: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(file).decode("ascii")
 
 
+@plain_style()
 def pairs(
     left: Tensor, right: Tensor, captions: Sequence[str], *, title: str, words: Sequence[str] = (), columns: int = 4
 ) -> Figure:
@@ -85,6 +96,7 @@ def _fit(text: str, wide: float, size: float) -> list[str]:
     return textwrap.wrap(text, max(1, int(wide * 72 / (0.6 * size))))
 
 
+@plain_style()
 def write_figure(figure: Figure, path: str | Path, *, title: str, dpi: int = 160) -> Path:
     """A figure as PNG.
 

@@ -20,6 +20,7 @@ from optimal.theories import (
     estimate_errors,
     golden_subset,
     nearest,
+    pca_locality,
     score_smoothed,
     stable_target,
     subsampled,
@@ -75,6 +76,21 @@ def test_a_golden_subset_of_all_points_is_the_optimum(digits: OptimalDenoiser) -
     at_top = part(x, 80.0)
     own = digits.take(part.order[:180]).double().mean(0)
     assert (at_top - own).norm() < 0.02 * (own - digits.mean).norm()
+
+
+def test_a_golden_subset_with_the_weights_of_pca_locality() -> None:
+    """Of all points it is PCA-locality, whatever the threshold's form; of some, that of these with all data's masks."""
+    y = random(40, 2, 3, 3) * torch.linspace(0.3, 2, 18).view(2, 3, 3)
+    D = OptimalDenoiser(y).weighted(random(40, seed=3))
+    x, sigma = random(3, 2, 3, 3, seed=2), torch.tensor([0.4, 0.4, 2.0], dtype=torch.float64)
+    for threshold in (0.0, 0.05, lambda level: 0.05 if level < 1 else 0.3):
+        found = golden_subset(D, 1.0, 1.0, threshold=threshold)(x, sigma)
+        assert torch.allclose(found, pca_locality(D, threshold)(x, sigma), atol=1e-12)
+    few = golden_subset(D, 0.1, 0.2, threshold=0.0)
+    assert torch.allclose(few(x, sigma), golden_subset(D, 0.1, 0.2)(x, sigma), atol=1e-12)
+    assert not torch.allclose(golden_subset(D, 0.1, 0.2, threshold=0.3)(x, sigma), few(x, sigma), atol=1e-3)
+    with pytest.raises(ValueError, match="threshold must be a number from 0 to 1, got 2"):
+        golden_subset(D, threshold=2.0)
 
 
 # --- Drawn points

@@ -22,6 +22,7 @@ from optimal.theories import (
     patch_posterior,
     pca_locality,
 )
+from optimal.theories.local.units import Mask
 
 EVENTS = [(1, 4, 4), (3, 3, 5), (2, 5, 3), (4, 3)]
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
@@ -191,6 +192,16 @@ def test_flexible_patches_are_their_formula(event: tuple[int, ...]) -> None:
         return heated(torch.diagonal_scatter(own, own.amax(1) * (1 + 1e-9)), 0.6, event)
 
     check(flexible_patch_posterior(D, 0.6), event, y, a, default)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.06, 0.07, 1.0])
+def test_masks_of_few_entries_are_masks(share: float) -> None:
+    """The same products forwards and back, and the same cover, whether entries are many or few."""
+    matrix = (torch.rand(30, 40, generator=torch.Generator().manual_seed(0)) < share).double()
+    mask, maps = Mask(matrix), random(40, 7)
+    torch.testing.assert_close(mask.seen(maps), matrix @ maps, **EXACT)
+    torch.testing.assert_close(mask.spread(maps[:30]), matrix.T @ maps[:30], **EXACT)
+    torch.testing.assert_close(mask.cover(), matrix.sum(0)[:, None], **EXACT)
 
 
 def product() -> Tensor:

@@ -32,6 +32,9 @@ from .running import BITS, Running
 
 __all__ = ["Box", "Mask", "Own", "Precision", "Shared", "inside", "middle"]
 
+_FEW = 16
+"""One entry in so many, up to which a sparse product takes no longer than a dense one, on one core or two."""
+
 
 class Precision(Protocol):
     """The linear map from squares, (n, ·), to those that units see, (U, ·), q; and back, qᵀ."""
@@ -80,10 +83,11 @@ def _product(vertical: Tensor, horizontal: Tensor, maps: Tensor) -> Tensor:
 
 
 class Mask:
-    """Any q, (U, n) float64."""
+    """Any q, (U, n) float64; of few entries these alone are multiplied."""
 
     def __init__(self, matrix: Tensor):
-        self._matrix, self.units = matrix, len(matrix)
+        self.units, self._cover = len(matrix), matrix.sum(0)[:, None]
+        self._matrix = matrix.to_sparse() if int(matrix.count_nonzero()) * _FEW <= matrix.numel() else matrix
 
     def seen(self, maps: Tensor) -> Tensor:
         return self._matrix @ maps
@@ -92,7 +96,7 @@ class Mask:
         return self._matrix.T @ maps
 
     def cover(self) -> Tensor:
-        return self._matrix.sum(0)[:, None]
+        return self._cover
 
 
 Precisions = Callable[[float, float, torch.device], Precision]

@@ -20,6 +20,7 @@ from optimal.theories import (
     estimate_errors,
     golden_subset,
     nearest,
+    nearest_proposal,
     pca_locality,
     score_smoothed,
     stable_target,
@@ -94,6 +95,49 @@ def test_a_golden_subset_with_the_weights_of_pca_locality() -> None:
 
 
 # --- Drawn points
+
+
+@pytest.mark.parametrize("case", ["plain", "copies", "prior"])
+def test_the_nearest_are_proposed_as_they_are_likely_and_others_as_the_last(case: str) -> None:
+    """q by its formula; weighed by exp(l)/q its mean is D; with all points known q is the posterior."""
+    y = random(20, 3)
+    if case == "copies":
+        y = torch.cat([y, y[:7]])
+    D = OptimalDenoiser(y)
+    if case == "prior":
+        D = D.weighted(torch.cat([3 * random(19, seed=2), torch.tensor([-torch.inf])]))
+    x, sigma = random(4, 3, seed=1), torch.tensor([0.2, 0.5, 1.0, 3.0], dtype=torch.float64)
+    share = D.log_weights.exp()
+    shares = torch.cat([share[:7] + share[20:], share[7:20]]) if case == "copies" else share
+    away = (x[:, None] - y[:20]).square().sum(2)
+    reach = away.masked_fill(shares == 0, torch.inf).sort(1).values[:, 4]
+    near = shares * (-torch.minimum(away, reach[:, None]) / (2 * sigma[:, None] ** 2)).exp()
+    q = nearest_proposal(D, 5, 1).probabilities(x, sigma)
+    torch.testing.assert_close(q[:, :20], near / near.sum(1, keepdim=True), rtol=1e-12, atol=1e-15)
+    assert not q[:, 20:].any()
+    weights = q[:, :20] * ((reach[:, None] - away).clamp_max(0) / (2 * sigma[:, None] ** 2)).exp()
+    assert torch.allclose(weights @ y[:20] / weights.sum(1, keepdim=True), D(x, sigma), atol=1e-12)
+    every = nearest_proposal(D, 20, 1).probabilities(x, sigma)
+    assert torch.allclose(every @ y, D(x, sigma), atol=1e-12)
+
+
+def test_proposed_points_are_drawn_by_their_probability_and_tend_to_the_optimum() -> None:
+    D = OptimalDenoiser(torch.tensor([[-1.0], [0.4], [1.0], [4.0]], dtype=torch.float64))
+    x, sigma = torch.tensor([[0.3]], dtype=torch.float64), 1.5
+    drawn = [float(nearest_proposal(D, 2, 1, torch.Generator().manual_seed(seed))(x, sigma)) for seed in range(2000)]
+    q = nearest_proposal(D, 2, 1).probabilities(x, sigma)[0]
+    counts = torch.tensor([sum(abs(each - value) < 1e-9 for each in drawn) for value in (-1.0, 0.4, 1.0, 4.0)])
+    assert counts.sum() == 2000
+    # χ² of three degrees: 16.3 once in a thousand.
+    assert float(((counts - 2000 * q).square() / (2000 * q)).sum()) < 16.3
+    found = nearest_proposal(D, 2, 1_000_000)(x, sigma)
+    assert abs(float(found - D(x, sigma))) < 5e-3
+    few = [nearest_proposal(D, 4, 3, torch.Generator().manual_seed(seed))(x, sigma) for seed in range(2000)]
+    spread = torch.stack(few).std() / 2000**0.5
+    assert abs(float(torch.stack(few).mean() - D(x, sigma))) < 4 * float(spread)
+    for k, n in ((0, 1), (1, 0), (1, 2.5)):
+        with pytest.raises(ValueError, match="must be a whole number, at least 1, got"):
+            nearest_proposal(D, k, n)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_stable_target_is_unbiased() -> None:

@@ -21,6 +21,7 @@ from optimal.theories import (
     golden_subset,
     local_score,
     nearest,
+    nearest_proposal,
     patch_posterior,
     pca_locality,
     score_smoothed,
@@ -35,6 +36,7 @@ MAKE: dict[str, Callable[[OptimalDenoiser], Denoiser]] = {
     "score_smoothed": lambda D: score_smoothed(D, 0.3, 4),
     "nearest": lambda D: nearest(D, 7),
     "golden_subset": golden_subset,
+    "nearest_proposal": lambda D: nearest_proposal(D, 7, 40),
     "subsampled": lambda D: subsampled(D, 50),
     "local_score": lambda D: local_score(D, 3),
     "equivariant_local_score": lambda D: equivariant_local_score(D, 3),
@@ -43,7 +45,7 @@ MAKE: dict[str, Callable[[OptimalDenoiser], Denoiser]] = {
     "flexible_patch_posterior": lambda D: flexible_patch_posterior(D, 0.7),
     "pca_locality": lambda D: pca_locality(D, 0.05),
 }
-DRAWN = {"Mixture", "Mixture, EM", "golden_subset", "subsampled"}
+DRAWN = {"Mixture", "Mixture, EM", "golden_subset", "nearest_proposal", "subsampled"}
 """Points are drawn by their place in the data: another order is another draw."""
 OF_THE_UNIT = {"golden_subset", "Mixture, EM", "score_smoothed"}
 """A number in units of the data is part of them."""

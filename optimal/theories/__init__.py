@@ -11,9 +11,10 @@
 | `score_smoothed` | the score, averaged over displacements of x |
 
 And what approximates the optimum without being a theory, to measure what that costs: `nearest`, `golden_subset`,
-`subsampled`, `stable_target`, by `estimate_errors`. `mean_square_norms` and `linear_square_norms` say how long a
-theory's answers are, as published tables do. `switch` makes one denoiser of two, `closed_form_velocity` says all of it
-in the words of flow matching. `window_by_risk` and `window_by_network` say which window at which noise level.
+`subsampled`, `stable_target`, `nearest_proposal`, by `estimate_errors`. `mean_square_norms` and `linear_square_norms`
+say how long a theory's answers are, as published tables do. `switch` makes one denoiser of two, `closed_form_velocity`
+says all of it in the words of flow matching. `window_by_risk` and `window_by_network` say which window at which noise
+level.
 """
 
 from .calibrated import Windows, window_by_network, window_by_risk
@@ -33,6 +34,7 @@ from .local import (
 from .mixture import Mixture
 from .moments import variances
 from .norms import SquareNorms, linear_square_norms, mean_square_norms
+from .proposed import nearest_proposal
 from .sampled import EstimateError, batch_mean, equally_likely, estimate_errors, stable_target, subsampled
 from .smoothed import score_smoothed
 from .truncated import golden_subset, nearest
@@ -58,6 +60,7 @@ __all__ = [
     "local_score",
     "mean_square_norms",
     "nearest",
+    "nearest_proposal",
     "patch_posterior",
     "pca_locality",
     "score_smoothed",

@@ -23,7 +23,7 @@ from optimal.intervals import Interval, mean_interval, median_interval, positive
 from optimal.query import Levels
 from optimal.randomness import RowNoise, stream
 
-from .explained import OPTIMUM
+from .explained import OPTIMUM, nearest_of
 from .places import range_of
 from .published import coefficients
 
@@ -73,13 +73,11 @@ class Endings:
         return rows
 
     def sentence(self) -> str:
-        """Which ends nearest to the network, by the distance, and those that are as near as can be told, in pairs."""
+        """Which ends nearest to the network, by the distance, and those as near as can be told: `nearest_of`."""
         squares = {
             name: (self.network - ends).double().flatten(1).square().mean(1) for name, ends in self.others.items()
         }
-        order = sorted(squares, key=lambda name: float(squares[name].mean()))
-        first = order[0]
-        tied = [n for n in order[1:] if not float(mean_interval(squares[n] - squares[first], self.level).low) > 0]
+        first, *tied = nearest_of(squares, self.level)
         r = self.columns(first)["pearson"]
         words = f"{self.name}, {len(self.network)} noises: {first} ends nearest to it"
         if math.isfinite(float(r.value)):

@@ -55,6 +55,22 @@ def test_every_public_name_has_a_docstring(door: str, name: str) -> None:
     assert not value.__doc__.startswith(f"{name}("), f"{door}.{name}"
 
 
+def test_every_module_has_a_page() -> None:
+    """In one place only; commands and presets are among others."""
+    root = DOCS.parent
+    pages = "".join(path.read_text() for path in DOCS.glob("*.rst"))
+    named = re.findall(r"^\.\. automodule:: (\S+)$", pages, re.MULTILINE)
+    modules = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        for door in ("optimal", "neural", "figures")
+        for path in (root / door).rglob("*.py")
+    }
+    doors = {"optimal", "neural", "figures"}
+    assert not {name for name in modules - doors if not name.endswith("__main__")} - set(named)
+    assert not set(named) - modules
+    assert len(named) == len(set(named))
+
+
 def test_the_front_page_names_the_whole_door() -> None:
     named = set(re.findall(r"`(\w+)`", FRONT))
     assert not {name for door, name in DOORS if door == "optimal"} - named

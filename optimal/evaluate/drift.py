@@ -34,7 +34,8 @@ What is returned is proven to be at least S(δ), for the x and the points as the
    raise it, and by 2⁻⁴⁰.
 4. A point that trails by more than 50 nats after any drift, with b_j and without, has z_j > 0 and enters as erfcx <= 1,
    at the largest of all distances that products allow: less than 2e-22 of drift.
-5. For z >= 3 erfcx is taken from above by the ninth convergent of Laplace's continued fraction,
+5. For z >= 3 erfcx is taken from above by the ninth convergent of Laplace's continued
+   fraction,
 
        √(π/2) erfcx(z/√2) = 1/(z + 1/(z + 2/(z + 3/(z + …))))  <  z⁸ + 35z⁶ + 345z⁴ + 975z² + 384
                                                                   ────────────────────────────────

@@ -85,8 +85,8 @@ computed, by fewer than 2⁸ operations, and multiplied by `AGAIN` = 1 + 2⁻⁴
    part: the bound of each holds with the chance of 7, and not independently of the others.
 
 10. Rivals (`rivals`). Evidence of unlike queries is compared by σ² log P + λ_j − ½‖z‖², whose terms are known to the
-   margins of 3, the number common to all j with them (`doubt`), γ_{D+16} ½‖z‖² and γ_4 σ² |log P|. A query of which no
-   point comes within log(N/2·10⁻⁸) nats of the best point of its group has at most 2·10⁻⁸ of the group's evidence.
+    margins of 3, the number common to all j with them (`doubt`), γ_{D+16} ½‖z‖² and γ_4 σ² |log P|. A query of which
+    no point comes within log(N/2·10⁻⁸) nats of the best point of its group has at most 2·10⁻⁸ of the group's evidence.
 
 11. Chances. A query has at most 7 digits and weights at most 6, each failing with ρ = `RISK`/16: together below `RISK`.
 

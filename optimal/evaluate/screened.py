@@ -19,9 +19,9 @@ One digit of all queries in one pass; then queries go on in groups, by how many 
 among its own points. Points are left out as soon as what all of them can weigh together, by the upper bounds on their
 logits, is less than 2·10⁻⁸ of the leader's weight. Of what is left,
 
-few      are scored again in float64, by differences where products are too coarse (`sharp`);
-many     get more digits, until the bound on logits is below half of the tolerance, which needs few; the mean is then
-         again a product of bytes, the weights written in digits as the query was.
+    few      are scored again in float64, by differences where products are too coarse (`sharp`);
+    many     get more digits, until the bound on logits is below half of the tolerance, which needs few; the mean is
+             then again a product of bytes, the weights written in digits as the query was.
 
 In both cases `Moments.bound` is a proven bound on ‖mean − exact mean‖ over ‖exact mean‖, with probability 1 − 10⁻¹² a
 row. The theorem, its assumptions, the proof and all constants stand in `optimal.evaluate.proof`; tests/test_proof.py

@@ -77,6 +77,8 @@ def test_a_point_that_is_taken_away_is_no_source() -> None:
 
 
 ASKED: dict[str, tuple[Callable[[], object], str]] = {
+    "other points": (lambda: Wiener(D).covariance_product(X[:, :, :4], 1.0, X[:, :, :4]), "x must have shape"),
+    "a level below 0": (lambda: Wiener(D).mmse(-1.0), "sigma must be finite and not negative, got -1"),
     "a source beyond": (lambda: stable_target(D, X, 1.0, torch.tensor([0, 1, 12]), 2), "and 12 is none"),
     "a source below": (lambda: stable_target(D, X, 1.0, torch.tensor([0, -1, 1]), 2), "and -1 is none"),
     "one source": (lambda: stable_target(D, X, 1.0, torch.tensor(0), 2), "must be one a row"),

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..arithmetic import ours
 from ..denoiser import OptimalDenoiser
-from ..query import Levels, levels
+from ..query import Levels, level_list, levels, require_points
 from ..randomness import generator_of
 from ..reference.base import Exact
 from ..span.basis import RANK, basis_of
@@ -111,7 +111,7 @@ class Wiener(Exact):
 
     def mmse(self, sigma: Levels) -> Float[Tensor, " S"]:
         """E‖x0 − D_G‖² = Σ λσ²/(λ + σ²), (S,), at levels (S,) or one: over the data themselves, exactly."""
-        square = torch.as_tensor(sigma, dtype=torch.float64, device="cpu").reshape(-1, 1).square()
+        square = level_list(sigma, zero=True, name="sigma").cpu()[:, None].square()
         values, counts = self.spectrum()
         return (counts * values * square / (values + square)).sum(1)
 
@@ -128,7 +128,14 @@ class Wiener(Exact):
     def covariance_product(
         self, x: Num[Tensor, "B *event"], sigma: Levels, v: Num[Tensor, "B *event"]
     ) -> Float[Tensor, "B *event"]:
-        """Cov[x0 | x] v = U diag(λσ²/(λ + σ²)) Uᵀ v, the same for every x."""
+        """Cov[x0 | x] v = U diag(λσ²/(λ + σ²)) Uᵀ v, the same for every x.
+
+        Raises:
+            ValueError: as for a call; v of another shape than x.
+        """
+        require_points(x, self.event)
+        if v.shape != x.shape:
+            raise ValueError(f"v must have the shape of x, {tuple(x.shape)}, got {tuple(v.shape)}")
         square = levels(sigma, len(x), x.device)[:, None].square()
         return self.spectral(v, lambda values: values * square / (values + square))
 

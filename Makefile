@@ -10,7 +10,7 @@ TOOLS  := $(VENV)/.installed-tools
 figures: $(STAMP)
 	$(PY) -m figures all
 
-# The README's copies of the figures, and the numbers in it and in docs/findings.rst.
+# The gallery's copies of the figures, and the numbers in it and in the other pages.
 gallery: figures
 	$(PY) docs/reduce.py
 	$(PY) docs/results.py
@@ -26,7 +26,7 @@ train: $(STAMP)
 docs: $(TOOLS)
 	$(VENV)/bin/sphinx-build -W --keep-going -q -b html docs docs/_build
 
-# Every method beside the plain products; bench/table.py then writes the README's table.
+# Every method beside the plain products; bench/table.py then writes the table of docs/speed.md.
 bench: $(STAMP)
 	$(PY) bench/run.py
 

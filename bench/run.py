@@ -3,7 +3,7 @@
     .venv/bin/python bench/run.py                       # as `make bench`: about 12 minutes on two cores
     .venv/bin/python bench/run.py --parts crossovers    # what `auto` chooses by: about 7 minutes
     .venv/bin/python bench/run.py --quick               # every line of it on few points
-    .venv/bin/python bench/table.py                     # writes the results into README.md
+    .venv/bin/python bench/table.py                     # writes the results into docs/speed.md
 
 methods      What is timed stands in `bench/contenders.py`. Methods are timed in turn in one process; a ratio is taken
              to the plain products of the same turn, and medians are printed with the range over the turns. Errors are
@@ -252,7 +252,7 @@ def run_crossovers(config: Config) -> dict[str, Any]:
 def run_span(config: Config) -> dict[str, Any]:
     """What `main(Config())` of `bench/span.py` prints and returns.
 
-    Where it returns `seconds` in the span, `plain` seconds and `error`, the README's table says so.
+    Where it returns `seconds` in the span, `plain` seconds and `error`, docs/speed.md says so.
     """
     try:
         span = importlib.import_module("span")

@@ -1,6 +1,6 @@
-"""Writes the results of `bench/run.py` into README.md, between <!-- bench:begin --> and <!-- bench:end -->.
+"""Writes the results of `bench/run.py` into docs/speed.md, between <!-- bench:begin --> and <!-- bench:end -->.
 
-    .venv/bin/python bench/table.py [--results bench/out/results.json] [--readme README.md]
+    .venv/bin/python bench/table.py [--results bench/out/results.json] [--page docs/speed.md]
 
 Nothing of it is typed by hand. Numbers are those of the largest N; a cell has the three noise levels.
 """
@@ -39,7 +39,7 @@ class Config:
 
     results: Path = Path(__file__).parent / "out" / "results.json"
     """Results of bench/run.py."""
-    readme: Path = Path(__file__).parents[1] / "README.md"
+    page: Path = Path(__file__).parents[1] / "docs" / "speed.md"
     """File with the two marks."""
 
 
@@ -47,21 +47,21 @@ def main(config: Config) -> None:
     results = json.loads(config.results.read_text())
     if results["methods"]["quick"]:
         raise SystemExit(f"{config.results} is of a --quick run, whose times mean nothing")
-    write(config.readme, results)
+    write(config.page, results)
 
 
-def write(readme: Path, results: dict[str, Any]) -> None:
+def write(page: Path, results: dict[str, Any]) -> None:
     """Replace what is between the marks.
 
     Raises:
         ValueError: the file has not each mark once, in order.
     """
-    text = readme.read_text()
+    text = page.read_text()
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in tail:
-        raise ValueError(f"{readme} must hold {BEGIN} and then {END}, once each")
-    readme.write_text(f"{head}{BEGIN}\n{tables(results)}\n{END}{tail}")
+        raise ValueError(f"{page} must hold {BEGIN} and then {END}, once each")
+    page.write_text(f"{head}{BEGIN}\n{tables(results)}\n{END}{tail}")
 
 
 def tables(results: dict[str, Any]) -> str:

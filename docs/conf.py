@@ -10,7 +10,10 @@ from importlib.metadata import version as version_of
 project = "optimal-diffusion"
 version = release = version_of(project)
 language = "en"
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser"]
+myst_heading_anchors = 3
+# Links to files that are no pages.
+suppress_warnings = ["myst.xref_missing"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"{project} {version}"

@@ -1,4 +1,4 @@
-"""What docs/findings.rst says of figures beyond the README, of the arrays "FIGURE/NAME" that they have drawn."""
+"""What docs/findings.rst says of figures beyond the gallery, of the arrays "FIGURE/NAME" that they have drawn."""
 
 from __future__ import annotations
 

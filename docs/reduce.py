@@ -1,4 +1,4 @@
-"""The README's copies of the figures, drawn again from figures/out/*.npz: 1,100 pixels wide, in true colour.
+"""The gallery's copies of the figures, drawn again from figures/out/*.npz: 1,100 pixels wide, in true colour.
 
 Pixels of noise cannot be packed. So noise is rounded to 0.8 of its standard deviation, which cannot be seen in images
 of 50 pixels; everything else stays as it is.
@@ -30,7 +30,7 @@ def rounded(arrays: dict[str, np.ndarray], scaled: bool) -> dict[str, np.ndarray
 
 @plain_style()
 def draw(name: str, source: Path, target: Path) -> None:
-    """Draw the README's copy of a figure."""
+    """Draw the gallery's copy of a figure."""
     module = FIGURES[name]
     with np.load(source) as file:
         arrays = dict(file)

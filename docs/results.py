@@ -1,4 +1,4 @@
-"""Numbers of the README and of pages in docs, written from figures/out/*.npz.
+"""Numbers of the README and of the pages in docs, written from figures/out/*.npz.
 
 A block between `<!-- NAME:begin -->` and `<!-- NAME:end -->`, on a page `.. NAME:begin` and `.. NAME:end`, is
 what the function NAME here says of the arrays of figures. The arrays that were asked for are kept in docs/results.npz,
@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from findings_words import apart, borders, easier, levels, marks, once, shares
-from grids_words import designed
-from readme_words import (
+from gallery_words import (
     border,
     difficulty,
     distilled,
@@ -33,6 +32,7 @@ from readme_words import (
     trained,
     trajectories,
 )
+from grids_words import designed
 from schedule_words import schedules
 from shelf_words import shelf
 from theory_words import accounted, theories, unheld
@@ -43,7 +43,7 @@ from figures.gallery import FIGURES
 __all__ = ["BLOCKS", "FILES", "KEPT", "OF", "filled", "kept"]
 
 DOCS = Path(__file__).parent
-FILES = (DOCS.parent / "README.md", DOCS / "findings.rst", DOCS / "which_theory.rst")
+FILES = (DOCS.parent / "README.md", DOCS / "gallery.md", DOCS / "findings.rst", DOCS / "which_theory.rst")
 KEPT = DOCS / "results.npz"
 
 

@@ -1,4 +1,4 @@
-"""What the README says of grids that are made for the data, of the arrays "schedules/NAME" that are drawn."""
+"""What the gallery says of grids that are made for the data, of the arrays "schedules/NAME" that are drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the README says of the networks that come with the toolkit, of what was written down when they were shipped."""
+"""What the gallery says of the networks that come with the toolkit, of what was written down when they were shipped."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What is said of the figure `theories`: which theory accounts for a network, at which noise levels.
 
-In the README level by level, on the page "Which theory" by theory, and what was not found.
+In the gallery level by level, on the page "Which theory" by theory, and what was not found.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What several figures share: the seed, where data come from, intervals and their bands, plain numbers on a log axis.
 
 A figure is `WIDTH` inches wide and its letters are of `SMALL` points or more, so that they can be read where it is 830
-pixels wide, as in the README: 9.4 pixels.
+pixels wide, as in the gallery: 9.4 pixels.
 """
 
 from __future__ import annotations

@@ -292,15 +292,15 @@ def _cut(figure: Figure, texts: Mapping[Text, list[Bbox]]) -> Iterator[str]:
             yield f"{text.get_text()!r} is cut off by its axes"
 
 
-_README, _LEAST = 830, 9
-"""Pixels across a figure in the README, and of its smallest letters there."""
+_PAGE, _LEAST = 830, 9
+"""Pixels across a figure in the gallery, and of its smallest letters there."""
 
 
 def _small(figure: Figure, texts: Mapping[Text, list[Bbox]]) -> Iterator[str]:
     for text in texts:
-        size = float(text.get_fontsize()) / 72 * _README / figure.get_figwidth()
+        size = float(text.get_fontsize()) / 72 * _PAGE / figure.get_figwidth()
         if size < _LEAST:
-            yield f"{text.get_text()!r} has letters of {size:.1f} pixels in the README"
+            yield f"{text.get_text()!r} has letters of {size:.1f} pixels in the gallery"
 
 
 def _holds(outer: BboxBase, inner: BboxBase) -> bool:

@@ -705,6 +705,5 @@ def test_the_gallery_is_drawn_in_its_order_and_waits_for_networks_last(
             *("samples", "fewstep", "guidance", "measurements", "theories"),
         )
     ]
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    gallery = readme[readme.index("## Gallery") :]
+    gallery = (Path(__file__).parents[1] / "docs" / "gallery.md").read_text()
     assert list(dict.fromkeys(re.findall(r"python -m figures (\w+)`\*\*", gallery))) == list(FIGURES)[1:]

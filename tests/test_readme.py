@@ -1,4 +1,4 @@
-"""What the README shows runs."""
+"""What the README and the pages beside it show runs, each block alone."""
 
 from __future__ import annotations
 
@@ -12,29 +12,51 @@ import figures.__main__ as figures
 import neural.cli as neural
 import optimal.__main__ as optimal
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BLOCKS = [
+    pytest.param(path.name, block, id=f"{path.name}-{number}")
+    for path in PAGES
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
+]
+MADE = {
+    "README.md": {"x0_hat": (3, 1, 8, 8), "x0": (64, 1, 8, 8)},
+    "gallery.md": {"x": (8, 1, 8, 8)},
+    "speed.md": {},
+    "python.md": {"x0_hat": (3, 1, 8, 8)},
+    "networks.md": {},
+}
+"""Of each page's blocks, what the first that has it has made, by shape."""
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES[0].read_text().splitlines()) <= 150
 
 
 @pytest.mark.slow
-def test_the_lines_run() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert blocks
-    # Read from the top: what one block defines the next ones use.
+@pytest.mark.parametrize(("page", "block"), BLOCKS)
+def test_every_block_runs_alone(page: str, block: str) -> None:
     scope: dict[str, object] = {}
-    for block in blocks:
-        exec(block, scope)
-    assert {"x0_hat", "post", "border", "landing", "reached"} <= scope.keys()
-    assert scope["x0_hat"].shape == (3, 1, 8, 8)  # pyright: ignore[reportAttributeAccessIssue]
-    assert scope["landing"].x.shape == (8, 1, 8, 8)  # pyright: ignore[reportAttributeAccessIssue]
+    exec(block, scope)
+    for name, shape in MADE[page].items():
+        if name in scope:
+            assert scope[name].shape == shape  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_pictures_and_files_that_it_names_exist() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pictures_and_files_that_it_names_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if "://" not in target:
-            assert (Path(__file__).parents[1] / target).exists(), target
+            file, _, heading = target.partition("#")
+            path = page.parent / file if file else page
+            assert path.exists(), target
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE) if heading else []
+            assert not heading or heading in [words.lower().replace(" ", "-") for words in headings], target
 
 
-SHOWN = re.findall(r"python -m ((?:optimal|neural|figures) [^`\n…|]*)", README)
+SHOWN = [
+    line for page in PAGES for line in re.findall(r"python -m ((?:optimal|neural|figures) [^`\n…|]*)", page.read_text())
+]
 LINES = sorted({re.sub(r" --help$", "", line.split("#")[0].rstrip(" .")) for line in SHOWN})
 
 

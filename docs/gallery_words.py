@@ -1,4 +1,4 @@
-"""What the README says of each figure, of the arrays "FIGURE/NAME" that it has drawn."""
+"""What the gallery says of each figure, of the arrays "FIGURE/NAME" that it has drawn."""
 
 from __future__ import annotations
 
@@ -367,5 +367,5 @@ def gallery(a: Arrays) -> str:
     rest = f" {spaced(others)} are as they were drawn before." if others else ""
     return (
         "Pictures and numbers below are of full runs, seed 0, written by `make gallery`; shares and means have 95% "
-        f"intervals.{rest} Details are in [docs/findings.rst](docs/findings.rst)."
+        f"intervals.{rest} Details are in [the findings](findings.rst)."
     )

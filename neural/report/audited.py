@@ -14,7 +14,7 @@ from optimal import Dataset, OptimalDenoiser, load
 from optimal.cli import announce, seconds_of_a_row
 from optimal.cli.estimate import Say
 from optimal.datasets import to_float, with_options
-from optimal.datasets.archives import list_folder
+from optimal.datasets.folders import list_folder
 from optimal.datasets.pictures import is_picture
 
 from ..auditing import audit

@@ -2,7 +2,8 @@
 
 EDM's layout is stored PNGs in numbered folders, `00000/img00000000.png`, beside a `dataset.json` with the labels. The
 images are taken in the order of their names compared as strings, as EDM does, so index i means the same image here.
-Folders are not classes (FFHQ's are shards): labels are read from `dataset.json` alone.
+Folders are not classes (FFHQ's are shards): labels are read from `dataset.json`, also of a folder inside, unless
+`labels="folders"` asks for the folders. Folders that are joined, shards apart, and files left out are said in a line.
 """
 
 from __future__ import annotations
@@ -11,105 +12,187 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import numpy as np
 
 from . import store
 from .dataset import Dataset
-from .pictures import LARGEST_FILE, Encoded, check_resolution, decode_images, is_picture, read_labels
+from .folders import hidden, list_folder
+from .labels import FILE, files_of_labels, folder_labels, read_labels
+from .notes import joined, left_out, tell
+from .pictures import LARGEST_FILE, LATER, Encoded, check_resolution, decode_images, is_picture
 from .store import Decoding
+from .values import ValueRange, limits_of
 
-__all__ = ["list_folder", "open_member", "open_zip", "read_folder", "read_zip"]
+__all__ = ["open_member", "open_zip", "read_folder", "read_zip"]
 
 OWN = "the user's own data, terms unknown"
-_LABELS = "dataset.json"
+Labels = str | bool | None
+"""None: those of dataset.json; "folders": the folders; False: none."""
 _DEFLATE = 1032
 """The most that deflate can shrink anything."""
 _LEAVES = re.compile(r"(^|/)\.\.(/|$)|^/|^[A-Za-z]:")
 
 
-def read_zip(path: Path, *, resolution: int | None = None, progress: bool = True) -> Dataset:
+def read_zip(
+    path: Path,
+    *,
+    resolution: int | None = None,
+    labels: Labels = None,
+    value_range: ValueRange = None,
+    progress: bool = True,
+) -> Dataset:
     """Images of a zip file, ZIP64 included; `__MACOSX`, `._*`, other hidden files and non-images are skipped.
 
     Args:
         path: the zip file.
         resolution: crop the centre square of every image and resize it (Lanczos) to so many pixels.
+        labels: None reads `dataset.json`; "folders" numbers the folders, at the first level at which they differ, in
+            the order of their names; False carries none.
+        value_range: the grey levels that become -1 and 1; None means (0, 255); "any" takes them as they are.
         progress: whether a progress bar is drawn on stderr.
 
     Returns:
-        uint8 (N, C, H, W), in the order of the member names as strings.
+        uint8 (N, C, H, W), in the order of the member names as strings; float32 with a `value_range`.
 
     Raises:
         ValueError: if the zip is broken or holds no image, a name leads out of it or a size cannot be true, or an
             image is broken or of another size; it is named.
     """
     check_resolution(resolution)
+    with open_zip(path) as archive:
+        members = {info.filename: info for info in archive.infolist()}
+    names = sorted(name for name in members if is_picture(name))
+    files = files_of_labels(members, names)
+    own = _own_labels(labels)
 
     def decode() -> Decoding:
-        with open_zip(path) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            names = sorted(name for name in members if is_picture(name))
-            labels = None
-            if _LABELS in members:
-                largest = _largest_labels(len(names))
-                labels = read_labels(_member(archive, members[_LABELS], path, largest), names, path.name)
         if not names:
             raise ValueError(f"{path} holds no images")
+        found = folder_labels(names) if labels == "folders" else None
+        if own and files:
+            largest = _largest_labels(len(names))
+            with open_zip(path) as archive:
+                texts = {name: _member(archive, members[name], path, largest) for name in files}
+            found = read_labels(texts, names, path.name)
 
         def items() -> Iterator[Encoded]:
             with open_zip(path) as archive:
                 for name in names:
                     yield Encoded(name, _member(archive, members[name], path, LARGEST_FILE))
 
-        return Decoding(decode_images(items, path.name, labels, resolution), len(names))
+        return _decoding(items, path.name, found, resolution, value_range, len(names))
 
     identity = {"kind": "zip", "file": store.stamp(path), "resolution": resolution}
-    return store.build(path.name, identity, decode, source=str(path.resolve()), licence=OWN, progress=progress)
+    # Entries of earlier versions are found where these read the same, and only there.
+    identity |= {"later": True} if _is_read_otherwise(members, files) else {}
+    identity |= _asked(labels, value_range)
+    data = store.build(path.name, identity, decode, source=str(path.resolve()), licence=OWN, progress=progress)
+    tell(_of_names(members, names, path.name, labels))
+    return data
 
 
-def read_folder(path: Path, *, resolution: int | None = None, progress: bool = True) -> Dataset:
-    """Images of a folder and of all folders in it, links to folders not followed, hidden files skipped.
+def read_folder(
+    path: Path,
+    *,
+    resolution: int | None = None,
+    labels: Labels = None,
+    value_range: ValueRange = None,
+    progress: bool = True,
+) -> Dataset:
+    """Images of a folder and of all folders in it, linked ones too, hidden files skipped.
 
     Args:
         path: the folder.
         resolution: crop the centre square of every image and resize it (Lanczos) to so many pixels.
+        labels: as in `read_zip`.
+        value_range: as in `read_zip`.
         progress: whether a progress bar is drawn on stderr.
 
     Returns:
-        uint8 (N, C, H, W), in the order of the relative paths as strings.
+        uint8 (N, C, H, W), in the order of the relative paths as strings; float32 with a `value_range`.
 
     Raises:
         ValueError: if there is no image, or an image is broken or of another size; it is named.
     """
     check_resolution(resolution)
-    names = [name for name in list_folder(path) if is_picture(name)]
+    there = list_folder(path)
+    names = [name for name in there if is_picture(name)]
+    where = path.name or str(path)
     if not names:
-        raise ValueError(f"{path} holds no images")
-    listing = [[name, *store.stamp(path / name)[1:]] for name in names]
-    if (path / _LABELS).is_file():
-        listing.append([_LABELS, *store.stamp(path / _LABELS)[1:]])
+        raise ValueError(" ".join([f"{path} holds no images;", *left_out(there, where)]).removesuffix(";"))
+    files = files_of_labels(there, names)
+    own = _own_labels(labels)
+    listing = [[name, *_stamp(path, name)[1:]] for name in [*names, *files]]
 
     def items() -> Iterator[Encoded]:
         for name in names:
             yield Encoded(name, _file(path / name))
 
     def decode() -> Decoding:
-        labels = None
-        if (path / _LABELS).is_file():
-            labels = read_labels(_file(path / _LABELS, _largest_labels(len(names))), names, path.name)
-        return Decoding(decode_images(items, path.name or str(path), labels, resolution), len(names))
+        found = folder_labels(names) if labels == "folders" else None
+        if own and files:
+            largest = _largest_labels(len(names))
+            found = read_labels({name: _file(path / name, largest) for name in files}, names, where)
+        return _decoding(items, where, found, resolution, value_range, len(names))
 
     identity = {"kind": "folder", "folder": os.path.abspath(path), "listing": listing, "resolution": resolution}
+    identity |= _asked(labels, value_range)
     name = path.resolve().name or "folder"
-    return store.build(name, identity, decode, source=str(path.resolve()), licence=OWN, progress=progress)
+    data = store.build(name, identity, decode, source=str(path.resolve()), licence=OWN, progress=progress)
+    tell(_of_names(there, names, where, labels))
+    return data
 
 
-def list_folder(path: Path) -> list[str]:
-    """Relative paths, with slashes, of all files in a folder and the folders in it, sorted as strings."""
-    return sorted(
-        Path(folder, name).relative_to(path).as_posix() for folder, _, names in os.walk(path) for name in names
-    )
+def _decoding(
+    items: Callable[[], Iterator[Encoded]],
+    where: str,
+    labels: np.ndarray | None,
+    resolution: int | None,
+    value_range: ValueRange,
+    count: int,
+) -> Decoding:
+    notes: list[str] = []
+    blocks = decode_images(items, where, labels, resolution, value_range=value_range, notes=notes)
+    return Decoding(blocks, count, notes)
+
+
+def _own_labels(labels: Labels) -> bool:
+    """Whether those of dataset.json are carried."""
+    if labels is not None and labels is not False and labels != "folders":
+        raise ValueError(f'labels must be "folders", False or None, got {labels!r}')
+    return labels is None
+
+
+def _asked(labels: Labels, value_range: ValueRange) -> dict[str, Any]:
+    """What identities hold of options that are given."""
+    asked: dict[str, Any] = {} if labels is None else {"labels": labels}
+    return asked if value_range is None else asked | {"value_range": limits_of(value_range) or value_range}
+
+
+def _is_read_otherwise(members: Iterable[str], files: list[str]) -> bool:
+    """Whether versions before suffixes, `@eaDir` and labels of inner folders were known read a zip in another way."""
+    names = [name.lower() for name in members]
+    late = any(name.endswith(LATER) or "@eadir" in name or ("\\" in name and hidden(name)) for name in names)
+    return late or any(name != FILE for name in files)
+
+
+def _of_names(there: Iterable[str], names: list[str], where: str, labels: Labels) -> list[str]:
+    """What is said of the files that are read and of those that are not."""
+    kept = set(names)
+    others = [name for name in there if name not in kept and not hidden(name)]
+    return [*([] if labels == "folders" else joined(names, where)), *left_out(others, where)]
+
+
+def _stamp(path: Path, name: str) -> list[Any]:
+    try:
+        return store.stamp(path / name)
+    except OSError as error:
+        gone = "a link to a file that is gone" if (path / name).is_symlink() else f"not there: {error.strerror}"
+        raise ValueError(f"{name} in {path} is {gone}") from error
 
 
 def open_zip(path: Path, kind: str = "zip") -> zipfile.ZipFile:

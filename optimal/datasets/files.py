@@ -1,12 +1,15 @@
 """The user's own data, recognised by its path.
 
-| path                                 | what                         | options                                 |
-|--------------------------------------|------------------------------|-----------------------------------------|
-| `*.zip`                              | images, EDM's layout or any  | resolution                              |
-| a folder with images                 | images                       | resolution                              |
-| `*.npy`, `*.npz`                     | images or points             | layout, value_range (`.npz` also key)   |
-| `*.parquet` or a folder of them      | Hugging Face's images        | split, column, label_column, resolution |
-| `*-ubyte.gz`, `*-ubyte`, `*.idx*.gz` | MNIST's format               |                                         |
+| path                               | what                        | options                                       |
+|------------------------------------|-----------------------------|-----------------------------------------------|
+| `*.zip`, a folder of images        | images, EDM's layout or any | resolution, labels, value_range               |
+| `*.npy`                            | images or points            | layout, value_range                           |
+| `*.npz`                            | images or points            | key, layout, value_range                      |
+| `*.parquet` or a folder of them    | Hugging Face's images       | split, column, label_column, and the first two |
+| `*-ubyte.gz`, `*-ubyte`, `*.idx*`  | MNIST's format              |                                               |
+
+The first bytes of a file decide what it is, before its suffix. Whatever is joined, left out, cut or changed on the way
+is a `UserWarning` of one line, with numbers.
 """
 
 from __future__ import annotations
@@ -15,8 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import archives, arrays, idx, parquet
+from .beginnings import beginning, named, refuse_pointer
 from .dataset import Dataset
+from .folders import list_folder
 from .pictures import is_picture
+from .shards import is_shard
 
 __all__ = ["reader"]
 
@@ -29,8 +35,19 @@ _BY_SUFFIX: dict[str, Callable[..., Dataset]] = {
 }
 
 
+_BY_BEGINNING: dict[str, Callable[..., Dataset]] = {
+    "a npy array": arrays.read_npy,
+    "a parquet file": parquet.read_parquet,
+    "an idx file": idx.read_idx,
+}
+_ODD = 3
+"""So many pictures beside parquet files are a preview, more are a data set of their own."""
+
+
 def reader(path: Path) -> Callable[..., Dataset]:
     """The function that reads what lies at `path`; it takes `path`, `progress` and its own options by keyword.
+
+    The first bytes decide, then the suffix.
 
     Args:
         path: an existing file or folder.
@@ -39,16 +56,28 @@ def reader(path: Path) -> Callable[..., Dataset]:
         ValueError: if nothing here reads such a file, or a folder holds neither images nor parquet files, or both.
     """
     if path.is_dir():
-        names = archives.list_folder(path)
-        images, shards = any(map(is_picture, names)), any(name.endswith(".parquet") for name in names)
-        if images and shards:
-            raise ValueError(f"{path} holds both images and parquet files; give the folder of one kind")
-        return parquet.read_parquet if shards else archives.read_folder
+        return _of_folder(path)
     if not path.is_file():
         raise ValueError(f"{path} is neither a file nor a folder, but a pipe or device")
-    found = _BY_SUFFIX.get(path.suffix.lower())
-    if found is not None:
-        return found
-    if idx.is_idx(path):
-        return idx.read_idx
-    raise ValueError(f"{path} is no data set: {', '.join(_BY_SUFFIX)}, an idx file or a folder of images is read")
+    head = beginning(path)
+    refuse_pointer(head, str(path))
+    what, suffix = named(head), path.suffix.lower()
+    if what in ("a zip file", "an empty zip file"):
+        return arrays.read_npz if suffix == ".npz" else archives.read_zip
+    packed = suffix == ".gz" and what is not None
+    if what in _BY_BEGINNING and not (packed and what != "an idx file"):
+        return _BY_BEGINNING[what]
+    if what is not None or suffix not in _BY_SUFFIX:
+        is_called = f" it is {'in gzip ' if packed else ''}{what};" if what else ""
+        raise ValueError(
+            f"{path} is no data set:{is_called} {', '.join(_BY_SUFFIX)}, an idx file or a folder of images is read"
+        )
+    return _BY_SUFFIX[suffix]
+
+
+def _of_folder(path: Path) -> Callable[..., Dataset]:
+    names = list_folder(path)
+    images, shards = sum(map(is_picture, names)), sum(map(is_shard, names))
+    if images > _ODD and shards:
+        raise ValueError(f"{path} holds both images and parquet files; give the folder of one kind")
+    return parquet.read_parquet if shards else archives.read_folder

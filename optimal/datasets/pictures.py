@@ -1,31 +1,42 @@
 """Encoded images to uint8 arrays, one size and one kind for the whole data set.
 
 Grey images stay one channel if all of them are grey, otherwise all become RGB. Transparency is composited on white.
-A photograph is turned upright as its EXIF orientation says. 16-bit grey and float images are refused, since cutting
-them to 8 bits would have to be decided, not guessed.
+A photograph is turned upright as its EXIF orientation says. Images of more than 8 bits, grey or colour, and float ones
+are refused, since cutting them to 8 bits would have to be decided, not guessed. Of several pages or frames the first is
+taken, and their number said.
 """
 
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .beginnings import named, refuse_pointer
+from .depth import bits_per_channel
+from .folders import hidden
+from .notes import reason
 from .store import Block
+from .values import ValueRange, Values, doubt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["LARGEST_FILE", "SUFFIXES", "Encoded", "check_resolution", "decode_images", "is_picture", "read_labels"]
+__all__ = ["LARGEST_FILE", "LATER", "SUFFIXES", "Encoded", "check_resolution", "decode_images", "is_picture"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+LATER = (".jfif", ".jpe", ".pbm", ".pnm", ".avif", ".jp2", ".tga")
+"""Suffixes that entries of the store made by earlier versions left out."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", *LATER)
 LARGEST_FILE = 1 << 28  # bytes; an encoded image that claims more is refused before it is read
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-"""Those of SUFFIXES: of Pillow's others, some start programs (EPS) and some are hardly ever tested."""
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""Those of SUFFIXES: of Pillow's others, some start programs (EPS) and some are hardly ever tested. TGA has no first
+bytes of its own and is tried by suffix alone."""
 _BLOCK = 1 << 22
+_BITS = 8
+_MANY = ("GIF", "WEBP", "TIFF", "PNG", "AVIF")
+_HEADER = 1 << 12  # bytes in which an animated PNG says that it is one
 _GREY = ("1", "L", "LA", "La")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
@@ -40,9 +51,7 @@ class Encoded(NamedTuple):
 
 def is_picture(name: str) -> bool:
     """Whether a file or archive member is taken for an image, by its name: hidden files and `__MACOSX` are not."""
-    parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and parts[-1].lower().endswith(SUFFIXES)
+    return name.lower().endswith(SUFFIXES) and not hidden(name)
 
 
 def check_resolution(resolution: int | None) -> None:
@@ -53,28 +62,66 @@ def check_resolution(resolution: int | None) -> None:
         raise ValueError(f"resolution must be a whole number of pixels from 1 to 4096, got {resolution!r}")
 
 
+class _Tally:
+    """What is counted while images are decoded, and said in the end."""
+
+    def __init__(self) -> None:
+        self.images = self.several = self.frames = self.grey = 0
+        self.low, self.high = 255, 0
+
+    def add(self, image: Image, data: bytes, mode: str) -> None:
+        self.images += 1
+        frames = _frames(image.format, data)
+        self.several += frames > 1
+        self.frames += frames if frames > 1 else 0
+        self.grey += mode == "RGB" and image.mode in _GREY
+
+    def reached(self, pixels: np.ndarray) -> None:
+        self.low, self.high = min(self.low, int(pixels.min())), max(self.high, int(pixels.max()))
+
+    def notes(self, where: str, values: Values, value_range: ValueRange) -> Iterator[str]:
+        if self.several:
+            yield (
+                f"{self.several} of the {self.images} images of {where} have several pages or frames, "
+                f"{self.frames} in all; only the first of each is read"
+            )
+        if self.grey and self.grey < self.images:
+            yield f"{self.grey} of the {self.images} images of {where} are grey and were made RGB, as the others are"
+        if said := doubt(values, value_range, self.low, self.high, f"{self.images} images"):
+            yield said
+
+
 def decode_images(
-    items: Callable[[], Iterable[Encoded]], where: str, labels: np.ndarray | None = None, resolution: int | None = None
+    items: Callable[[], Iterable[Encoded]],
+    where: str,
+    labels: np.ndarray | None = None,
+    resolution: int | None = None,
+    *,
+    value_range: ValueRange = None,
+    notes: list[str] | None = None,
 ) -> Iterator[Block]:
-    """Decode images into blocks (n, C, H, W) of uint8, C = 1 or 3.
+    """Decode images into blocks (n, C, H, W) of uint8, C = 1 or 3, or float32 where `value_range` makes them so.
 
     Args:
         items: gives the images in order, afresh at every call; called twice if the first image is grey.
         where: what holds them, for messages.
-        labels: (N, ...), cut to the blocks; None takes the labels of the items, if they have any.
+        labels: (N, ...), cut to the blocks; None: there are none.
         resolution: crop the centre square of every image and resize it (Lanczos) to so many pixels; None leaves the
             images as they are, and they must all have the same size.
+        value_range: which grey levels become -1 and 1, see `values`; None means 0 and 255.
+        notes: takes what is to be said of them once all are decoded.
 
     Raises:
         ValueError: for an image that cannot be decoded, is too large, or differs in size; it is named.
     """
+    values = Values.of(where, np.dtype(np.uint8), value_range, image=True)
+    tally = _Tally()
     mode = _common_mode(items(), where)
     first: tuple[str, tuple[int, ...]] | None = None
     pixels: list[np.ndarray] = []
-    own: list[Any] = []
     done = 0
     for item in items():
-        one = _decode(item, where, mode, resolution)
+        one = _decode(item, where, mode, resolution, tally)
         if first is None:
             first = item.name, one.shape
         elif one.shape != first[1]:
@@ -83,61 +130,32 @@ def decode_images(
                 f"{first[0]}, is {_size(first[1])}; resolution= crops and resizes all of them"
             )
         pixels.append(one)
-        own.append(item.label)
         if len(pixels) * one.nbytes >= _BLOCK:
-            yield _block(pixels, own, labels, done)
+            yield _block(pixels, labels, done, values)
             done += len(pixels)
-            pixels, own = [], []
+            pixels = []
     if pixels:
-        yield _block(pixels, own, labels, done)
+        yield _block(pixels, labels, done, values)
+    if notes is not None:
+        notes += tally.notes(where, values, value_range)
 
 
-def read_labels(text: bytes, names: Sequence[str], where: str) -> np.ndarray | None:
-    """The labels of EDM's `dataset.json`: {"labels": [["00000/img00000000.png", 3], ...]} or {"labels": null}.
+def _block(pixels: list[np.ndarray], labels: np.ndarray | None, done: int, values: Values) -> Block:
+    points = values.converted(np.stack(pixels), done)
+    return Block(points, None if labels is None else labels[done : done + len(pixels)])
 
-    Args:
-        text: content of the file.
-        names: the images, in the order in which their labels are wanted.
-        where: what holds them, for messages.
 
-    Returns:
-        int64 (N,), float32 (N, K), or None where there are no labels.
+def _frames(kind: str | None, data: bytes) -> int:
+    """How many pages or frames, 1 where the later ones are broken. (A phone's second JPEG is a smaller copy.)"""
+    from PIL import Image
 
-    Raises:
-        ValueError: if the file is malformed or an image has no label.
-    """
+    if kind not in _MANY or (kind == "PNG" and b"acTL" not in data[:_HEADER]):
+        return 1
     try:
-        listed = json.loads(text).get("labels")
-        known = None if not listed else {str(name).replace("\\", "/"): label for name, label in listed}
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f'dataset.json of {where} must be {{"labels": [[name, label], ...]}}: {error}') from error
-    if known is None:
-        return None
-    missing = next((name for name in names if name not in known), None)
-    if missing is not None:
-        raise ValueError(f"dataset.json of {where} has no label for {missing}")
-    return as_labels([known[name] for name in names], where)
-
-
-def as_labels(values: Sequence[Any], where: str) -> np.ndarray:
-    """Labels as int64 (N,) or (N, K), or float32 where they are no whole numbers.
-
-    Raises:
-        ValueError: if they are neither numbers nor equally long lists of numbers.
-    """
-    try:
-        labels = np.asarray(values)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"the labels of {where} must be numbers or equally long lists of numbers") from error
-    if labels.dtype.kind not in "biuf" or labels.ndim not in (1, 2):
-        raise ValueError(f"the labels of {where} must be numbers or equally long lists of numbers")
-    return labels.astype(np.float32 if labels.dtype.kind == "f" else np.int64)
-
-
-def _block(pixels: list[np.ndarray], own: list[Any], labels: np.ndarray | None, done: int) -> Block:
-    if labels is not None:
-        return Block(np.stack(pixels), labels[done : done + len(pixels)])
-    return Block(np.stack(pixels), np.asarray(own, dtype=np.int64) if own[0] is not None else None)
+        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+            return int(getattr(image, "n_frames", 1))
+    except Exception:  # whatever the broken bytes lead to
+        return 1
 
 
 def _common_mode(items: Iterable[Encoded], where: str) -> str:
@@ -154,11 +172,14 @@ def _open(item: Encoded, where: str) -> Image:
     from PIL import Image
 
     try:
-        image = Image.open(io.BytesIO(item.data), formats=_FORMATS)
+        also = ("TGA",) if item.name.lower().endswith(".tga") else ()
+        image = Image.open(io.BytesIO(item.data), formats=(*_FORMATS, *also))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{item.name} in {where} is refused for its size: {error}") from error
     except Exception as error:  # Pillow's plug-ins raise whatever the broken bytes lead them to
-        raise ValueError(f"{item.name} in {where} cannot be read as an image: {_reason(error)}") from error
+        refuse_pointer(item.data[:100], f"{item.name} in {where}")
+        what = "it is empty" if not item.data else f"it is {named(item.data[:512])}" if named(item.data[:512]) else ""
+        raise ValueError(f"{item.name} in {where} cannot be read as an image: {what or reason(error)}") from error
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise ValueError(
@@ -166,13 +187,17 @@ def _open(item: Encoded, where: str) -> Image:
         )
     if image.mode not in _GREY + _COLOUR:
         raise ValueError(f"{item.name} in {where} must have 8 bits per channel, but its mode is {image.mode}")
+    bits = bits_per_channel(image, item.data)
+    if bits > _BITS:
+        raise ValueError(f"{item.name} in {where} must have 8 bits per channel, but it has {bits}")
     return image
 
 
-def _decode(item: Encoded, where: str, mode: str, resolution: int | None) -> np.ndarray:
+def _decode(item: Encoded, where: str, mode: str, resolution: int | None, tally: _Tally) -> np.ndarray:
     from PIL import Image, ImageOps
 
     with _open(item, where) as image:
+        tally.add(image, item.data, mode)
         try:
             if image.format != "PNG":  # a PNG has no orientation worth the time that the search for it takes
                 ImageOps.exif_transpose(image, in_place=True)
@@ -185,8 +210,9 @@ def _decode(item: Encoded, where: str, mode: str, resolution: int | None) -> np.
             if resolution is not None:
                 plain = _crop_and_resize(plain, resolution)
             pixels = np.asarray(plain)
+            tally.reached(pixels)
         except Exception as error:
-            raise ValueError(f"{item.name} in {where} cannot be decoded: {_reason(error)}") from error
+            raise ValueError(f"{item.name} in {where} cannot be decoded: {reason(error)}") from error
     return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
 
 
@@ -201,7 +227,3 @@ def _crop_and_resize(image: Image, resolution: int) -> Image:
 
 def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[2]}x{shape[1]}"
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

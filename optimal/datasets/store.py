@@ -34,6 +34,7 @@ from ..storage import (
     write_json,
 )
 from .dataset import Dataset
+from .notes import tell
 
 __all__ = ["Block", "Decoding", "build", "remember_fingerprint", "stamp"]
 
@@ -52,6 +53,8 @@ class Decoding(NamedTuple):
 
     blocks: Iterator[Block]
     total: int | None = None
+    notes: list[str] | None = None
+    """What is to be said of the data, filled by the time the last block is out."""
 
 
 def stamp(path: Path) -> list[Any]:
@@ -88,17 +91,20 @@ def build(
     folder = cache_folder()
 
     def make(building: Path) -> None:
-        prints = _write(building, name, decode(), progress)
+        decoding = decode()
+        prints = _write(building, name, decoding, progress)
         about = {"name": name, "source": source, "licence": licence, "fingerprint": prints["array"]}
+        about |= {"notes": decoding.notes} if decoding.notes else {}
         describe(building, prints, about)
 
     try:
         entry = folder / _entry_name(name, identity)
-        array, labels, array_print = made_once(entry, _open, make, f"decoding {name}")
+        array, labels, array_print, notes = made_once(entry, _open, make, f"decoding {name}")
     except OSError as error:
         if is_full(error):
             raise ValueError(_no_room(name, folder, error)) from error
         raise
+    tell(notes)
     return Dataset(name, array, labels, licence, source, array_print)
 
 
@@ -175,8 +181,8 @@ def _write(building: Path, name: str, decoding: Decoding, progress: bool) -> dic
     return prints
 
 
-def _open(entry: Path) -> tuple[np.ndarray, np.ndarray | None, str] | None:
-    """Array, labels and fingerprint of an entry, or None if it is missing or damaged in any way."""
+def _open(entry: Path) -> tuple[np.ndarray, np.ndarray | None, str, list[str]] | None:
+    """Array, labels, fingerprint and notes of an entry, or None if it is missing or damaged in any way."""
     found = open_entry(entry, loaded=("labels",))
     if found is None or "array" not in found.arrays:
         return None
@@ -184,4 +190,5 @@ def _open(entry: Path) -> tuple[np.ndarray, np.ndarray | None, str] | None:
     print_ = found.meta.get("fingerprint")
     if not isinstance(print_, str) or (labels is not None and (labels.ndim == 0 or len(labels) != len(array))):
         return None
-    return array, labels, print_
+    notes = found.meta.get("notes")
+    return array, labels, print_, [str(note) for note in notes] if isinstance(notes, list) else []

@@ -1,0 +1,186 @@
+"""Parquet: which files are one data set, which columns are read, and what becomes of labels."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from optimal.datasets import Dataset, load
+
+pa = pytest.importorskip("pyarrow")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTIMAL_CACHE", str(tmp_path / "cache"))
+
+
+def png(seed: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shard(path: Path, n: int = 1, image: Any = None, **columns: Any) -> Path:
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [{"bytes": png(i), "path": None} for i in range(n)] if image is None else image
+    parquet.write_table(pa.table({"image": images, **columns}), path)
+    return path
+
+
+def read(path: Path, **options: Any) -> Dataset:
+    return load(path, progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("default/train/0000", "default/test/0000"),
+        ("train", "test"),
+        ("train_00000_of_00001", "test_00000_of_00001"),
+        ("train-0", "test-0"),
+        ("train/part-00000", "test/part-00000"),
+        ("train/part-00000-of-00001", "test/part-00000-of-00001"),
+        ("train-00000-of-00001", "test"),
+        ("x/partial-train/0000", "x/test/0000"),
+        ("data/train-00000-of-00001-9f3c", "data/test-00000-of-00001-77aa"),
+    ],
+)
+def test_splits_are_not_mixed_however_they_are_written(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name, n in zip(names, (3, 2), strict=True):
+        shard(tmp_path / "a" / f"{name}.parquet", n)
+    with pytest.raises(ValueError, match=r"split= must name one of the splits of .*a: test, train, all$"):
+        read(tmp_path / "a")
+    assert [len(read(tmp_path / "a", split=split)) for split in ("train", "test", "all")] == [3, 2, 5]
+
+
+def test_files_without_a_split_can_be_asked_for_beside_one(tmp_path: Path) -> None:
+    shard(tmp_path / "a" / "train-00000-of-00001.parquet", 3)
+    shard(tmp_path / "a" / "more.parquet", 2)
+    with pytest.raises(ValueError, match=r": more, train, all$"):
+        read(tmp_path / "a")
+    assert len(read(tmp_path / "a", split="more")) == 2
+
+
+def test_several_configurations_are_refused_by_name(tmp_path: Path) -> None:
+    shard(tmp_path / "c" / "x" / "train-00000-of-00001.parquet", 3)
+    shard(tmp_path / "c" / "y" / "train-00000-of-00001.parquet", 2)
+    for options in ({}, {"split": "train"}):
+        with pytest.raises(ValueError, match="holds 2 data sets in folders of their own, x, y: give the folder of one"):
+            read(tmp_path / "c", **options)
+    assert len(read(tmp_path / "c" / "y")) == 2
+    assert len(read(tmp_path / "c", split="all")) == 5
+
+
+def test_numbered_folders_are_one_data_set(tmp_path: Path) -> None:
+    for folder in ("000", "001", "year=2020"):
+        shard(tmp_path / "a" / folder / "0000.parquet", 2)
+    assert len(read(tmp_path / "a")) == 6
+
+
+@pytest.mark.parametrize("there", [(0, 2), (2,)])
+def test_missing_shards_are_counted(tmp_path: Path, there: tuple[int, ...]) -> None:
+    for number in there:
+        shard(tmp_path / "d" / f"train-{number:05}-of-00003.parquet", 2)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=rf"{len(there)} of 3 shards of train are there in .*d"):
+            assert len(read(tmp_path / "d")) == 2 * len(there)
+
+
+@pytest.mark.parametrize("other", ["train-00001-of-00002", "train", "train-00000-of-00001-abc"])
+def test_two_versions_of_a_split_are_refused(tmp_path: Path, other: str) -> None:
+    shard(tmp_path / "e" / "train-00000-of-00001.parquet", 3)
+    shard(tmp_path / "e" / f"{other}.parquet", 2)
+    for options in ({}, {"split": "all"}):
+        with pytest.raises(ValueError, match="more than one version of the shards of train: train"):
+            read(tmp_path / "e", **options)
+
+
+def test_hidden_files_and_folders_are_not_read(tmp_path: Path) -> None:
+    folder = shard(tmp_path / "g" / "train-00000-of-00001.parquet", 2).parent
+    shard(folder / ".old" / "0000.parquet", 2)
+    (folder / "._train-00000-of-00001.parquet").write_bytes(b"\x00\x05\x16\x07" + bytes(4096))
+    assert len(read(folder)) == 2
+    (folder / "preview.png").write_bytes(png())
+    with pytest.warns(UserWarning, match=r"1 file of g left out: .png \(1\)"):
+        assert len(read(folder)) == 2
+
+
+KIND = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[{"bytes": png(), "path": "a"}]], pa.list_(KIND)),
+        pa.array([png()]).dictionary_encode(),
+        pa.array([png()], pa.binary_view()),
+        pa.array([png()], pa.binary(len(png()))),
+        pa.array([png()], pa.large_binary()),
+        pa.array([{"bytes": None, "path": "images/a.png"}], KIND),
+    ],
+    ids=["list", "dictionary", "view", "fixed", "large", "path"],
+)
+def test_columns_of_every_kind(tmp_path: Path, column: Any) -> None:
+    path = shard(tmp_path / "a" / "x.parquet", image=column)
+    (tmp_path / "a" / "images").mkdir()
+    (tmp_path / "a" / "images" / "a.png").write_bytes(png())
+    expected = np.asarray(Image.open(io.BytesIO(png()))).transpose(2, 0, 1)
+    np.testing.assert_array_equal(read(path).array[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([[png(), png()]]), "row 0 of x.parquet holds 2 images, but one a row is read"),
+        (pa.array([[[1, 2], [3, 4]]]), r"no column is binary: image \(list<element: list<element: int64>>\)"),
+        (pa.array([{"bytes": None, "path": "../b.png"}], KIND), r"path '../b.png', which leads out of"),
+        (pa.array([{"bytes": None, "path": "b.png"}], KIND), r"path 'b.png', which is not there"),
+        (pa.array([{"bytes": b"xy", "path": None}], KIND), "cannot identify image file$"),
+    ],
+)
+def test_columns_that_are_refused(tmp_path: Path, column: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(shard(tmp_path / "x.parquet", image=column))
+
+
+@pytest.mark.parametrize(
+    "values", [[0.5, 1.5], [True, False], ["cat", "dog"], [[0, 1], [1, 0]]], ids=["float", "bool", "text", "vectors"]
+)
+def test_labels_that_are_no_whole_numbers_are_left_out_with_a_word(tmp_path: Path, values: list[Any]) -> None:
+    path = shard(tmp_path / "a.parquet", 2, label=pa.array(values))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="the labels of a.parquet are left out: label is .*, not whole numbers"):
+            assert read(path).labels is None
+    assert read(path, label_column=False).labels is None
+
+
+def test_missing_labels_are_left_out_with_a_count(tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.parquet", 2, label=pa.array([0, None], pa.int64()))
+    with pytest.warns(UserWarning, match="are left out: 1 of 2 rows hold none"):
+        assert read(path).labels is None
+    assert read(path, label_column=False).labels is None
+    with pytest.raises(ValueError, match=r"row 1 of a.parquet holds no label; label_column=False"):
+        read(path, label_column="label")
+
+
+def test_labels_beyond_int64_and_of_another_type_are_refused(tmp_path: Path) -> None:
+    path = shard(tmp_path / "u.parquet", 2, label=pa.array([0, 2**64 - 1], pa.uint64()))
+    with pytest.raises(ValueError, match=r"label of .*u.parquet cannot be read as whole numbers below 2⁶³"):
+        read(path)
+    for i, values in enumerate(([1, 2], [1.5, 2.5])):
+        shard(tmp_path / "m" / f"train-0000{i}-of-00002.parquet", 2, label=pa.array(values))
+    with pytest.raises(ValueError, match="is double, another type than int64 of the first shard"):
+        read(tmp_path / "m")
+
+
+def test_labels_in_a_dictionary(tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.parquet", 3, label=pa.array([7, 7, 9]).dictionary_encode())
+    np.testing.assert_array_equal(read(path).labels, [7, 7, 9])

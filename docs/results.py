@@ -32,7 +32,7 @@ from gallery_words import (
     trained,
     trajectories,
 )
-from grids_words import designed
+from grids_words import designed, helped
 from schedule_words import schedules
 from shelf_words import shelf
 from theory_words import accounted, theories, unheld
@@ -77,7 +77,7 @@ BLOCKS: dict[str, Callable[[Arrays], str]] = {
             difficulty,
         ),
         *(samples, fewstep, guidance, measurements, theories, accounted, unheld, shelf),
-        *(gallery, borders, marks, apart, shares, levels, easier, once, designed),
+        *(gallery, borders, marks, apart, shares, levels, easier, once, designed, helped),
     )
 }
 
@@ -104,6 +104,7 @@ OF = {
     "unheld": "theories",
     "shelf": "gallery",
     "designed": "gallery",
+    "helped": "gallery",
 }
 """The figure of a block that has not its name."""
 

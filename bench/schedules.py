@@ -71,6 +71,8 @@ class Config:
     """Starts that grids are made on."""
     judged: int = 512
     """Starts that all are judged on."""
+    calls: tuple[int, ...] = ()
+    """Denoiser calls that are tried; all from 4 up unless given."""
     most: int = 128
     """Denoiser calls, at most."""
     shown: bool = True
@@ -88,7 +90,7 @@ def main(config: Config) -> None:
         for part in config.parts:
             for grid in config.grids:
                 for solver in config.solvers:
-                    for n in _steps(solver, part, config.most):
+                    for n in _steps(solver, part, config):
                         what = (data, part, solver, grid, config.designed, config.judged)
                         own = [row for row in rows if _key(row) == what]
                         if any(row["n"] == n for row in own):
@@ -108,10 +110,10 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("data", "part", "solver", "grid", "designed", "judged"))
 
 
-def _steps(solver: str, part: str, most: int) -> list[int]:
+def _steps(solver: str, part: str, config: Config) -> list[int]:
     """Steps for each number of calls, the fewest first."""
     a_step = SOLVERS[solver][1]
-    calls = sorted(c for c in (*SHOWN, *MORE) if c <= most)
+    calls = sorted(c for c in config.calls or (*SHOWN, *MORE) if c <= config.most)
     return sorted({(c if part == "above" else c - 1 + a_step) // a_step for c in calls} - {0, 1})
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from findings_words import apart, borders, easier, levels, marks, once, shares
 from gallery_words import (
+from needed_words import fewer, needed
     border,
     difficulty,
     distilled,
@@ -78,6 +79,7 @@ BLOCKS: dict[str, Callable[[Arrays], str]] = {
         ),
         *(samples, fewstep, guidance, measurements, theories, accounted, unheld, shelf),
         *(gallery, borders, marks, apart, shares, levels, easier, once, designed, helped),
+        *(needed, fewer),
     )
 }
 
@@ -105,6 +107,8 @@ OF = {
     "shelf": "gallery",
     "designed": "gallery",
     "helped": "gallery",
+    "needed": "gallery",
+    "fewer": "gallery",
 }
 """The figure of a block that has not its name."""
 

@@ -1,4 +1,4 @@
-"""What docs/findings.rst and docs/gallery.md say of calls that solvers need on a grid, of bench/results/schedules.json."""
+"""What docs/findings.rst and docs/gallery.md say of calls that are needed, of bench/results/schedules.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wording import Arrays, bullet, held, spaced
+from wording import Arrays, bullet, held, spaced, table
 
 __all__ = ["fewer", "needed", "reached", "reached_by"]
 
@@ -31,24 +31,32 @@ def needed(a: Arrays) -> str:
 
 
 def fewer(a: Arrays) -> str:
-    """How many times fewer calls the landings grid takes than EDM's, of each data set."""
-    rows, parts = _rows(), []
-    for data, name in _OF.items():
-        times = {}
-        for solver in _names(rows, "solver"):
-            edm, own = (reached(_of(rows, data, "whole", solver, grid))[0] for grid in ("EDM", "landings"))
-            if edm is not None and own is not None:
-                times[solver] = edm / own
-        if not times:
-            continue
-        held(min(times.values()) > 1, f"on {name} the landings grid takes fewer calls than EDM's")
-        most, least = max(times, key=times.__getitem__), min(times, key=times.__getitem__)
-        parts.append(f"{name} {times[least]:.1f} ({least}) to {times[most]:.1f} ({most})")
+    """A table of solvers and data: calls on EDM's grid, on landings, and how many times fewer."""
+    rows = [row for row in _rows() if row["part"] == "whole"]
+    known = [data for data in _OF if any((row["data"], row["grid"]) == (data, "landings") for row in rows)]
+    lines, times = [], []
+    for solver in _names(rows, "solver"):
+        cells = []
+        for data in known:
+            edm, own = (_of(rows, data, "whole", solver, grid) for grid in ("EDM", "landings"))
+            before, after = reached(edm)[0], reached(own)[0]
+            if before is not None and after is not None:
+                times.append(before / after)
+            shown = [_short(calls, found) for calls, found in ((before, edm), (after, own))]
+            ratio = f" ({times[-1]:.1f})" if before is not None and after is not None else ""
+            cells.append(f"{shown[0]} → {shown[1]}{ratio}" if own else "")
+        lines.append([solver, *cells])
+    held(bool(times) and min(times) > 1, "the landings grid takes fewer calls than EDM's")
     return (
-        "For at most 5% wrong landings over the whole range levels made for the data and the solver take so many times "
-        f"fewer calls than EDM's grid, by solver: {spaced(parts)}. Every solver and grid, with intervals: "
-        '"Calls that solvers need" in [the findings](findings.rst).'
+        "Calls for at most 5% wrong landings over the whole range, on EDM's grid → on levels made for the data and the "
+        f"solver; where both were reached {min(times):.1f} to {max(times):.1f} times fewer:\n\n"
+        + table(["calls", *(_OF[data] for data in known)], lines)
+        + '\n\nEvery grid, with intervals: "Calls that solvers need" in [the findings](findings.rst).'
     )
+
+
+def _short(calls: int | None, rows: list[dict[str, Any]]) -> str:
+    return f"> {max((row['calls'] for row in rows), default=0)}" if calls is None else str(calls)
 
 
 def reached(rows: Sequence[dict[str, Any]]) -> tuple[int | None, int | None, int | None]:

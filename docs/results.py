@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from findings_words import apart, borders, easier, levels, marks, once, shares
 from gallery_words import (
-from needed_words import fewer, needed
     border,
     difficulty,
     distilled,
@@ -34,6 +33,7 @@ from needed_words import fewer, needed
     trajectories,
 )
 from grids_words import designed, helped
+from needed_words import fewer, needed
 from schedule_words import schedules
 from shelf_words import shelf
 from theory_words import accounted, theories, unheld

@@ -75,7 +75,10 @@ def test_words_follow_the_rows(words: ModuleType, monkeypatch: pytest.MonkeyPatc
     text = words.needed({})
     assert "8 [8, 12]" in text
     assert "4 [4, 4]" in text
-    assert "2.0 (Euler) to 2.0 (Euler)" in words.fewer({})
+    assert "| Euler | 8 → 4 (2.0) |" in words.fewer({})
+    hopeless = [row | {"grid": "landings"} for row in edm[:1]]
+    monkeypatch.setattr(words, "_rows", lambda: [*edm, *own, *[row | {"solver": "Heun"} for row in [*edm, *hopeless]]])
+    assert "| Heun | 8 → > 6 |" in words.fewer({})
     monkeypatch.setattr(words, "_rows", lambda: [*edm, *[row | {"grid": "landings"} for row in edm]])
     with pytest.raises(ValueError, match="fewer calls than EDM"):
         words.fewer({})

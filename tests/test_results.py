@@ -87,6 +87,12 @@ def test_the_words_on_designed_grids_are_held_to_their_table(
     assert "12.3% [11.1, 13.5]" not in text
     assert "12.3% [11.1, 13.5]" in results.BLOCKS["designed"]({})
     shares = arrays["digits_own_same"]
-    shares[:, :, grids.index("landings")] = shares[:, :, grids.index("karras-tuned")]
-    with pytest.raises(ValueError, match="landings beat EDM's tuned grid"):
+    kept = shares.copy()
+    shares[:, :, grids.index("landings")] = shares[:, :, grids.index("karras")]
+    for block in ("designed", "helped"):
+        with pytest.raises(ValueError, match="landings beat EDM's grid"):
+            results.BLOCKS[block]({})
+    shares[:] = kept
+    arrays["digits_own_same_less_karras-tuned"][:, :, grids.index("landings")] = -0.1
+    with pytest.raises(ValueError, match="nowhere worse than EDM's tuned"):
         results.BLOCKS["designed"]({})

@@ -34,7 +34,7 @@ from gallery_words import (
 )
 from grids_words import designed, helped
 from needed_words import fewer, needed
-from schedule_words import schedules
+from schedule_words import schedules, thesis
 from shelf_words import shelf
 from theory_words import accounted, theories, unheld
 from wording import Arrays
@@ -79,7 +79,7 @@ BLOCKS: dict[str, Callable[[Arrays], str]] = {
         ),
         *(samples, fewstep, guidance, measurements, theories, accounted, unheld, shelf),
         *(gallery, borders, marks, apart, shares, levels, easier, once, designed, helped),
-        *(needed, fewer),
+        *(needed, fewer, thesis),
     )
 }
 
@@ -109,6 +109,7 @@ OF = {
     "helped": "gallery",
     "needed": "gallery",
     "fewer": "gallery",
+    "thesis": "schedules",
 }
 """The figure of a block that has not its name."""
 

@@ -48,7 +48,7 @@ def schedules(a: Arrays) -> str:
         + table(["calls", *map(str, shown)], rows)
         + f"\n\nFor at most 5% DPM-Solver++ 3M needs {_needed(a, 'EDM (ρ = 7)')} calls on EDM's grid (of those tried), "
         f"{_needed(a, own)} on levels made for the data, and {_needed(a, begun)} of them where the flow of the data's "
-        "Gaussian goes the first part in no call. The paper's hope is 1 to 4 calls: where the numbers of every step are "
-        f"calibrated, too, 4 leave {pct(at(numbers, 4))} and 5 {pct(at(numbers, 5))}, 3 {pct(at(numbers, 3))} and 2 "
+        "Gaussian goes the first part in no call. The paper's hope is 1 to 4 calls: where the numbers of every step "
+        f"are calibrated, too, 4 leave {pct(at(numbers, 4))} and 5 {pct(at(numbers, 5))}, 3 {pct(at(numbers, 3))} and 2 "
         f"{pct(at(numbers, 2))}."
     )

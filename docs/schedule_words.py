@@ -49,6 +49,6 @@ def schedules(a: Arrays) -> str:
         + f"\n\nFor at most 5% DPM-Solver++ 3M needs {_needed(a, 'EDM (ρ = 7)')} calls on EDM's grid (of those tried), "
         f"{_needed(a, own)} on levels made for the data, and {_needed(a, begun)} of them where the flow of the data's "
         "Gaussian goes the first part in no call. The paper's hope is 1 to 4 calls: where the numbers of every step "
-        f"are calibrated, too, 4 leave {pct(at(numbers, 4))} and 5 {pct(at(numbers, 5))}, 3 {pct(at(numbers, 3))} and 2 "
-        f"{pct(at(numbers, 2))}."
+        f"are calibrated, too, 4 leave {pct(at(numbers, 4))} and 5 {pct(at(numbers, 5))}, 3 {pct(at(numbers, 3))} and "
+        f"2 {pct(at(numbers, 2))}."
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from optimal import Dataset, load
-from optimal.cli import options, parse_options
+from optimal import Dataset
+from optimal.cli import data_of, options
 
 __all__ = ["Config"]
 
@@ -29,4 +29,4 @@ class Config:
         Raises:
             ValueError: unknown or unreadable data, or an option that is not name=value.
         """
-        return load(default if self.dataset is None else self.dataset, **parse_options(self.option))
+        return data_of(default if self.dataset is None else self.dataset, self.option)

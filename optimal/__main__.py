@@ -10,11 +10,10 @@ from typing import Any
 # Before torch starts its threads: beside another busy process they would spin for each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from .cli import as_json, commands, parse_options
+from .cli import as_json, commands, data_of
 from .cli.commands import COMMANDS
 from .cli.doing import answered
 from .cli.run import run
-from .datasets import load
 
 __all__ = ["COMMANDS", "command_of", "main"]
 
@@ -31,7 +30,7 @@ def command_of(words: Sequence[str]) -> Any:
 
 def _answer(words: list[str]) -> None:
     command = command_of(words)
-    data = load(command.data, **parse_options(command.option))
+    data = data_of(command.data, command.option)
     found, sentences = answered(command, data)
     if command.json:
         print(as_json({"dataset": data.name, "fingerprint": data.fingerprint} | found))

@@ -9,6 +9,7 @@ from typing import Any
 from torch import distributed
 
 from optimal.cli import parse_options
+from optimal.datasets import options_of
 from optimal.devices import device_of
 from optimal.packages import required
 
@@ -84,7 +85,7 @@ def _on_data(command: Train | Distill, config: Experiment) -> Experiment:
     """On the data of the command line; options without --dataset change those of the configuration."""
     if command.every < 1:
         raise ValueError(f"every must be at least 1, got {command.every}")
-    given = parse_options(command.option)
+    given = options_of(command.dataset or config.dataset, parse_options(command.option)) if command.option else {}
     if command.dataset is not None:
         return dataclasses.replace(config, dataset=command.dataset, options=given)
     return dataclasses.replace(config, options=config.options | given)

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from optimal import Dataset, load
-from optimal.cli import parse_options
+from optimal import Dataset
+from optimal.cli import data_of
 
 from ..classes import of_label
 from ..commands import Compare, Explain, Likelihood, Report, Sample
@@ -23,7 +23,7 @@ def dataset_of(command: Sample | Compare | Report | Likelihood | Explain) -> Dat
     """
     if command.option and command.dataset is None:
         raise ValueError("--option is of --dataset: give that too")
-    return load(command.dataset, **parse_options(command.option)) if command.dataset is not None else None
+    return data_of(command.dataset, command.option) if command.dataset is not None else None
 
 
 def held_out_of(command: Compare | Report | Likelihood | Explain) -> Dataset | None:
@@ -36,7 +36,7 @@ def held_out_of(command: Compare | Report | Likelihood | Explain) -> Dataset | N
         raise ValueError("--held-out-option is of --held-out: give that too")
     if command.held_out is None:
         return None
-    found = load(command.held_out, **parse_options(command.held_out_option))
+    found = data_of(command.held_out, command.held_out_option)
     label = getattr(command, "label", None)
     return found if label is None else of_label(found, label)
 

@@ -13,7 +13,7 @@ import torch
 from optimal import Dataset, OptimalDenoiser, load
 from optimal.cli import announce, seconds_of_a_row
 from optimal.cli.estimate import Say
-from optimal.datasets import to_float, with_options
+from optimal.datasets import options_of, to_float, with_options
 from optimal.datasets.folders import list_folder
 from optimal.datasets.pictures import is_picture
 
@@ -43,9 +43,9 @@ def both(
     Raises:
         ValueError: as for `load`; samples of another shape than the data.
     """
-    training = load(data, **data_options)
+    training = load(data, **options_of(data, data_options))
     try:
-        drawn = load(samples, **_own(samples), **sample_options)
+        drawn = load(samples, **(_own(samples) | options_of(samples, sample_options)))
     except ValueError as error:
         raise ValueError(with_options(error).replace("--option", "--sample-option")) from error
     if drawn.event != training.event:

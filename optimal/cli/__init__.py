@@ -1,7 +1,7 @@
 """What the command lines share: data and points from words, answers, estimates of time, options, one way to end."""
 
 from .estimate import announce, in_words, seconds_of_a_row
-from .options import parse_options, parsed
+from .options import data_of, parse_options, parsed
 from .output import as_json, as_table, plain, suffixed, writable
 from .point_files import read_point, save_grid
 
@@ -9,6 +9,7 @@ __all__ = [
     "announce",
     "as_json",
     "as_table",
+    "data_of",
     "in_words",
     "parse_options",
     "parsed",

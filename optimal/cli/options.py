@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ..datasets import parse_options
+from ..datasets import Dataset as Points
+from ..datasets import load, options_of, parse_options
 from .sentences import sentence
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "SolverName",
     "SolverOption",
     "Whole",
+    "data_of",
     "parse_options",
     "parsed",
 ]
@@ -133,6 +135,15 @@ Json = Annotated[
     bool,
     tyro.conf.arg(help="Print one JSON object instead of sentences; null stands for what is infinite or undefined."),
 ]
+
+
+def data_of(name: str, options: Sequence[str]) -> Points:
+    """The data set of a name or a path, with the options that a command line gives it, each name=value.
+
+    Raises:
+        ValueError: as for `optimal.load`.
+    """
+    return load(name, **options_of(name, parse_options(options)))
 
 
 def parsed(

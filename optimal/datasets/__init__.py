@@ -9,7 +9,17 @@ Images are decoded once into the user's cache folder (`OPTIMAL_CACHE` overrides 
 """
 
 from ..storage import fingerprint
-from .catalogue import load, names, parse_options, with_options
+from .catalogue import load, names, options_of, parse_options, with_options
 from .dataset import Dataset, to_float, to_uint8
 
-__all__ = ["Dataset", "fingerprint", "load", "names", "parse_options", "to_float", "to_uint8", "with_options"]
+__all__ = [
+    "Dataset",
+    "fingerprint",
+    "load",
+    "names",
+    "options_of",
+    "parse_options",
+    "to_float",
+    "to_uint8",
+    "with_options",
+]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
-import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from ..converted import converted, shown
 from . import embedded, files, patches, toy
 from .dataset import Dataset
 from .derive import Part, derive
 
-__all__ = ["load", "names", "parse_options", "with_options"]
+__all__ = ["load", "names", "options_of", "parse_options", "with_options"]
 
 _EMBEDDED: dict[str, Callable[..., Dataset]] = {
     "five-deltas": toy.five_deltas,
@@ -30,8 +29,8 @@ _EMBEDDED: dict[str, Callable[..., Dataset]] = {
 }
 
 
-_OF_ALL = ("only", "without", "n", "xflip")
-"""Options that every data set has."""
+_OF_ALL: dict[str, Any] = {"only": Part | None, "without": Part | None, "n": int | None, "xflip": bool}
+"""Options that every data set has, and what they are."""
 
 
 def names() -> list[str]:
@@ -64,7 +63,8 @@ def load(
         xflip: whether the mirror image of every image is appended, which doubles N.
         progress: whether a progress bar is drawn on stderr while decoding. Nothing else is printed, but where another
             process is decoding the same data and has to be waited for.
-        **options: those of the data set, e.g. `positions=(-1.0, 0.0, 2.0)` or `resolution=64`.
+        **options: those of the data set, e.g. `positions=(-1.0, 0.0, 2.0)` or `resolution=64`. Words are taken for
+            values, `xflip="no"`, by what each option is.
 
     Returns:
         The data set.
@@ -76,45 +76,51 @@ def load(
         >>> load("ring", n=4).event
         (2,)
     """
-    text = os.fspath(name_or_path)
-    if isinstance(name_or_path, str) and text in _EMBEDDED:
-        make, given = _EMBEDDED[text], options
-    else:
-        path = _path(text)
-        if path is None:
-            raise ValueError(_unknown(text))
-        make, given = files.reader(path), {"path": path, **options}
-    known = inspect.signature(make).parameters
-    _check_options(text, known, options)
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
-        raise ValueError(f"n must be a whole number of at least 1, got {n!r}")
-    if "n" in known and n is not None:
-        given, n = {**given, "n": n}, None
+    make, given = _source(name_or_path)
+    every = {"only": only, "without": without, "n": n, "xflip": xflip} | options
+    own = _converted(os.fspath(name_or_path), make, every)
+    kept = {name: own.pop(name) for name in _OF_ALL}
+    count = kept["n"]
+    if count is not None and count < 1:
+        raise ValueError(f"n must be a whole number of at least 1, got {count}")
+    known = _kinds(make)
+    if "n" in known and count is not None:
+        own["n"], kept["n"] = count, None
     if "progress" in known:
-        given = {**given, "progress": progress}
-    return derive(make(**given), only=only, without=without, n=n, xflip=xflip, progress=progress)
+        own["progress"] = progress
+    return derive(make(**given, **own), **kept, progress=progress)
 
 
-def parse_options(texts: Iterable[str]) -> dict[str, Any]:
-    """Options of `load` from the command line, each name=value with a Python literal or, failing that, a word.
+def parse_options(texts: Iterable[str]) -> dict[str, str]:
+    """Options from the command line, each name=value, as words: what they mean is known to whom they are given.
 
     Raises:
         ValueError: one that is not name=value.
 
     Example:
         >>> parse_options(["n=1000", "value_range=0,1", "key=images"])
-        {'n': 1000, 'value_range': (0, 1), 'key': 'images'}
+        {'n': '1000', 'value_range': '0,1', 'key': 'images'}
     """
-    options: dict[str, Any] = {}
+    options: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise ValueError(f"--option must be name=value, got {text!r}")
-        try:
-            options[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = value
+            raise ValueError(f"--option must be name=value, got {shown(text)}")
+        options[name] = value
     return options
+
+
+def options_of(name_or_path: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a data set, words among them, as the values that they are.
+
+    Raises:
+        ValueError: as for `load`, which need not be called for that.
+
+    Example:
+        >>> options_of("ring", {"n": "12", "radius": "0.5", "xflip": "no"})
+        {'n': 12, 'radius': 0.5, 'xflip': False}
+    """
+    return _converted(os.fspath(name_or_path), _source(name_or_path)[0], options)
 
 
 def with_options(error: Exception) -> str:
@@ -129,11 +135,28 @@ def with_options(error: Exception) -> str:
     return f"{text} (here: --option {named[1]}=…)" if named and "-option " not in text else text
 
 
-def _check_options(name: str, known: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> None:
-    allowed = [key for key in known if key not in ("path", "progress", "n")]
+def _source(name_or_path: str | os.PathLike[str]) -> tuple[Callable[..., Dataset], dict[str, Any]]:
+    """What makes or reads the data, and where they lie."""
+    text = os.fspath(name_or_path)
+    if isinstance(name_or_path, str) and text in _EMBEDDED:
+        return _EMBEDDED[text], {}
+    path = _path(text)
+    if path is None:
+        raise ValueError(_unknown(text))
+    return files.reader(path), {"path": path}
+
+
+def _kinds(make: Callable[..., Dataset]) -> dict[str, Any]:
+    """The parameters of a reader, and what each is annotated as."""
+    return {name: kind for name, kind in get_type_hints(make).items() if name not in ("path", "return")}
+
+
+def _converted(name: str, make: Callable[..., Dataset], options: Mapping[str, Any]) -> dict[str, Any]:
+    allowed = _OF_ALL | {option: kind for option, kind in _kinds(make).items() if option not in ("progress", "n")}
     for option in options:
         if option not in allowed:
-            raise ValueError(f"{name} has no option {option!r}; its options are {', '.join([*_OF_ALL, *allowed])}")
+            raise ValueError(f"{name} has no option {shown(option)}; its options are {', '.join(allowed)}")
+    return {option: converted(option, value, allowed[option]) for option, value in options.items()}
 
 
 def _path(text: str) -> Path | None:

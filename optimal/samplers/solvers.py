@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from typing import Any
+from typing import Any, get_type_hints
 
+from ..converted import converted
 from .consistency import Consistency
 from .dpm_solver import DPMSolver
 from .dpm_solver_pp import DPMSolverPP
@@ -37,7 +38,7 @@ def solver_of(solver: str | Solver, options: dict[str, Any]) -> Solver:
 
     Args:
         solver: a name of `SOLVERS`, or a `Solver`.
-        options: fields of the named solver.
+        options: fields of the named solver; words are taken for values, "no" for False, by what each is.
 
     Raises:
         ValueError: unknown name or option, a value that the solver refuses, or options beside an object.
@@ -59,4 +60,5 @@ def solver_of(solver: str | Solver, options: dict[str, Any]) -> Solver:
     for name in options:
         if name not in known:
             raise ValueError(f"{solver} has no option {name!r}; it has {', '.join(known) or 'none'}")
-    return kind(**options)
+    kinds = get_type_hints(kind)
+    return kind(**{name: converted(name, value, kinds[name]) for name, value in options.items()})

@@ -44,7 +44,7 @@ def converted(name: str, value: Any, kind: Any) -> Any:
     parts = _parts(kind)
     # A word is the last thing that a word may be.
     for part in sorted(parts, key=lambda part: part is str):
-        if str in parts and isinstance(value, str) and part in (types.NoneType, bool):
+        if str in parts and isinstance(value, str) and (part is types.NoneType or (part is bool and _is_name(value))):
             # An array, a column and a split may be called None, 1 or yes.
             continue
         found = _as(value, part)
@@ -83,6 +83,10 @@ def _as(value: Any, kind: Any) -> Any:
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return _as_sequence(value, get_args(kind))
     return value
+
+
+def _is_name(word: str) -> bool:
+    return word.strip().lower() not in ("true", "false")
 
 
 def _as_bool(value: Any) -> Any:

@@ -32,7 +32,7 @@ Pair = tuple[float, float]
         (int, "-3", -3), (int, np.int64(3), 3), (int | None, "none", None), (int | None, None, None),
         (float, "1e3", 1e3), (float, "2", 2), (float, Fraction(1, 2), Fraction(1, 2)), (float, np.float32(2), 2.0),
         (str | None, "1", "1"), (str | None, "None", "None"), (str | None, "'1'", "1"),
-        (str | bool | None, "yes", "yes"),
+        (str | bool | None, "yes", "yes"), (str | bool | None, "false", False),
         (str, "True", "True"), (Pair | str | None, "0,1", (0, 1)), (Pair | str | None, "(0, 1)", (0, 1)),
         (Pair | str | None, "any", "any"), (Pair, [0.0, 1], [0.0, 1]), (Sequence[float], "1,2.5,", (1, 2.5)),
         (Sequence[float], "3", (3,)), (tuple[int, ...], "[3, 64, 64]", (3, 64, 64)),

@@ -106,7 +106,7 @@ def test_options_of_a_saved_run_are_values() -> None:
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("f.npy", np.random.default_rng(0).random((5, 8, 8), dtype=np.float32))
-    np.savez("k.npz", **{"1": np.zeros((5, 8, 8), "u1"), "None": np.ones((4, 8, 8), "u1")})  # pyright: ignore
+    np.savez("k.npz", **{"1": np.zeros((5, 8, 8), "u1"), "None": np.full((4, 8, 8), 99, "u1")})  # pyright: ignore
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     encoded = io.BytesIO()
     Image.new("RGB", (8, 8)).save(encoded, "PNG")

@@ -63,7 +63,8 @@ def read(path: Path, **options) -> Dataset:
     ],
 )
 def test_what_is_stored_is_read(write, stored, expected, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optimal.datasets.arrays._BLOCK", blocks)
+    monkeypatch.setattr("optimal.datasets.arrays.BLOCK", blocks)
+    monkeypatch.setattr("optimal.datasets.npz.BLOCK", blocks)
     for _ in range(2):  # the second time from the store
         data = read(write(np.array(stored)))
         np.testing.assert_array_equal(data.array, expected)
@@ -135,7 +136,13 @@ def test_layout_is_seen_or_asked_for(n: int, c: int, h: int, w: int, last: bool,
         (U8[0].transpose(1, 2, 0), {}, r'one image or many narrow ones\? layout="NHW"'),
         (U8, {"layout": "CHWN"}, "layout must be one of NCHW, NHWC, NHW, got 'CHWN'"),
         (U8, {"layout": "NHW"}, "layout NHW needs 3 axes"),
-        (U8, {"value_range": (0, 255)}, "value_range is for floating point"),
+        (U8, {"value_range": (0, 1)}, r"values of .* must lie in \[0, 1\], got "),
+        (U8, {"value_range": "all"}, r'value_range must be \(lowest, highest\) or "any", got \'all\''),
+        (U8, {"value_range": 255}, "value_range must be two numbers as 0,1 or a word, got 255"),
+        (U8.reshape(len(U8), -1), {}, r"must be .*; shape=3,64,64 reads flat images, got shape"),
+        (U8, {"shape": (3, 64, 64)}, r"shape must have as many values as a point of .*, got \(3, 64, 64\)"),
+        (U8, {"shape": "big"}, "shape must be whole numbers as 1,2,3, got 'big'"),
+        (U8, {"shape": (8, -8)}, r"shape must be the positive lengths of one point's axes, got \(8, -8\)"),
         (U8.astype(np.int64), {}, "must be uint8 or floating point, got int64"),
         (U8.astype(bool), {}, "must be uint8 or floating point, got bool"),
         (F32.astype(np.complex64), {}, "must be uint8 or floating point, got complex64"),
@@ -244,9 +251,15 @@ def test_npz_labels(tmp_path: Path, save: Callable[..., None]) -> None:
     np.testing.assert_array_equal(data.labels, np.eye(6, dtype=np.float32)[::-1])
     np.testing.assert_array_equal(data.classes, np.arange(6)[::-1])
     save(tmp_path / "c.npz", x_train=U8, x_test=U8[:2], labels=classes)
-    assert read(tmp_path / "c.npz", key="x_train").labels is None
+    with pytest.warns(UserWarning, match=r"labels of c.npz is not carried, it holds x_train, x_test too: label_key="):
+        assert read(tmp_path / "c.npz", key="x_train").labels is None
+    data = read(tmp_path / "c.npz", key="x_test", label_key=False)
     with pytest.raises(ValueError, match="has no labels, so that there are no classes"):
-        _ = read(tmp_path / "c.npz", key="x_test").classes
+        _ = data.classes
+    named = read(tmp_path / "c.npz", key="x_train", label_key="labels")
+    np.testing.assert_array_equal(named.labels, classes)
+    with pytest.raises(ValueError, match=r"label_key= must name one of the arrays of .*, got 'y'"):
+        read(tmp_path / "c.npz", key="x_train", label_key="y")
     for labels in (classes[:5], classes[None], classes.astype(float), np.array(["a"] * 6)):
         save(tmp_path / "d.npz", images=U8, labels=labels)
         with pytest.raises(ValueError, match=r"labels in .*d.npz must be whole numbers"):
@@ -276,3 +289,49 @@ def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     os.mkdir(tmp_path / "sprung")
     with pytest.raises(FileExistsError):  # and the trap is a real one
         np.load(tmp_path / "a.npy", allow_pickle=True)
+
+
+@pytest.mark.parametrize("top", [1, 16])
+def test_arrays_of_few_levels(tmp_path: Path, top: int) -> None:
+    mask = np.random.default_rng(0).integers(0, top + 1, (5, 8, 8)).astype(np.uint8)
+    mask[:, 0, :2] = 0, top
+    np.save(tmp_path / "b.npy", mask)
+    np.savez(tmp_path / "b.npz", mask)
+    for name in ("b.npy", "b.npz"):
+        for _ in range(2):
+            with pytest.warns(
+                UserWarning, match=rf"no value of .*b.np. \(first 5 images\) is above {top}, though uint8"
+            ):
+                assert read(tmp_path / name).array.dtype == np.uint8
+        data = read(tmp_path / name, value_range=(0, top))
+        np.testing.assert_allclose(data[:][:, 0], mask / top * 2 - 1, atol=1e-6)
+        np.testing.assert_array_equal(read(tmp_path / name, value_range=(0, 255)).array[:, 0], mask)
+        np.testing.assert_array_equal(read(tmp_path / name, value_range="any")[:][:, 0], mask)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.int8, bool])
+def test_whole_numbers_are_read_by_their_range(tmp_path: Path, dtype: type) -> None:
+    stored = np.random.default_rng(0).integers(0, 2, (5, 8, 8)).astype(dtype)
+    np.save(tmp_path / "a.npy", stored)
+    with pytest.raises(ValueError, match=r"must be uint8 or floating point, got .*; value_range=\(lowest, highest\)"):
+        read(tmp_path / "a.npy")
+    np.testing.assert_array_equal(read(tmp_path / "a.npy", value_range=(0, 1))[:][:, 0], stored * 2.0 - 1.0)
+    np.testing.assert_array_equal(read(tmp_path / "a.npy", value_range="any")[:][:, 0], stored)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_flat_images_take_their_shape(tmp_path: Path, order: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8)
+    flat = np.asarray(images.reshape(5, -1), order=order)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    np.save(tmp_path / "a.npy", flat)
+    np.savez(tmp_path / "a.npz", data=flat, labels=np.arange(1, 6))  # as ImageNet-64 is distributed
+    np.save(tmp_path / "f.npy", flat / 127.5 - 1)
+    np.testing.assert_array_equal(read(tmp_path / "a.npy", shape=(3, 16, 16)).array, images)
+    data = read(tmp_path / "a.npz", shape=(3, 16, 16))
+    np.testing.assert_array_equal(data.array, images)
+    np.testing.assert_array_equal(data.labels, np.arange(1, 6))
+    assert read(tmp_path / "f.npy", shape=[3, 16, 16]).event == (3, 16, 16)
+    latents = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
+    np.save(tmp_path / "l.npy", latents)
+    data = read(tmp_path / "l.npy", shape=(4, 4, 4), value_range="any")
+    np.testing.assert_array_equal(data.array, latents.reshape(5, 4, 4, 4))

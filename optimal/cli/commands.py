@@ -82,6 +82,7 @@ class AtPoint(Common):
     sigma: float = dataclasses.field(kw_only=True)
     """Noise level, in units of the data (images span -1 to 1), > 0."""
     label: options.Label = None
+    value_range: options.ValueRange = None
     add_noise: bool = False
     """Add noise of this level to IMAGE first; else IMAGE is taken as the noisy x itself."""
     seed: options.Seed = 0

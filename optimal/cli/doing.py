@@ -96,7 +96,7 @@ def _x(command: AtPoint, data: Dataset) -> torch.Tensor:
     """x, (1, *event)."""
     if not 0 < command.sigma < math.inf:
         raise ValueError(f"sigma must be positive and finite, got {command.sigma:g}")
-    x, notes = read_point(command.image, data)
+    x, notes = read_point(command.image, data, command.value_range)
     for note in notes:
         say(note)
     if command.add_noise:

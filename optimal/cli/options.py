@@ -38,6 +38,7 @@ __all__ = [
     "Seed",
     "SolverName",
     "SolverOption",
+    "ValueRange",
     "Whole",
     "data_of",
     "parse_options",
@@ -115,6 +116,15 @@ Interval = Annotated[
     tyro.conf.arg(
         metavar="LO HI",
         help="Noise levels that are guided, lo < sigma <= hi, in units of the data; all unless given.",
+        help_behavior_hint="",
+    ),
+]
+ValueRange = Annotated[
+    tuple[float, float] | None,
+    tyro.conf.arg(
+        metavar="LO HI",
+        help="Numbers of the file of x that become -1 and 1; 0 255 for uint8 and pictures, else -1 1, unless given. "
+        "That of the data: --option value_range=LO,HI.",
         help_behavior_hint="",
     ),
 ]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..datasets import Dataset, to_float, to_uint8
 from ..datasets.pictures import Encoded, decode_images
+from ..datasets.values import Values, doubt
 from ..storage import replacing
 
 __all__ = ["NUMBERS", "read_point", "save_grid"]
@@ -24,9 +25,10 @@ _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 NUMBERS = re.compile(rf"\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*")
 """A number, or several with commas between them."""
 _FEW = 2
+_FIRST = 256  # points that are looked at for whether any value of the data is below 0
 
 
-def read_point(text: str, data: Dataset) -> tuple[Tensor, list[str]]:
+def read_point(text: str, data: Dataset, value_range: tuple[float, float] | None = None) -> tuple[Tensor, list[str]]:
     """The point that `text` names, in the shape of the data's events.
 
     An image becomes grey or coloured as the data are; one of another size is cut to the data's proportions at its
@@ -35,9 +37,11 @@ def read_point(text: str, data: Dataset) -> tuple[Tensor, list[str]]:
     Args:
         text: path of an image or of a `.npy`, uint8 or in units of the data; @K, point K of the data; or numbers.
         data: whose event shape it is to have.
+        value_range: the numbers of the file that become -1 and 1, by the rule of `optimal.datasets.values`; a noisy
+            point may lie beyond them.
 
     Returns:
-        (*event) float32, and one sentence for each change that was made.
+        (*event) float32, and one sentence for each change that was made and for each doubt about what was meant.
 
     Raises:
         ValueError: no such file or point, one that cannot be read, another shape, values that are not finite.
@@ -59,10 +63,10 @@ def read_point(text: str, data: Dataset) -> tuple[Tensor, list[str]]:
         other = ", @K for a data point" + (", or numbers" if math.prod(data.event) <= _FEW else "")
         raise ValueError(f"no file {text}: an image or a .npy is read{other}")
     if path.suffix.lower() == ".npy":
-        return _array(path, data), []
+        return _array(path, data, value_range)
     if not data.is_image:
         raise ValueError(f"{text} cannot be a point of {data.name}, whose shape is {data.event}: give a .npy")
-    return _picture(path, data)
+    return _picture(path, data, value_range)
 
 
 def save_grid(images: Tensor, path: Path, *, columns: int | None = None, scale: int = 1) -> Path:
@@ -91,7 +95,12 @@ def save_grid(images: Tensor, path: Path, *, columns: int | None = None, scale: 
     return path
 
 
-def _array(path: Path, data: Dataset) -> Tensor:
+def _in_words(sentence: str) -> str:
+    """With the option of the command line for that of `load`."""
+    return re.sub(r"value_range=\(([^,()]+), ([^,()]+)\)", r"--value-range \1 \2", sentence)
+
+
+def _array(path: Path, data: Dataset, value_range: tuple[float, float] | None) -> tuple[Tensor, list[str]]:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -100,23 +109,35 @@ def _array(path: Path, data: Dataset) -> Tensor:
         raise ValueError(f"{path} must hold one array of numbers")
     if array.shape not in (data.event, (1, *data.event)) and (data.event[0] != 1 or array.shape != data.event[1:]):
         raise ValueError(f"{path} must have shape {data.event}, as the points of {data.name}, got {array.shape}")
-    if array.dtype == np.uint8 and data.is_image:
-        array = to_float(array)
     if not np.isfinite(array).all():
         raise ValueError(f"{path} must hold finite values")
-    return torch.from_numpy(array.astype(np.float32)).view(data.event)
+    if not data.is_image and value_range is None:
+        return torch.from_numpy(array.astype(np.float32)).view(data.event), []
+    if array.dtype.kind in "iu" and array.dtype != np.uint8 and value_range is None:
+        raise ValueError(
+            f"{path} must be uint8 or floating point in units of {data.name}, got {array.dtype}; "
+            "--value-range 0 255 makes grey levels of it"
+        )
+    values = Values.of(path.name, array.dtype, value_range, image=True)
+    signed = bool((data[:_FIRST] < 0).any())
+    said = doubt(values, value_range, float(array.min()), float(array.max())) if values.levels or signed else None
+    mapped = values.mapped(array)
+    point = torch.from_numpy(to_float(mapped) if values.levels else mapped).view(data.event)
+    return point, [_in_words(said)] if said else []
 
 
-def _picture(path: Path, data: Dataset) -> tuple[Tensor, list[str]]:
+def _picture(path: Path, data: Dataset, value_range: tuple[float, float] | None) -> tuple[Tensor, list[str]]:
     from PIL import Image, ImageOps
 
     try:
         encoded = Encoded(path.name, path.read_bytes())
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    pixels = next(iter(decode_images(lambda: [encoded], str(path.parent)))).points[0]
+    said: list[str] = []
+    (block,) = decode_images(lambda: [encoded], str(path), notes=said)
+    pixels = block.points[0]
     channels, height, width = data.event
-    notes = []
+    notes = [_in_words(note) for note in said if value_range is None or "value_range" not in note]
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     if len(pixels) != channels:
         kinds = {1: "grey", 3: "colour"}
@@ -128,4 +149,6 @@ def _picture(path: Path, data: Dataset) -> tuple[Tensor, list[str]]:
         )
         image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     array = np.asarray(image)
-    return torch.from_numpy(to_float(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())), notes
+    values = Values.of(path.name, array.dtype, value_range, image=True)
+    array = values.converted(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())
+    return torch.from_numpy(to_float(array) if values.levels else array), notes

@@ -95,7 +95,7 @@ class _Warnings:
         text = str(message)
         if text not in self._told:
             self._told.add(text)
-            say(f"warning: {text}")
+            say(f"warning: {with_options(message)}")
 
 
 def _silence(*streams: TextIO) -> None:

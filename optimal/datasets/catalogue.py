@@ -123,15 +123,15 @@ def options_of(name_or_path: str | os.PathLike[str], options: Mapping[str, Any])
     return _converted(os.fspath(name_or_path), _source(name_or_path)[0], options)
 
 
-def with_options(error: Exception) -> str:
-    """What an error says, and where it names an option of `load`, how the command line is told of it.
+def with_options(error: Exception | str) -> str:
+    """What an error or warning says, and where it names an option of `load`, how the command line is told of it.
 
     Example:
         >>> with_options(ValueError("its images differ in size; resolution= crops and resizes all of them"))
         'its images differ in size; resolution= crops and resizes all of them (here: --option resolution=…)'
     """
     text = str(error)
-    named = re.search(r"\b(resolution|value_range|column|label_column|split|key)=", text)
+    named = re.search(r"\b(resolution|value_range|column|label_column|label_key|labels|layout|shape|split|key)=", text)
     return f"{text} (here: --option {named[1]}=…)" if named and "-option " not in text else text
 
 

@@ -3,8 +3,8 @@
 | path                               | what                        | options                                       |
 |------------------------------------|-----------------------------|-----------------------------------------------|
 | `*.zip`, a folder of images        | images, EDM's layout or any | resolution, labels, value_range               |
-| `*.npy`                            | images or points            | layout, value_range                           |
-| `*.npz`                            | images or points            | key, layout, value_range                      |
+| `*.npy`                            | images or points            | layout, shape, value_range                    |
+| `*.npz`                            | images or points            | key, label_key, and those of `.npy`           |
 | `*.parquet` or a folder of them    | Hugging Face's images       | split, column, label_column, and the first two |
 | `*-ubyte.gz`, `*-ubyte`, `*.idx*`  | MNIST's format              |                                               |
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import archives, arrays, idx, parquet
+from . import archives, arrays, idx, npz, parquet
 from .beginnings import beginning, named, refuse_pointer
 from .dataset import Dataset
 from .folders import list_folder
@@ -29,7 +29,7 @@ __all__ = ["reader"]
 _BY_SUFFIX: dict[str, Callable[..., Dataset]] = {
     ".zip": archives.read_zip,
     ".npy": arrays.read_npy,
-    ".npz": arrays.read_npz,
+    ".npz": npz.read_npz,
     ".parquet": parquet.read_parquet,
     ".gz": idx.read_idx,
 }
@@ -63,7 +63,7 @@ def reader(path: Path) -> Callable[..., Dataset]:
     refuse_pointer(head, str(path))
     what, suffix = named(head), path.suffix.lower()
     if what in ("a zip file", "an empty zip file"):
-        return arrays.read_npz if suffix == ".npz" else archives.read_zip
+        return npz.read_npz if suffix == ".npz" else archives.read_zip
     packed = suffix == ".gz" and what is not None
     if what in _BY_BEGINNING and not (packed and what != "an idx file"):
         return _BY_BEGINNING[what]

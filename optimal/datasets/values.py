@@ -116,6 +116,10 @@ class Values(NamedTuple):
     def converted(self, block: np.ndarray, start: int = 0) -> np.ndarray:
         """Checked numbers as uint8 grey levels or float32 coordinates, in their shape."""
         self.check(block, start)
+        return self.mapped(block)
+
+    def mapped(self, block: np.ndarray) -> np.ndarray:
+        """The same of numbers that may lie beyond the limits, as those of a noisy point do."""
         if self.levels:
             return np.asarray(block, dtype=np.uint8)
         if self.limits is not None and self.limits != (-1.0, 1.0):

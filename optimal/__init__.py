@@ -12,6 +12,7 @@
 from . import interrupt as interrupt
 from .border import Border as Border
 from .border import ForwardStatistics as ForwardStatistics
+from .border import borders as borders
 from .border import collapse_border as collapse_border
 from .border import effective_counts as effective_counts
 from .border import forward_statistics as forward_statistics

@@ -6,7 +6,7 @@ apart is the entropy H of the posterior weights, and effective_count = e^H, the 
 With x0 drawn from the data, three levels of noise stand for the change:
 
     border       the median effective_count is 2           `seeking_refining_border`; section D.1 of the paper draws it
-    collapse     the mean of H is 1 nat                    `collapse_border`
+    collapse     the mean of H is 1 nat                    `collapse_border`; both: `borders`
     capture      the destination of one ODE trajectory     `optimal.capture`
                  can no longer change
 
@@ -24,13 +24,13 @@ holds the closed formulas of both. On Gaussian data border and collapse agree wi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .crossings import Border, Drawn
 from .denoiser import OptimalDenoiser
 from .draws import Data, draw_pairs
 from .posterior import Optimum
@@ -40,42 +40,12 @@ from .randomness import generator_of
 __all__ = [
     "Border",
     "ForwardStatistics",
+    "borders",
     "collapse_border",
     "effective_counts",
     "forward_statistics",
     "seeking_refining_border",
 ]
-
-_RANGE = (1e-4, 1e4)
-"""Where a border is looked for, in units of the data's standard deviation."""
-_RESAMPLES = 500
-_INTERVAL = ((0.025, "lower"), (0.975, "higher"))
-"""Quantiles of the resamples' borders, never between two of them: they may be infinite."""
-
-
-@dataclass(frozen=True)
-class Border:
-    """Where a summary of the posterior's entropy crosses `threshold`.
-
-    Attributes:
-        sigma: the border, in units of the data; inf where the threshold is not reached at any noise (one point, two
-            points), 0 where it is passed at all (most points are repeated: the count is one of entries).
-        low, high: 95% interval over the draws of (x0, ε): percentiles of 500 bootstrap resamples, of which more than
-            2.5% passed the threshold at every noise where low is 0, and reached it at none where high is inf. Measured
-            on two points, 200 seeds each: it holds the exact border in 92% to 96% for 8 to 256 draws, for 5 in 93%
-            (median) and 82% (mean), for 3 in 72%.
-        threshold: effective_count, or entropy in nats, at the border.
-        draws: how many pairs (x0, ε).
-    """
-
-    sigma: float
-    low: float
-    high: float
-    threshold: float
-    draws: int
-
-    def __float__(self) -> float:
-        return self.sigma
 
 
 @dataclass(frozen=True)
@@ -213,10 +183,8 @@ def seeking_refining_border(
     References:
         Section D.1 of the paper, Figure 1.
     """
-    if not threshold > 1:
-        raise ValueError(f"threshold must be above 1, the count of a single point, got {threshold:g}")
-    interval = _locate(D, data, _median, math.log(threshold), draws, generator, progress)
-    return Border(*interval, threshold, draws)
+    _require_count(threshold)
+    return Drawn(D, data, draws, generator).border(_median, math.log(threshold), threshold, progress)
 
 
 def collapse_border(
@@ -243,78 +211,57 @@ def collapse_border(
     References:
         Biroli, Bonnaire, de Bortoli, Mézard 2024, "Dynamical Regimes of Diffusion Models", the section on collapse.
     """
+    _require_entropy(threshold)
+    return Drawn(D, data, draws, generator).border(_mean, threshold, threshold, progress)
+
+
+def borders(
+    D: Optimum,
+    data: Data | None = None,
+    *,
+    count: float = 2.0,
+    entropy: float = 1.0,
+    draws: int = 256,
+    generator: torch.Generator | None = None,
+    progress: bool = False,
+) -> tuple[Border, Border]:
+    """`seeking_refining_border` and `collapse_border` of the same draws, each level that both ask for evaluated once.
+
+    Args:
+        D, data, draws, generator, progress: as for `seeking_refining_border`.
+        count: effective_count at the first, > 1.
+        entropy: mean entropy at the second, nats, > 0.
+
+    Raises:
+        ValueError: as for the two.
+
+    Example:
+        >>> from optimal import OptimalDenoiser
+        >>> D = OptimalDenoiser(torch.arange(8.0)[:, None])
+        >>> first, second = borders(D, draws=64)
+        >>> first == seeking_refining_border(D, draws=64), second == collapse_border(D, draws=64)
+        (True, True)
+    """
+    _require_count(count)
+    _require_entropy(entropy)
+    drawn = Drawn(D, data, draws, generator)
+    first = drawn.border(_median, math.log(count), count, progress)
+    return first, drawn.border(_mean, entropy, entropy, progress)
+
+
+def _require_count(threshold: float) -> None:
+    if not threshold > 1:
+        raise ValueError(f"threshold must be above 1, the count of a single point, got {threshold:g}")
+
+
+def _require_entropy(threshold: float) -> None:
     if not threshold > 0:
         raise ValueError(f"threshold must be above 0, the entropy of a single point, got {threshold:g}")
-    interval = _locate(D, data, lambda entropy: entropy.mean(-1), threshold, draws, generator, progress)
-    return Border(*interval, threshold, draws)
+
+
+def _mean(entropy: Tensor) -> Tensor:
+    return entropy.mean(-1)
 
 
 def _median(entropy: Tensor) -> Tensor:
     return entropy.quantile(0.5, dim=-1)
-
-
-def _locate(
-    D: Optimum,
-    data: Data | None,
-    summary: Callable[[Tensor], Tensor],
-    threshold: float,
-    draws: int,
-    generator: torch.Generator | None,
-    progress: bool,
-) -> tuple[float, float, float]:
-    """The σ at which summary(entropies) = threshold, with its 95% interval."""
-    generator = generator_of(generator)
-    x0, eps = draw_pairs(D, data, draws, generator)
-    unit = D.standard_deviation or 1.0
-    lowest, highest = (math.log(bound * unit) for bound in _RANGE)
-    steps = math.ceil(math.log2((highest - lowest) / 0.01))
-    with tqdm(total=steps + 11, desc="border", unit="level", leave=False, disable=not progress) as bar:
-
-        def entropies(log_sigma: float) -> Tensor:
-            bar.update()
-            sigma = math.exp(log_sigma)
-            return D.posterior(x0 + sigma * eps, sigma).entropy
-
-        # n points share equally only in the limit, n equals always; rounding must not turn either into a crossing.
-        if summary(entropies(highest)) <= threshold + 1e-5:
-            return math.inf, math.inf, math.inf
-        if summary(entropies(lowest)) >= threshold - 1e-5:
-            return 0.0, 0.0, 0.0
-        low, high = lowest, highest
-        for _ in range(steps):
-            middle = (low + high) / 2
-            low, high = (low, middle) if summary(entropies(middle)) >= threshold else (middle, high)
-        shape = (_RESAMPLES, draws)
-        picks = torch.randint(draws, shape, generator=generator, dtype=torch.int64, device=generator.device)
-        picks = torch.cat([torch.arange(draws, device=picks.device)[None], picks]).to(x0.device)
-        middle, width = (low + high) / 2, 0.4
-        levels = [middle + width * (place - 4) / 4 for place in range(9)]
-        # Of the draws themselves, and of every resample of them, at every level.
-        summaries = torch.stack([summary(entropies(level)[picks]) for level in levels], 1)
-        while True:
-            crossings = _crossing(torch.tensor(levels, dtype=torch.float64, device=x0.device), summaries, threshold)
-            low, high = (crossings[1:].quantile(q, interpolation=side) for q, side in _INTERVAL)
-            # Few draws place the border widely: levels are added until the interval lies within them.
-            down, up = low == -math.inf and levels[0] > lowest, high == math.inf and levels[-1] < highest
-            if not down and not up:
-                return math.exp(crossings[0]), math.exp(low), math.exp(high)
-            width *= 2
-            below = [max(levels[0] - width * share, lowest) for share in (1.0, 0.5)] if down else []
-            above = [min(levels[-1] + width * share, highest) for share in (0.5, 1.0)] if up else []
-            parts = [[summary(entropies(level)[picks]) for level in side] for side in (below, above)]
-            columns = [*parts[0], *summaries.unbind(1), *parts[1]]
-            levels, summaries = [*below, *levels, *above], torch.stack(columns, 1)
-
-
-def _crossing(levels: Tensor, summaries: Tensor, threshold: float) -> Tensor:
-    """Where each row of summaries (R, L) first reaches the threshold, by interpolation, (R,).
-
-    −inf where it has reached it at the first level, inf where it does so at none.
-    """
-    above = summaries >= threshold
-    index = above.double().argmax(1).clamp_min(1)
-    rows = torch.arange(len(summaries), device=summaries.device)
-    left, right = summaries[rows, index - 1], summaries[rows, index]
-    fraction = ((threshold - left) / (right - left).clamp_min(1e-12)).clamp(0, 1)
-    inside = levels[index - 1] + fraction * (levels[index] - levels[index - 1])
-    return torch.where(above[:, 0], -math.inf, torch.where(above.any(1), inside, math.inf))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from scipy.optimize import brentq
 from scipy.special import logsumexp, ndtri
 
-from optimal import OptimalDenoiser, effective_counts, load, seeking_refining_border
+from optimal import OptimalDenoiser, borders, collapse_border, effective_counts, load, seeking_refining_border
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -169,3 +170,34 @@ def test_counts_against_quadrature() -> None:
 def test_errors(options: dict, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         seeking_refining_border(OptimalDenoiser(load("five-deltas")), **options)
+
+
+def test_both_borders_of_the_same_draws_ask_for_each_level_once() -> None:
+    D = OptimalDenoiser(torch.randn(40, 3, generator=torch.Generator().manual_seed(0)))
+    asked: list[float] = []
+
+    class Counted:
+        event, standard_deviation = D.event, D.standard_deviation
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(D, name)
+
+        def posterior(self, x: torch.Tensor, sigma: float) -> object:
+            asked.append(sigma)
+            return D.posterior(x, sigma)
+
+    counted: Any = Counted()
+    points = D.take(torch.arange(40))
+    alone = (
+        seeking_refining_border(counted, points, generator=torch.Generator().manual_seed(3)),
+        collapse_border(counted, points, generator=torch.Generator().manual_seed(3)),
+    )
+    apart = len(asked)
+    asked.clear()
+    both = borders(counted, points, generator=torch.Generator().manual_seed(3))
+    assert both == alone
+    assert len(asked) == len(set(asked)) < apart
+    with pytest.raises(ValueError, match="above 1"):
+        borders(D, count=1.0)
+    with pytest.raises(ValueError, match="above 0"):
+        borders(D, entropy=0.0)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..border import collapse_border, seeking_refining_border
+from ..border import borders
 from ..conditional import Group, PermutedOrbit, guided, orbit
 from ..datasets import Dataset
 from ..denoiser import OptimalDenoiser
@@ -93,8 +93,8 @@ def located(
     announce(len(names_of(group)) * expected("border", data, draws), say)
     D = _of(_optimum(data, device, label), group)
     found: dict[str, Any] = {"draws": draws, "seed": seed} | _told(label, group)
-    for name, measure in (("count", seeking_refining_border), ("entropy", collapse_border)):
-        border = measure(D, draws=draws, generator=stream(seed, "evaluation"), progress=True)
+    both = borders(D, draws=draws, generator=stream(seed, "evaluation"), progress=True)
+    for name, border in zip(("count", "entropy"), both, strict=True):
         found[name] = {key: getattr(border, key) for key in ("sigma", "low", "high", "threshold")}
     return found
 

@@ -19,6 +19,7 @@ from optimal.border import seeking_refining_border
 from optimal.cli import seconds_of_a_row
 from optimal.cli.answers import solver_on
 from optimal.cli.estimate import Say, announce
+from optimal.cli.room import require_room, require_single
 from optimal.denoiser import Denoiser
 from optimal.randomness import RowNoise, fixed_generator, stream
 from optimal.samplers import solver_of
@@ -107,6 +108,7 @@ def drawing(
 def drawn(how: Drawing, event: tuple[int, ...], *, say: Say) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Arrays (noises, samples, sigmas), and what they are."""
     about = how.about()
+    require_room("n", how.n, math.prod(event))
     rows, shape = RowNoise(stream(how.seed, "samples")), (how.n, *event)
     x = (about["sigma_max"] * rows.draw(shape)).float()
     calls = how.n * _asked(about["solver"], about["steps"])
@@ -228,6 +230,10 @@ def compared(
         raise ValueError(f"no two models may have one name, got {', '.join(names)}")
     places = plan.places(held_out)
     low, high = _range(models, plan.sigma_min, plan.sigma_max)
+    require_room("draws", plan.draws, math.prod(data.event))
+    require_room("n", plan.n, math.prod(data.event))
+    for steps in plan.steps:
+        require_room("steps", steps)
     grids = {n: karras(n, sigma_min=low, sigma_max=high) for n in plan.steps}
     D = optimum_of(data, models[0].device)
     announce(planned(models, D, plan, places), say)
@@ -280,6 +286,7 @@ def _range(models: Sequence[Model], sigma_min: float | None, sigma_max: float | 
     """The noise levels that samplers go through: EDM's, or what all models share of them."""
     low = max(_RANGE[0], *(model.sigma_min for model in models)) if sigma_min is None else sigma_min
     high = min(_RANGE[1], *(model.sigma_max for model in models)) if sigma_max is None else sigma_max
+    require_single("sigma_max", high)
     return low, high
 
 

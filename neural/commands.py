@@ -6,7 +6,6 @@ Options that the command lines share have their types from `optimal.cli.options`
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -102,7 +101,7 @@ class Train:
     tensorboard: bool = False
     """Also log for TensorBoard, into --out (needs the package tensorboard)."""
     device: options.Device = "auto"
-    out: Path = Path("runs/train")
+    out: options.Out = "runs/train"
     """Folder of the run."""
     dry_run: options.DryRun = False
 
@@ -128,7 +127,7 @@ class Distill:
     extend: bool = False
     """Go on with a run that is to have more --steps than it was made for."""
     device: options.Device = "auto"
-    out: Path = Path("runs/distill")
+    out: options.Out = "runs/distill"
     """Folder of the run."""
     dry_run: options.DryRun = False
 
@@ -157,7 +156,7 @@ class Sample:
     device: options.Device = "auto"
     batch: options.Batch = None
     seed: options.Seed = 0
-    out: Path = Path("samples")
+    out: options.Out = "samples"
     """Path of the files, without suffix: NPZ, JSON of what they are and, of images, PNG."""
     json: options.Json = False
     dry_run: options.DryRun = False
@@ -198,7 +197,7 @@ class Compare:
     device: options.Device = "auto"
     batch: options.Batch = None
     seed: options.Seed = 0
-    out: Path = Path("comparison")
+    out: options.Out = "comparison"
     """Path of the tables, without suffix: -denoiser and -samplers as CSV and JSON."""
     json: options.Json = False
     dry_run: options.DryRun = False
@@ -215,7 +214,7 @@ class Audit:
     sample_option: options.DataOption = ()
     near: float = NEAR
     """Largest root mean square difference of a near copy, over the standard deviation of a value in the data."""
-    out: Path = Path("audit")
+    out: options.Out = "audit"
     """Path of the files, without suffix: CSV, JSON and, of images, PNG."""
     json: options.Json = False
     dry_run: options.DryRun = False
@@ -249,7 +248,7 @@ class Report:
     device: options.Device = "auto"
     batch: options.Batch = None
     seed: options.Seed = 0
-    out: Path = Path("report")
+    out: options.Out = "report"
     """Folder of the page, the pictures and the tables."""
     json: options.Json = False
     dry_run: options.DryRun = False
@@ -279,7 +278,7 @@ class Explain:
     device: options.Device = "auto"
     batch: options.Batch = None
     seed: options.Seed = 0
-    out: Path = Path("explanation")
+    out: options.Out = "explanation"
     """Path of the files, without suffix: the page as HTML, -theories and -endings as CSV and JSON."""
     json: options.Json = False
     dry_run: options.DryRun = False
@@ -309,7 +308,7 @@ class Likelihood:
     device: options.Device = "auto"
     batch: options.Batch = None
     seed: options.Seed = 0
-    out: Path = Path("likelihood")
+    out: options.Out = "likelihood"
     """Path of the files, without suffix: CSV, a row a point, and JSON; trace_error is the standard error of what the
     random signs estimate."""
     json: options.Json = False
@@ -327,7 +326,7 @@ class Pretrain:
     """Threads of torch; as many as there are cores unless given."""
     ship: bool = False
     """Put what was trained in the place of the shipped network."""
-    out: Path = Path("runs/pretrained")
+    out: options.Out = "runs/pretrained"
     """Folder of the runs, a folder a network."""
     dry_run: options.DryRun = False
 
@@ -345,7 +344,7 @@ class Study:
     """Threads of torch; as many as there are cores unless given."""
     ship: bool = False
     """Put what was measured in the place of the shipped table's cells."""
-    out: Path = Path("runs/studies")
+    out: options.Out = "runs/studies"
     """Folder of the runs, a folder a study."""
     dry_run: options.DryRun = False
 

@@ -41,7 +41,7 @@ TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
 
 _RENAMED = {"points": "levels"}
 """Fields of distillations as they were called in files of earlier versions, which are still read."""
-_WIDEST, _DEEPEST, _MOST = 2**16, 1000, 2**40
+_WIDEST, _DEEPEST, _MOST, _LARGEST = 2**16, 1000, 2**40, 1e30
 """Slips of the finger lie above: a network of 10²⁰ blocks would be built without end."""
 
 
@@ -137,6 +137,8 @@ class Optimisation:
             _require_within(name, getattr(self, name), 1, _MOST)
         for name in ("lr", "clip", "sigma_min"):
             _require(0 < getattr(self, name) < math.inf, f"{name} must be positive and finite", getattr(self, name))
+        for name in ("lr", "clip", "sigma_max"):
+            _require(getattr(self, name) <= _LARGEST, f"{name} must be at most {_LARGEST:g}", getattr(self, name))
         _require(self.warmup >= 0, "warmup must not be negative", self.warmup)
         _require_within("warmup", self.warmup, 0, _MOST)
         _require(0 <= self.ema < 1, "ema must lie in [0, 1)", self.ema)

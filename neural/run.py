@@ -17,6 +17,7 @@ from optimal.storage import cache_folder
 
 from . import checkpoint
 from .batch_target import BatchTarget
+from .claims import given_back
 from .config import Distillation, Experiment, Optimisation, key
 from .distill import stages
 from .gap import Gap, GapCurve
@@ -155,22 +156,23 @@ def fit(
             without a folder, or with flip, since the optimum is then that of other data.
     """
     folder = None if folder is None else Path(folder)
-    training, objective = new_training(config, data, device=device)
-    _prepare(training, folder, resume, extend)
-    curve = None if gap_every is None else _curve(config, data, folder)
-    return run(
-        training,
-        objective,
-        folder,
-        every=every,
-        keep=keep,
-        gap=curve,
-        gap_every=gap_every or 1,
-        progress=progress,
-        description=f"train {data.name}",
-        listeners=listeners,
-        writes=writes,
-    )
+    with given_back(folder):
+        training, objective = new_training(config, data, device=device)
+        _prepare(training, folder, resume, extend)
+        curve = None if gap_every is None else _curve(config, data, folder)
+        return run(
+            training,
+            objective,
+            folder,
+            every=every,
+            keep=keep,
+            gap=curve,
+            gap_every=gap_every or 1,
+            progress=progress,
+            description=f"train {data.name}",
+            listeners=listeners,
+            writes=writes,
+        )
 
 
 def _curve(config: Experiment, data: Dataset, folder: Path | None) -> GapCurve:
@@ -215,24 +217,27 @@ def distil(
     if classes:
         raise ValueError(f"students take no labels: network.classes must be 0, got {classes}")
     folder = Path(folder)
-    claim(folder, config, resume, extend)
-    student, where = None, device_of(device)
-    name_of_pairs = f"{_pairs_key(config)}-{data.fingerprint[:8]}-{fingerprint_of(teacher, data.event, where)}"
-    pairs, fresh = folder / f"pairs-{name_of_pairs}", cache_folder() / "pairs" / name_of_pairs
-    for name, training, objective in stages(config, data, teacher, pairs, fresh=fresh, device=where, progress=progress):
-        _prepare(training, folder / name, resume, extend)
-        student = run(
-            training,
-            objective,
-            folder / name,
-            every=every,
-            keep=keep,
-            progress=progress,
-            description=f"{config.technique} {data.name} {name}",
-            listeners=listeners,
-        )
-    assert student is not None
-    return student
+    with given_back(folder):
+        claim(folder, config, resume, extend)
+        student, where = None, device_of(device)
+        name_of_pairs = f"{_pairs_key(config)}-{data.fingerprint[:8]}-{fingerprint_of(teacher, data.event, where)}"
+        pairs, fresh = folder / f"pairs-{name_of_pairs}", cache_folder() / "pairs" / name_of_pairs
+        for name, training, objective in stages(
+            config, data, teacher, pairs, fresh=fresh, device=where, progress=progress
+        ):
+            _prepare(training, folder / name, resume, extend)
+            student = run(
+                training,
+                objective,
+                folder / name,
+                every=every,
+                keep=keep,
+                progress=progress,
+                description=f"{config.technique} {data.name} {name}",
+                listeners=listeners,
+            )
+        assert student is not None
+        return student
 
 
 def _pairs_key(config: Distillation) -> str:

@@ -30,7 +30,7 @@ def raising(error: BaseException) -> Callable[[], None]:
     return work
 
 
-MEMORY = "error: there is not enough memory for this: ask for fewer at once (--batch), or for fewer\n"
+MEMORY = "error: there is not enough memory for this: ask for fewer; where there is --batch, for fewer at once\n"
 FILE = "could not be read or written"
 
 

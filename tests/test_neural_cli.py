@@ -136,7 +136,7 @@ def test_bad_input_is_one_sentence(command: list[str], sentence: str, capsys: py
 def test_an_out_folder_that_is_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").write_text("")
     assert run("train", "--steps", "2", "--batch", "4", "--out", "file") == 2
-    assert "error: the run cannot be written to file" in capsys.readouterr().err
+    assert "error: file could not be written to: it is a file" in capsys.readouterr().err
 
 
 def test_help_names_units_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:

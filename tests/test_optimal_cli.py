@@ -514,7 +514,7 @@ def test_where_nothing_can_be_written_nothing_is_computed(capsys: Captured, monk
     Path("file").write_text("")
     for command in (["denoise", "digits", "@8", "--sigma", "1"], ["sample", "digits"]):
         assert run(*command, "--out", "file/x") == 2
-        assert capsys.readouterr().err.splitlines()[-1] == "error: file could not be written to: File exists"
+        assert capsys.readouterr().err.splitlines()[-1] == "error: file could not be written to: it is a file"
     assert run("where", "digits", "@8", "--sigma", "1", "--out", "/proc/x/y") == 2
     assert "error: /proc/x could not be written to" in capsys.readouterr().err
 

@@ -15,6 +15,7 @@ from optimal.cli.run import say
 from optimal.denoiser import Denoiser
 from optimal.query import level_list
 from optimal.randomness import fixed_generator
+from optimal.storage import replacing
 
 from ..commands import QUICK_DRAWS, Explain
 from ..ended import Endings, endings
@@ -81,7 +82,8 @@ def explain_command(command: Explain) -> None:
     save_table([plain(row) for each in found for row in each.rows()], files[1], about)
     if last is not None:
         save_table([plain(row) for row in last.rows()], files[2], about)
-    files[0].write_text(accounted_page(found, last, data, border, chosen), encoding="utf-8")
+    with replacing(files[0]) as temporary:
+        temporary.write_text(accounted_page(found, last, data, border, chosen), encoding="utf-8")
     named = [str(files[0]), *(f"{path}.{kind}" for path in files[1 : 2 + (noises > 0)] for kind in ("csv", "json"))]
     if command.json:
         print(as_json(about | {"theories": [row for each in found for row in each.rows()], "files": named}))

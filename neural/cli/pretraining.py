@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from optimal.cli import in_words
+from optimal.cli import in_words, writable
 from optimal.cli.run import say
 
 from ..commands import Pretrain
@@ -24,12 +24,12 @@ def pretrain(command: Pretrain) -> None:
         then = known[what.name]
         took = f"{in_words(then.seconds)} on {then.machine}" if then else "not known how long"
         say(f"{what.name}: {took}")
+    out = writable(command.out, "", folder=True)
     if command.dry_run:
-        print(f"{', '.join(what.name for what in wanted)} into {command.out}; nothing was trained")
+        print(f"{', '.join(what.name for what in wanted)} into {out}; nothing was trained")
         return
     if command.threads is not None:
         torch.set_num_threads(command.threads)
-    out = command.out.expanduser()
     for what in wanted:
         run = again(what, out)
         then = known[what.name]

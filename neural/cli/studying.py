@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from optimal.cli import in_words
+from optimal.cli import in_words, writable
 from optimal.cli.run import say
 
 from ..commands import Study
@@ -23,7 +23,7 @@ def study(command: Study) -> None:
     wanted = [study_of(name) for name in command.names or STUDIES]
     cells = {grid.name: chosen(grid, command.cells) for grid in wanted}
     known = {grid.name: _known(grid) for grid in wanted}
-    out = command.out.expanduser()
+    out = writable(command.out, "", folder=True)
     for grid in wanted:
         left = [cell for cell in cells[grid.name] if finished(grid, cell, out) is None]
         took = sum(_seconds(cell, known[grid.name]) for cell in left)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import distributed
 
-from optimal.cli import parse_options
+from optimal.cli import parse_options, writable
 from optimal.datasets import options_of
 from optimal.devices import device_of
 from optimal.packages import required
@@ -33,7 +33,7 @@ def train(command: Train) -> None:
         print(f"{data.describe()}\n{to_json(config)}\n{networks.count(model):,} weights; nothing was trained")
         return
     main_process = not distributed.is_initialized() or distributed.get_rank() == 0
-    out = command.out.expanduser()
+    out = writable(command.out, "", folder=True)
     listeners = [_tensorboard(out)] if command.tensorboard and main_process else []
     fit(
         config,
@@ -66,11 +66,12 @@ def distill(command: Distill) -> None:
     if command.dry_run:
         print(f"{data.describe()}\n{to_json(config)}\nnothing was trained")
         return
+    out = writable(command.out, "", folder=True)
     distil(
         config,
         data,
         teacher,
-        command.out.expanduser(),
+        out,
         resume=command.resume,
         extend=command.extend,
         every=command.every,
@@ -78,7 +79,7 @@ def distill(command: Distill) -> None:
         device=command.device,
         progress=True,
     )
-    print(f"distilled {data.name} ({config.technique}): {command.out.expanduser()}")
+    print(f"distilled {data.name} ({config.technique}): {out}")
 
 
 def _on_data(command: Train | Distill, config: Experiment) -> Experiment:

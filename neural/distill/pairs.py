@@ -10,6 +10,8 @@ All noises come from the stream "pairs" of the seed. What is measured draws from
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -142,6 +144,14 @@ def _kept(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     return torch.from_numpy(found) if whole else None
 
 
+def _require_space(folder: Path, count: int, event: tuple[int, ...]) -> None:
+    """Raise ValueError for more pairs than the disk has room for."""
+    home = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    room = shutil.disk_usage(home).free // (8 * math.prod(event))
+    if count > room:
+        raise ValueError(f"pairs must be at most {room:,}, as many as the disk of {home} has room for, got {count:,}")
+
+
 def _keep(path: Path, pairs: Tensor) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,6 +194,7 @@ def make_pairs(
     shape, folder = (count, *event), Path(folder)
 
     def make(building: Path) -> None:
+        _require_space(building, count, event)
         generator = stream(seed, "pairs")
         with (
             ArrayWriter(building / "noises.npy") as noises,

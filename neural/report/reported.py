@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from optimal import Dataset, Guided
-from optimal.cli import announce, plain, writable
+from optimal.cli import announce, no_empty_folder, plain, writable
 from optimal.cli.estimate import Say
 from optimal.storage import remove_abandoned, temporary_folder
 
@@ -147,11 +147,7 @@ def provided(out: str | Path) -> Path:
     Raises:
         ValueError: nothing can be written there.
     """
-    out = Path(out)
-    with contextlib.suppress(RuntimeError):
-        out = out.expanduser()
-    with _no_empty_folder(out):
-        return writable(out, "report", folder=True)
+    return writable(out, "report", folder=True)
 
 
 def write(study: Study, out: str | Path) -> list[Path]:
@@ -196,7 +192,7 @@ def write(study: Study, out: str | Path) -> list[Path]:
 @contextlib.contextmanager
 def _placed(folder: Path) -> Iterator[Path]:
     """A folder within `folder` whose files are moved there when the block ends well, the page last; else none is."""
-    with _no_empty_folder(folder):
+    with no_empty_folder(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
         building = temporary_folder(folder)
@@ -210,18 +206,6 @@ def _placed(folder: Path) -> Iterator[Path]:
                 os.replace(path, folder / path.name)
         finally:
             shutil.rmtree(building, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _no_empty_folder(folder: Path) -> Iterator[None]:
-    """Afterwards, no folder on the way to `folder` that was not there before is empty: it is gone."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        yield
-    finally:
-        for path in new:
-            with contextlib.suppress(OSError):
-                path.rmdir()
 
 
 def _tables(study: Study, folder: Path) -> list[Path]:

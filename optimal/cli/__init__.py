@@ -2,7 +2,7 @@
 
 from .estimate import announce, in_words, seconds_of_a_row
 from .options import data_of, parse_options, parsed
-from .output import as_json, as_table, plain, suffixed, writable
+from .output import as_json, as_table, no_empty_folder, plain, suffixed, writable
 from .point_files import read_point, save_grid
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "as_table",
     "data_of",
     "in_words",
+    "no_empty_folder",
     "parse_options",
     "parsed",
     "plain",

@@ -27,6 +27,7 @@ from ..schedule import karras
 from ..schedules import start_level
 from ..span import landed, sample_in_span, way_of
 from .estimate import LONG, Say, announce, seconds_of_a_call, seconds_of_reading, seconds_of_the_axes
+from .room import require_room, require_single
 
 __all__ = [
     "denoised",
@@ -90,6 +91,7 @@ def located(
     say: Say,
 ) -> dict[str, Any]:
     """The border, by both of its definitions: {"count": …, "entropy": …}, each with sigma, low, high and threshold."""
+    require_room("draws", draws, math.prod(data.event))
     announce(len(names_of(group)) * expected("border", data, draws), say)
     D = _of(_optimum(data, device, label), group)
     found: dict[str, Any] = {"draws": draws, "seed": seed} | _told(label, group)
@@ -208,6 +210,8 @@ def sampled(
     """n samples: arrays (noises, samples, index of the data point that each is, or −1; sigmas), and what they are."""
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
+    require_room("n", n, math.prod(data.event))
+    require_room("steps", steps)
     if group is not None and solver == "consistency":
         raise ValueError("--solver consistency ends on a point of the data as they are: it takes no --orbit")
     _require_guided(label, guidance, interval)
@@ -216,6 +220,7 @@ def sampled(
     D = _optimum(data, device, label)
     if sigma_max is None:
         sigma_max = start_level(D)
+    require_single("sigma_max", sigma_max)
     sigmas = karras(steps, sigma_min=sigma_min, sigma_max=sigma_max)
     chosen = solver_on(sigmas, solver, options)
     rows = RowNoise(stream(seed, "samples"))

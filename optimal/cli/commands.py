@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -97,7 +96,7 @@ class Denoise(AtPoint):
     guidance: options.Guidance = None
     interval: options.Interval = None
     orbit: options.Orbit = None
-    out: Path = Path("denoised")
+    out: options.Out = "denoised"
     """Path of the files, without suffix: NPY of the answer and, of images, PNG: x, the answer, the points."""
 
 
@@ -105,7 +104,7 @@ class Denoise(AtPoint):
 class Where(AtPoint):
     """Which data point x becomes under the exact probability-flow ODE, and how sure that is."""
 
-    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
+    out: Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
     """Path of a PNG, without suffix, of x, E[x0 | x] and the destination (images); none unless given."""
 
 
@@ -131,7 +130,7 @@ class Sample(Common):
     interval: options.Interval = None
     orbit: options.Orbit = None
     seed: options.Seed = 0
-    out: Path = Path("samples")
+    out: options.Out = "samples"
     """Path of the files, without suffix: NPZ and, of images, PNG."""
 
 

@@ -21,6 +21,7 @@ from .estimate import in_words
 from .options import parse_options
 from .output import suffixed, writable
 from .point_files import read_point, save_grid
+from .room import require_single
 from .run import say
 from .scheduled import expected_schedule, scheduled
 
@@ -100,6 +101,7 @@ def _x(command: AtPoint, data: Dataset) -> torch.Tensor:
     for note in notes:
         say(note)
     if command.add_noise:
+        require_single("sigma", command.sigma)
         x = x + command.sigma * torch.randn(x.shape, generator=stream(command.seed, "queries"))
     return x[None]
 
@@ -161,13 +163,13 @@ def _named(point: dict[str, Any]) -> str:
 
 
 def _where(command: Where, data: Dataset) -> Told:
-    if command.out and not data.is_image:
+    if command.out is not None and not data.is_image:
         raise ValueError(f"--out is a picture, and {data.name} holds no images")
     x = _x(command, data)
     device = device_of(command.device)
     if command.dry_run:
         return _planned(data, f"the landing of x from sigma = {command.sigma:g}", expected("where", data))
-    out = writable(command.out, "where") if command.out else None
+    out = None if command.out is None else writable(command.out, "where")
     mean, found = destination(data, x, command.sigma, label=command.label, device=device, say=say)
     sentences = [_about(data, command.label, None), f"x becomes data point @{found['index']} ({found['sure']})"]
     if math.prod(data.event) <= 2:

@@ -32,6 +32,7 @@ __all__ = [
     "Label",
     "Number",
     "Orbit",
+    "Out",
     "Quick",
     "Real",
     "Reals",
@@ -138,6 +139,8 @@ Batch = Annotated[
         help_behavior_hint="",
     ),
 ]
+Out = Annotated[str, tyro.conf.arg(metavar="PATH")]
+"""Where results go, as `optimal.cli.writable` takes it; a path would forget the slash of a folder."""
 Quick = Annotated[bool, tyro.conf.arg()]
 """A look with less; how much is left is said in the help text."""
 DryRun = Annotated[bool, tyro.conf.arg(help="Say what would be done, and stop.")]

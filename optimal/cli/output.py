@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["as_json", "as_table", "plain", "suffixed", "writable"]
+__all__ = ["as_json", "as_table", "no_empty_folder", "plain", "suffixed", "writable"]
 
-_SUFFIXES = (".png", ".npy", ".npz", ".csv", ".json")
+_SUFFIXES = (".png", ".npy", ".npz", ".csv", ".json", ".html", ".jpg", ".jpeg", ".pdf")
 
 
 def suffixed(out: Path, suffix: str) -> Path:
@@ -22,15 +23,17 @@ def suffixed(out: Path, suffix: str) -> Path:
         >>> suffixed(Path("runs/a.png"), ".npz").as_posix(), suffixed(Path("v1.5"), "-tables.csv").as_posix()
         ('runs/a.npz', 'v1.5-tables.csv')
     """
-    name = out.stem if out.suffix in _SUFFIXES else out.name
+    name = out.stem if out.suffix.lower() in _SUFFIXES else out.name
     return out.with_name(f"{name}{suffix}")
 
 
-def writable(out: Path, name: str, *, folder: bool = False) -> Path:
-    """Where results go, tried before any work: the folder is made, and something can be written there.
+def writable(out: str | Path, name: str, *, folder: bool = False) -> Path:
+    """Where results go, tried before any work: the folder can be made, and something can be written there.
+
+    What is tried is taken away again: who fails afterwards leaves no folder behind, and who writes makes it.
 
     Args:
-        out: a path without suffix, `~` for the home; an existing folder is one to write into.
+        out: a path without suffix, `~` for the home; an existing folder, or what ends in a slash, is one to write into.
         name: of the results in such a folder.
         folder: whether `out` is to be a folder itself.
 
@@ -40,18 +43,35 @@ def writable(out: Path, name: str, *, folder: bool = False) -> Path:
     Raises:
         ValueError: a folder in which nothing can be written.
     """
+    path = Path(out)
     with contextlib.suppress(RuntimeError):
-        out = out.expanduser()
-    if not folder and (out.is_dir() or not out.name):
-        out = out / name
-    home = out if folder else out.parent
+        path = path.expanduser()
+    inside = os.fspath(out).endswith(tuple({"/", os.sep})) or path.is_dir() or not path.name
+    if not folder:
+        path = path / name if inside else suffixed(path, "")
+    home = path if folder else path.parent
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home):
-            pass
+        if home.exists() and not home.is_dir():
+            raise ValueError(f"{home} could not be written to: it is a file")
+        with no_empty_folder(home):
+            home.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=home):
+                pass
     except OSError as error:
         raise ValueError(f"{home} could not be written to: {error.strerror or error}") from error
-    return out
+    return path
+
+
+@contextlib.contextmanager
+def no_empty_folder(folder: Path) -> Iterator[None]:
+    """Afterwards, no folder on the way to `folder` that was not there before is empty: it is gone."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in new:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def plain(value: Any) -> Any:

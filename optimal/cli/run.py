@@ -75,7 +75,7 @@ def _ended(work: Callable[[], object]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
             raise
-        say("error: there is not enough memory for this: ask for fewer at once (--batch), or for fewer")
+        say("error: there is not enough memory for this: ask for fewer; where there is --batch, for fewer at once")
         return 2
     return 0
 

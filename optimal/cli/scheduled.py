@@ -16,6 +16,7 @@ from ..schedules import Objective, Starts, design, start_level, starts_of, wrong
 from ..theories import Wiener
 from .answers import solver_on
 from .estimate import Say, announce, seconds_of_a_call, seconds_of_the_axes
+from .room import require_room, require_single
 
 __all__ = ["expected_schedule", "scheduled"]
 
@@ -59,8 +60,12 @@ def scheduled(
     """
     if judged < 1:
         raise ValueError(f"judged must be at least 1, got {judged}")
+    for name, count in (("starts", starts), ("judged", judged)):
+        require_room(name, count, math.prod(data.event))
+    require_room("n", n)
     D = OptimalDenoiser(data)
     high = start_level(D) if sigma_max is None else sigma_max
+    require_single("sigma_max", high)
     announce(expected_schedule(data, n, objective, starts, judged), say)
     plain = solver_on(karras(n, sigma_min=high * _EDM_LOW, sigma_max=high), solver, options)
     used: Solver = plain

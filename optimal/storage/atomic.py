@@ -27,11 +27,13 @@ _ABANDONED = 24 * 3600  # seconds without a write after which a build whose proc
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, with the suffix of `path`; what was written takes its place when the block ends well.
+    """A path to write to, with the suffix of `path`; what was written takes its place when the block ends well. Its
+    folder is made if it is not there.
 
     Raises:
         OSError: it cannot be written. What was at `path` is still there then.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path.parent)
     temporary = path.parent / f"{_unique()}-{path.name[-100:]}"
     temporary.touch(exist_ok=False)

@@ -41,6 +41,8 @@ __all__ = [
     "solver_on",
 ]
 
+_ODD = 1e-9
+"""Chance of a distance from the nearest point below which x is said to be no noisy point."""
 _CPU = torch.device("cpu")
 _FLOW_CALLS = 80
 _CALLS = {"border": 48, "denoise": 2, "where": _FLOW_CALLS}
@@ -121,8 +123,10 @@ def denoised(
     """
     _require_guided(label, guidance, interval)
     announce(len(names_of(group)) * expected("denoise", data), say)
-    D = _of(_optimum(data, device, label), group)
+    optimum = _optimum(data, device, label)
+    D = _of(optimum, group)
     x = x.to(device)
+    apart = _held_to_noise(optimum, x, sigma, say) if group is None else {}
     post = D.posterior(x, sigma)
     mean, pushed = post.mean, {}
     if guidance is not None:
@@ -142,7 +146,7 @@ def denoised(
         for k, w in zip(index, weights, strict=True)
         if w > 0
     ]
-    return mean.cpu(), _told(label, group) | pushed | {
+    return mean.cpu(), _told(label, group) | pushed | apart | {
         "sigma": sigma,
         "effective_count": float(post.effective_count),
         "entropy": float(post.entropy),
@@ -164,6 +168,7 @@ def destination(
     announce(expected("where", data), say)
     D = _optimum(data, device, label)
     x = x.to(device)
+    apart = _held_to_noise(D, x, sigma, say)
     post = D.posterior(x, sigma)
     landing = FlowMap(D).land(x, sigma, progress=True)
     index, captured = int(landing.index), float(landing.captured)
@@ -174,7 +179,7 @@ def destination(
         sure = f"computed; along the way it becomes certain at sigma = {captured:.4g}"
     else:
         sure = "undecided: x lies on the border between two basins, or between copies, to within rounding"
-    found = {
+    found = apart | {
         "sigma": sigma,
         "index": index,
         "label": None if data.labels is None else data.labels[index].tolist(),
@@ -188,6 +193,27 @@ def destination(
         "nfe": int(landing.nfe),
     }
     return post.mean.cpu(), found
+
+
+def _held_to_noise(D: OptimalDenoiser, x: Tensor, sigma: float, say: Say) -> dict[str, Any]:
+    """How far x, (1, *event), lies from the nearest point, and how far noise of this level would put it: about √d σ.
+
+    Says where that is not so, at odds of 1 to 10⁹: ‖x − source‖²/σ² of x = source + σ ε is chi-square with d degrees
+    of freedom, and the nearest of N points is about 2 ln N nearer at most.
+    """
+    from scipy.special import chdtr, chdtrc
+
+    dim = D.points.dim
+    distance = float((x.double() - D.take(D.nearest(x)).double()).norm())
+    square = (distance / sigma) ** 2
+    closer = float(chdtr(dim, square + 2 * math.log(len(D)))) < _ODD
+    if closer or float(chdtrc(dim, square)) < _ODD:
+        said = "a clean picture? --add-noise adds the noise" if closer else "is sigma in units of the data?"
+        say(
+            f"x lies {distance:.4g} from the nearest point, and noise of sigma = {sigma:g} would put it about "
+            f"{math.sqrt(dim) * sigma:.4g} from its source, as sigma = {distance / math.sqrt(dim):.3g} would: {said}"
+        )
+    return {"nearest_distance": distance, "noise_distance": math.sqrt(dim) * sigma}
 
 
 def sampled(

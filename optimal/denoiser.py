@@ -19,6 +19,7 @@ and why the result can be trusted at σ = 0.002 in float32, stands in `optimal.e
 from __future__ import annotations
 
 import math
+from os import PathLike
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -27,6 +28,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from .datasets import Dataset
+from .datasets.memory import gathered, require_plain
 from .evaluate import Accuracy, Evaluator, Tilt
 from .evaluate.derivatives import posterior_sums
 from .other_priors import OtherPriors
@@ -92,10 +94,13 @@ class OptimalDenoiser(OtherPriors):
         tolerance: float = 1e-3,
         certified: bool = True,
     ):
-        if not isinstance(data, Dataset | Tensor | np.ndarray):
+        if isinstance(data, str | PathLike):
             raise ValueError(
                 f"data must be a Dataset, tensor or array, got {type(data).__name__}: use load() for a path"
             )
+        if not isinstance(data, Dataset | Tensor | np.ndarray):
+            data = gathered(data)
+        require_plain(data)
         if isinstance(data, Tensor) and data.requires_grad:
             raise ValueError("data must not require grad, no gradient flows to the points: give data.detach()")
         self.data = data

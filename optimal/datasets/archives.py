@@ -27,7 +27,7 @@ from .pictures import LARGEST_FILE, LATER, Encoded, check_resolution, decode_ima
 from .store import Decoding
 from .values import ValueRange, limits_of
 
-__all__ = ["open_member", "open_zip", "read_folder", "read_zip"]
+__all__ = ["largest_labels", "member_of", "open_member", "open_zip", "read_file", "read_folder", "read_zip"]
 
 OWN = "the user's own data, terms unknown"
 Labels = str | bool | None
@@ -74,15 +74,15 @@ def read_zip(
             raise ValueError(f"{path} holds no images")
         found = folder_labels(names) if labels == "folders" else None
         if own and files:
-            largest = _largest_labels(len(names))
+            largest = largest_labels(len(names))
             with open_zip(path) as archive:
-                texts = {name: _member(archive, members[name], path, largest) for name in files}
+                texts = {name: member_of(archive, members[name], path, largest) for name in files}
             found = read_labels(texts, names, path.name)
 
         def items() -> Iterator[Encoded]:
             with open_zip(path) as archive:
                 for name in names:
-                    yield Encoded(name, _member(archive, members[name], path, LARGEST_FILE))
+                    yield Encoded(name, member_of(archive, members[name], path, LARGEST_FILE))
 
         return _decoding(items, path.name, found, resolution, value_range, len(names))
 
@@ -130,13 +130,13 @@ def read_folder(
 
     def items() -> Iterator[Encoded]:
         for name in names:
-            yield Encoded(name, _file(path / name))
+            yield Encoded(name, read_file(path / name))
 
     def decode() -> Decoding:
         found = folder_labels(names) if labels == "folders" else None
         if own and files:
-            largest = _largest_labels(len(names))
-            found = read_labels({name: _file(path / name, largest) for name in files}, names, where)
+            largest = largest_labels(len(names))
+            found = read_labels({name: read_file(path / name, largest) for name in files}, names, where)
         return _decoding(items, where, found, resolution, value_range, len(names))
 
     identity = {"kind": "folder", "folder": os.path.abspath(path), "listing": listing, "resolution": resolution}
@@ -231,7 +231,12 @@ def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
     return archive.open(info)
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, largest: int) -> bytes:
+def member_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, largest: int) -> bytes:
+    """The bytes of a member, at most `largest`.
+
+    Raises:
+        ValueError: it claims more, or cannot be read; it is named.
+    """
     if info.file_size > largest:
         raise ValueError(
             f"{info.filename} in {path.name} claims {info.file_size} bytes, more than the {largest} allowed"
@@ -243,7 +248,12 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, largest
         raise ValueError(f"{info.filename} in {path.name} cannot be read: {error}") from error
 
 
-def _file(path: Path, largest: int = LARGEST_FILE) -> bytes:
+def read_file(path: Path, largest: int = LARGEST_FILE) -> bytes:
+    """The bytes of a file, at most `largest`.
+
+    Raises:
+        ValueError: it has more, or is none that can be read.
+    """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path} is no file that can be read: a pipe or device")
@@ -252,6 +262,6 @@ def _file(path: Path, largest: int = LARGEST_FILE) -> bytes:
     return path.read_bytes()
 
 
-def _largest_labels(count: int) -> int:
+def largest_labels(count: int) -> int:
     """Bytes allowed for the labels of so many images: JSON takes up to 60 times its size in memory."""
     return (1 << 20) + count * (1 << 16)

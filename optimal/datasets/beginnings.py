@@ -7,7 +7,7 @@ import struct
 import zlib
 from pathlib import Path
 
-__all__ = ["beginning", "named", "refuse_pointer"]
+__all__ = ["beginning", "is_gzipped", "named", "refuse_pointer"]
 
 _LENGTH = 512
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -54,6 +54,12 @@ def beginning(path: Path) -> bytes:
             return inner.read(_LENGTH)
     except (OSError, EOFError, zlib.error):
         return b""
+
+
+def is_gzipped(path: Path) -> bool:
+    """Whether a file begins as gzip does."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def named(head: bytes) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..converted import converted, shown
-from . import embedded, files, patches, toy
+from . import embedded, files, memory, patches, toy
 from .dataset import Dataset
 from .derive import Part, derive
 
@@ -39,7 +39,7 @@ def names() -> list[str]:
 
 
 def load(
-    name_or_path: str | os.PathLike[str],
+    name_or_path: Any,
     *,
     only: Part | None = None,
     without: Part | None = None,
@@ -54,7 +54,8 @@ def load(
     options, stands in `optimal.datasets.files`. The whole source is decoded once, whatever is kept of it.
 
     Args:
-        name_or_path: one of `names()`, or the path of a file or folder.
+        name_or_path: one of `names()`, or the path of a file or folder; or data in memory, see `memory`: an array, a
+            tensor, a list of points, a `Dataset`, torch's `Dataset` or `DataLoader`.
         only: (i, k) keeps every k-th point, from point i on: `only=(9, 10)` is a tenth of the data.
         without: (i, k) keeps all others: `without=(9, 10)` is what a network is trained on that is to be held to points
             that it has not seen.
@@ -77,8 +78,9 @@ def load(
         (2,)
     """
     make, given = _source(name_or_path)
+    name = _called(name_or_path)
     every = {"only": only, "without": without, "n": n, "xflip": xflip} | options
-    own = _converted(os.fspath(name_or_path), make, every)
+    own = _converted(name, make, every)
     kept = {name: own.pop(name) for name in _OF_ALL}
     count = kept["n"]
     if count is not None and count < 1:
@@ -88,7 +90,11 @@ def load(
         own["n"], kept["n"] = count, None
     if "progress" in known:
         own["progress"] = progress
-    return derive(make(**given, **own), **kept, progress=progress)
+    try:
+        return derive(make(**given, **own), **kept, progress=progress)
+    except OSError as error:
+        what = error.filename or name
+        raise ValueError(f"{what} could not be read or written: {error.strerror or error}") from error
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, str]:
@@ -120,7 +126,7 @@ def options_of(name_or_path: str | os.PathLike[str], options: Mapping[str, Any])
         >>> options_of("ring", {"n": "12", "radius": "0.5", "xflip": "no"})
         {'n': 12, 'radius': 0.5, 'xflip': False}
     """
-    return _converted(os.fspath(name_or_path), _source(name_or_path)[0], options)
+    return _converted(_called(name_or_path), _source(name_or_path)[0], options)
 
 
 def with_options(error: Exception | str) -> str:
@@ -135,8 +141,15 @@ def with_options(error: Exception | str) -> str:
     return f"{text} (here: --option {named[1]}=…)" if named and "-option " not in text else text
 
 
-def _source(name_or_path: str | os.PathLike[str]) -> tuple[Callable[..., Dataset], dict[str, Any]]:
+def _called(name_or_path: Any) -> str:
+    known = isinstance(name_or_path, str | os.PathLike)
+    return os.fspath(name_or_path) if known else type(name_or_path).__name__
+
+
+def _source(name_or_path: Any) -> tuple[Callable[..., Dataset], dict[str, Any]]:
     """What makes or reads the data, and where they lie."""
+    if not isinstance(name_or_path, str | os.PathLike):
+        return memory.read_memory, {"source": name_or_path}
     text = os.fspath(name_or_path)
     if isinstance(name_or_path, str) and text in _EMBEDDED:
         return _EMBEDDED[text], {}
@@ -148,7 +161,7 @@ def _source(name_or_path: str | os.PathLike[str]) -> tuple[Callable[..., Dataset
 
 def _kinds(make: Callable[..., Dataset]) -> dict[str, Any]:
     """The parameters of a reader, and what each is annotated as."""
-    return {name: kind for name, kind in get_type_hints(make).items() if name not in ("path", "return")}
+    return {name: kind for name, kind in get_type_hints(make).items() if name not in ("path", "source", "return")}
 
 
 def _converted(name: str, make: Callable[..., Dataset], options: Mapping[str, Any]) -> dict[str, Any]:

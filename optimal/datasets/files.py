@@ -4,6 +4,7 @@
 |------------------------------------|-----------------------------|-----------------------------------------------|
 | `*.zip`, a folder of images        | images, EDM's layout or any | resolution, labels, value_range               |
 | `*.npy`                            | images or points            | layout, shape, value_range                    |
+| `*.npy` in a folder or zip         | points, such as latents     | value_range                                   |
 | `*.npz`                            | images or points            | key, label_key, and those of `.npy`           |
 | `*.parquet` or a folder of them    | Hugging Face's images       | split, column, label_column, and the first two |
 | `*-ubyte.gz`, `*-ubyte`, `*.idx*`  | MNIST's format              |                                               |
@@ -17,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import archives, arrays, idx, npz, parquet
-from .beginnings import beginning, named, refuse_pointer
+from . import archives, arrays, idx, members, npz, parquet
+from .beginnings import beginning, is_gzipped, named, refuse_pointer
 from .dataset import Dataset
 from .folders import list_folder
 from .pictures import is_picture
@@ -40,6 +41,7 @@ _BY_BEGINNING: dict[str, Callable[..., Dataset]] = {
     "a parquet file": parquet.read_parquet,
     "an idx file": idx.read_idx,
 }
+_TAR = "a tar archive"
 _ODD = 3
 """So many pictures beside parquet files are a preview, more are a data set of their own."""
 
@@ -63,14 +65,17 @@ def reader(path: Path) -> Callable[..., Dataset]:
     refuse_pointer(head, str(path))
     what, suffix = named(head), path.suffix.lower()
     if what in ("a zip file", "an empty zip file"):
-        return npz.read_npz if suffix == ".npz" else archives.read_zip
-    packed = suffix == ".gz" and what is not None
+        return npz.read_npz if suffix == ".npz" else _of_zip(path)
+    packed = is_gzipped(path)
     if what in _BY_BEGINNING and not (packed and what != "an idx file"):
         return _BY_BEGINNING[what]
-    if what is not None or suffix not in _BY_SUFFIX:
-        is_called = f" it is {'in gzip ' if packed else ''}{what};" if what else ""
+    if what is not None or suffix not in _BY_SUFFIX or path.name.lower().endswith((".tar.gz", ".nii.gz", ".npy.gz")):
+        found = f"{what or 'something unknown'} in gzip" if packed else what
+        is_called = f" it is {found};" if found else ""
+        hint = " unpack it first (no pickles, such as CIFAR's Python version, are read);" if what == _TAR else ""
         raise ValueError(
-            f"{path} is no data set:{is_called} {', '.join(_BY_SUFFIX)}, an idx file or a folder of images is read"
+            f"{path} is no data set:{is_called}{hint} "
+            f"{', '.join(_BY_SUFFIX)}, an idx file or a folder of images is read"
         )
     return _BY_SUFFIX[suffix]
 
@@ -80,4 +85,20 @@ def _of_folder(path: Path) -> Callable[..., Dataset]:
     images, shards = sum(map(is_picture, names)), sum(map(is_shard, names))
     if images > _ODD and shards:
         raise ValueError(f"{path} holds both images and parquet files; give the folder of one kind")
-    return parquet.read_parquet if shards else archives.read_folder
+    if shards:
+        return parquet.read_parquet
+    if images == 0 and any(map(members.is_member, names)):
+        return members.read_members
+    if images == 0 and idx.images_in(path, names):
+        return idx.read_idx_folder
+    if images == 0 and any(name.endswith(".arrow") for name in names):
+        raise ValueError(f"{path} holds Arrow files: datasets.load_from_disk({str(path)!r}).to_parquet(…) is read")
+    return archives.read_folder
+
+
+def _of_zip(path: Path) -> Callable[..., Dataset]:
+    with archives.open_zip(path) as archive:
+        names = archive.namelist()
+    if any(map(members.is_member, names)) and not any(map(is_picture, names)):
+        return members.read_members_of_zip
+    return archives.read_zip

@@ -20,6 +20,7 @@ from ..denoiser import OptimalDenoiser
 from ..query import Levels, levels, require_points
 from ..randomness import generator_of
 from .moments import require_optimum
+from .underived import underived
 
 __all__ = ["NearestProposal", "nearest_proposal"]
 
@@ -68,7 +69,7 @@ class NearestProposal:
             away = (points - x[row].detach().double().cpu().flatten()).square_().sum(1)
             weights = ((reach[row].square() - away) / (2 * square[row])).clamp_max(0).softmax(0)
             out[row] = (weights @ points).reshape(self.event).to(x)
-        return out
+        return underived(out, x, "nearest_proposal")
 
     def _proposal(self, x: Tensor, sigma: Levels) -> tuple[Tensor, Tensor]:
         """q, (B, N), and d_k, (B,)."""

@@ -24,6 +24,7 @@ from .local.masks import Ratios
 from .local.scale import Scale, asked_of, between, scales
 from .local.units import Mask
 from .moments import require_optimum
+from .underived import underived
 
 __all__ = ["GoldenSubset", "Nearest", "golden_subset", "nearest"]
 
@@ -56,7 +57,7 @@ class Nearest:
         require_points(x, self.event)
         square = levels(sigma, len(x), x.device).square()[:, None]
         index, logits = self._head(x, square)
-        return _mean_of(self.D, index, logits.softmax(1), x)
+        return underived(_mean_of(self.D, index, logits.softmax(1), x), x, "nearest")
 
     def tail(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, " B"]:
         """1 − h, the share of the posterior that the other points have, (B,) float64.
@@ -140,7 +141,7 @@ class GoldenSubset:
         masks = {float(level): self._mask(float(level)) for level in sigmas.unique()}
         levelled = ((float(level), masks[float(level)]) for level in sigmas)
         rows = [self._of_row(row, *each) for row, each in zip(x.detach(), levelled, strict=True)]
-        return torch.stack(rows).to(x) if rows else torch.empty_like(x)
+        return underived(torch.stack(rows).to(x) if rows else torch.empty_like(x), x, "golden_subset")
 
     def _mask(self, sigma: float) -> Mask | None:
         if self._masks is None or self._threshold is None:

@@ -25,6 +25,7 @@ from ...arithmetic import ours
 from ...denoiser import OptimalDenoiser
 from ...query import Levels, beside, levels, require_points, require_rows
 from ...rowwise import whole_numbers
+from ..underived import underived
 from .asked import Answers, Asked, Collection
 
 __all__ = ["LocalDenoiser", "LocalPosterior", "require_images"]
@@ -94,7 +95,7 @@ class LocalDenoiser:
             ValueError: sigma not finite, not positive or of another shape; x of another event shape or not finite; a
                 scale that breaks its rule at one of the levels.
         """
-        return self._restored(self._answers(x, sigma, entropy=False).mean).to(x.dtype)
+        return underived(self._restored(self._answers(x, sigma, entropy=False).mean).to(x.dtype), x, self.name)
 
     def posterior(self, x: Num[Tensor, "B *event"], sigma: Levels) -> LocalPosterior:
         """Mean, entropy and effective count of every pixel, from the same sums.
@@ -105,13 +106,14 @@ class LocalDenoiser:
         found = self._answers(x, sigma, entropy=True)
         assert found.entropy is not None
         shape = self.event if self._collection.by_value else self.event[-2:]
-        return LocalPosterior(self._restored(found.mean).to(x.dtype), found.entropy.view(len(x), *shape))
+        mean = underived(self._restored(found.mean).to(x.dtype), x, self.name)
+        return LocalPosterior(mean, found.entropy.view(len(x), *shape))
 
     def score(self, x: Num[Tensor, "B *event"], sigma: Levels) -> Float[Tensor, "B *event"]:
         """(D − x)/σ², (B, *event): what stands in for ∇ log p(x; σ). The difference is taken in float64."""
         mean = self._restored(self._answers(x, sigma, entropy=False).mean)
         square = beside(levels(sigma, len(x), x.device), x).square()
-        return ((mean - x.detach().double()) / square).to(x.dtype)
+        return underived(((mean - x.detach().double()) / square).to(x.dtype), x, self.name)
 
     def without(self, index: Int[Tensor, " B"] | np.ndarray) -> LocalDenoiser:
         """The same of B rows of which row b does not know point index[b] of the data, nor any part of it.

@@ -33,6 +33,12 @@ def test_the_readme_is_short() -> None:
     assert len(PAGES[0].read_text().splitlines()) <= 150
 
 
+def test_its_blocks_fit_the_page() -> None:
+    """838 pixels hold 92 letters."""
+    blocks = re.findall(r"```\w*\n(.*?)```", PAGES[0].read_text(), re.DOTALL)
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 92
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "block"), BLOCKS)
 def test_every_block_runs_alone(page: str, block: str) -> None:

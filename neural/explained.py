@@ -101,7 +101,17 @@ class Explained:
         return [name for name in dict.fromkeys(each.theory for each in self.held) if name != OPTIMUM]
 
     def at(self, sigma: float, theory: str) -> Held:
-        return next(each for each in self.held if (each.sigma, each.theory) == (sigma, theory))
+        """Of one theory at one level.
+
+        Raises:
+            ValueError: it was not held to the network there.
+        """
+        for each in self.held:
+            if (each.sigma, each.theory) == (sigma, theory):
+                return each
+        levels = ", ".join(f"{level:g}" for level in dict.fromkeys(each.sigma for each in self.held))
+        names = ", ".join(dict.fromkeys(each.theory for each in self.held))
+        raise ValueError(f"there is no {theory!r} at sigma = {sigma:g}: theories are {names}; levels {levels}")
 
     def rows(self) -> list[dict[str, Any]]:
         """One flat row a level and theory: method, on, sigma, theory, accounted, accounted_low, accounted_high, …"""

@@ -142,7 +142,7 @@ def test_sampling_with_its_own_score_recovers_the_shares(blobs: OptimalDenoiser)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"modes": 0}, "modes must be at least 1, got 0"),
+        ({"modes": 0}, "modes must be a whole number of at least 1, got 0"),
         ({"modes": "kinds"}, "modes must be a number, classes or the part of every point, got 'kinds'"),
         ({"modes": torch.zeros(3)}, "180 whole numbers"),
         ({"modes": "classes"}, "data without labels have no classes"),

@@ -180,8 +180,8 @@ def test_all_variances_of_data_with_fewer_points_than_values(monkeypatch: pytest
         variances(OptimalDenoiser(y))
     with pytest.raises(ValueError, match="a spectrum is that of data: D must be an OptimalDenoiser, got Tensor"):
         variances(y)  # pyright: ignore[reportArgumentType]
-    for rank in (-1, 21, 1.5):
-        with pytest.raises(ValueError, match=f"rank must be a whole number from 0 to 20, got {rank}"):
+    for rank in (-1, 9, 1.5):
+        with pytest.raises(ValueError, match=f"rank must be a whole number from 0 to 8, .*, got {rank}"):
             linear_square_norms(OptimalDenoiser(y), 1.0, rank)  # pyright: ignore[reportArgumentType]
 
 

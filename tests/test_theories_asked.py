@@ -22,6 +22,7 @@ from optimal.theories import (
     local_score,
     mean_square_norms,
     nearest,
+    nearest_proposal,
     patch_posterior,
     pca_locality,
     score_smoothed,
@@ -143,3 +144,21 @@ def test_the_likelihood_never_falls(floor: float, rank: int | None) -> None:
         y = scale * torch.randn(24, 5, generator=generator, dtype=torch.float64)
         found = Mixture(OptimalDenoiser(y), 3, floor=floor, rank=rank, em=6)
         assert float(torch.tensor(found.log_likelihoods).diff().min()) > -1e-9
+
+
+def test_more_is_not_asked_than_the_data_have() -> None:
+    few = OptimalDenoiser(torch.randn(6, 1, 6, 6, generator=torch.Generator().manual_seed(0)))
+    for ask in (
+        lambda: Wiener(few, rank=36),
+        lambda: Mixture(few, 2, rank=36),
+        lambda: linear_square_norms(few, 1.0, rank=6),
+        lambda: score_smoothed(few, 0.1, rank=36),
+    ):
+        with pytest.raises(ValueError, match=r"rank must be a whole number from 0 to 5, the most that 6 points of 36"):
+            ask()
+    assert len(Wiener(few, rank=5).eigenvalues) == 5
+    for make in (lambda: nearest(few, 7), lambda: nearest_proposal(few, 7, 3)):
+        with pytest.raises(ValueError, match="6 points that there are, got 7"):
+            make()
+    with pytest.raises(ValueError, match=r"whole number from 1 to the 6 points that there are, got 1\.5"):
+        nearest(few, 1.5)  # pyright: ignore[reportArgumentType]

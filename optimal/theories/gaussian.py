@@ -29,7 +29,7 @@ from ..reference.base import Exact
 from ..span.basis import RANK, basis_of
 from .moments import centred, covariance, require_whole, roots
 
-__all__ = ["Wiener"]
+__all__ = ["Wiener", "require_rank"]
 
 _WHOLE = 4096
 """Up to so many points or values in an event all axes are computed, from a matrix of that size."""
@@ -58,7 +58,8 @@ class Wiener(Exact):
         rest: ρ, the variance along every other axis.
 
     Raises:
-        ValueError: rank negative or more than there are values; a D that is no `OptimalDenoiser`.
+        ValueError: rank negative or above that of the data, the fewer of values and of points but one; a D that is no
+            `OptimalDenoiser`.
         NotImplementedError: the points are shared by processes.
 
     References:
@@ -74,8 +75,7 @@ class Wiener(Exact):
     def __init__(self, D: OptimalDenoiser, rank: int | None = None, *, progress: bool = False):
         require_whole(D, "the Wiener filter")
         points = D.points
-        if rank is not None and not (hasattr(rank, "__index__") and 0 <= rank <= points.dim):
-            raise ValueError(f"rank must be a whole number from 0 to {points.dim}, got {rank!r}")
+        require_rank(D, rank)
         self.event = points.event
         # What is kept is used in any mode afterwards.
         with torch.inference_mode(False), torch.no_grad():
@@ -170,6 +170,16 @@ class Wiener(Exact):
 
 
 @ours()
+def require_rank(D: OptimalDenoiser, rank: int | None) -> None:
+    """That data can have so many axes with a variance, or ValueError: N points have N − 1 at most."""
+    most = min(D.points.dim, D.points.size - 1)
+    if rank is not None and not (hasattr(rank, "__index__") and 0 <= rank <= most):
+        raise ValueError(
+            f"rank must be a whole number from 0 to {most}, the most that {D.points.size:,} points of {D.points.dim:,} "
+            f"values have, got {rank!r}"
+        )
+
+
 def _principal(D: OptimalDenoiser, rank: int | None, progress: bool) -> tuple[Tensor, Tensor]:
     """Variances, decreasing, and axes of the data about their mean, in units of the data; `rank` of them, or more."""
     points = D.points

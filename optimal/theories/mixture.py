@@ -25,7 +25,7 @@ from ..denoiser import OptimalDenoiser
 from ..randomness import generator_of
 from ..reference.base import Exact
 from .clusters import k_means
-from .gaussian import Wiener
+from .gaussian import Wiener, require_rank
 from .moments import require_optimum
 
 __all__ = ["Mixture"]
@@ -91,6 +91,7 @@ class Mixture(Exact):
             raise ValueError(f"floor must be finite and not negative, got {floor:g}")
         if not hasattr(em, "__index__") or em < 0 or (em and not self.floor):
             raise ValueError(f"em must be a number of iterations, with a floor above 0, got {em!r} with {self.floor:g}")
+        require_rank(D, rank)
         own = _parts_of(D, modes, generator, progress)
         log_shares = torch.full((len(D), int(own.amax()) + 1), -torch.inf, dtype=torch.float64)
         known = own >= 0
@@ -151,10 +152,11 @@ class Mixture(Exact):
         prior = D.log_weights.cpu()
         totals = (prior[:, None] + log_shares).logsumexp(0)
         kept = (totals > -torch.inf).nonzero().squeeze(1).tolist()
-        self.parts = [
-            Wiener(D.weighted(log_shares[:, k]), rank)
-            for k in tqdm(kept, desc="axes of the parts", leave=False, disable=not progress)
-        ]
+        self.parts = []
+        for k in tqdm(kept, desc="axes of the parts", leave=False, disable=not progress):
+            part = D.weighted(log_shares[:, k])
+            # A part of few points has no more axes than those.
+            self.parts.append(Wiener(part, None if rank is None else min(rank, part.points.size - 1)))
         self.shares = totals[kept].softmax(0)
 
     def _step(self, D: OptimalDenoiser, log_shares: Tensor, rank: int | None, progress: bool) -> Tensor:
@@ -203,5 +205,5 @@ def _parts_of(D: OptimalDenoiser, modes: Modes, generator: torch.Generator | Non
         # Numbered without gaps: what is kept of each goes by the largest number.
         return torch.searchsorted(own[own >= 0].unique(), own.contiguous()).where(own >= 0, -1)
     if not hasattr(modes, "__index__") or int(modes) < 1:
-        raise ValueError(f"modes must be at least 1, got {modes!r}")
+        raise ValueError(f"modes must be a whole number of at least 1, got {modes!r}")
     return k_means(D, int(modes), generator_of(generator), progress=progress)

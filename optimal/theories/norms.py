@@ -24,6 +24,7 @@ from ..draws import draw_pairs
 from ..intervals import Interval, positive_interval, require_level
 from ..posterior import Optimum
 from ..query import Levels, level_list
+from .gaussian import require_rank
 from .moments import require_optimum, variances
 
 __all__ = ["SquareNorms", "linear_square_norms", "mean_square_norms"]
@@ -120,7 +121,7 @@ def linear_square_norms(
             nothing but m.
 
     Raises:
-        ValueError: a rank that is negative or above the number of values; as for `variances`.
+        ValueError: a rank that is negative or above that of the data; as for `variances`.
         NotImplementedError: as for `variances`.
 
     Example:
@@ -130,8 +131,7 @@ def linear_square_norms(
     require_optimum(D, "a spectrum")
     levels = level_list(sigmas)
     dim = D.mean.numel()
-    if rank is not None and not (hasattr(rank, "__index__") and 0 <= rank <= dim):
-        raise ValueError(f"rank must be a whole number from 0 to {dim}, got {rank!r}")
+    require_rank(D, rank)
     # The sum of all is known without them.
     own = torch.zeros(0, dtype=torch.float64) if rank == 0 else variances(D)[:rank]
     square = levels.square()[:, None]

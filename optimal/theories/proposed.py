@@ -110,5 +110,7 @@ def nearest_proposal(D: OptimalDenoiser, k: int, n: int, generator: torch.Genera
     for name, value in (("k", k), ("n", n)):
         if not hasattr(value, "__index__") or value < 1:
             raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
+    if k > len(D):
+        raise ValueError(f"k must be at most the {len(D):,} points that there are, got {k}")
     uniform = torch.rand(int(n), generator=generator_of(generator), dtype=torch.float64, device="cpu")
     return NearestProposal(D, int(k), uniform)

@@ -89,7 +89,7 @@ def nearest(D: OptimalDenoiser, k: int) -> Nearest:
         k: number of distinct points.
 
     Raises:
-        ValueError: k below 1; a D that is no `OptimalDenoiser`.
+        ValueError: k below 1, or above the number of points; a D that is no `OptimalDenoiser`.
 
     Example:
         >>> D = OptimalDenoiser(torch.tensor([[-1.0], [1.0], [4.0]]))
@@ -97,8 +97,8 @@ def nearest(D: OptimalDenoiser, k: int) -> Nearest:
         (tensor([[1.]]), tensor([[1.2758]]))
     """
     require_optimum(D, "a mean over the nearest points")
-    if not hasattr(k, "__index__") or k < 1:
-        raise ValueError(f"k must be at least 1, got {k!r}")
+    if not (hasattr(k, "__index__") and 1 <= k <= len(D)):
+        raise ValueError(f"k must be a whole number from 1 to the {len(D):,} points that there are, got {k!r}")
     return Nearest(D, int(k))
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from types import ModuleType
 
 from tqdm import tqdm
@@ -89,7 +90,7 @@ def foretell(names: list[str], config: Config, together: int = 1) -> None:
     announce(sum(seconds(name, (FIGURES | PAGES)[name], config) for name in names) / together, say)
 
 
-def make_together(names: list[str], config: Config) -> None:
+def make_together(names: list[str], config: Config, tell: Callable[[str], object] = tqdm.write) -> None:
     """In this order, as many at a time as there are cores, on one thread each: most of it is too small for two."""
     # The command line's own class is known to no other process.
     plain = Config(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Config)})
@@ -101,7 +102,7 @@ def make_together(names: list[str], config: Config) -> None:
         for done in finished(_made, jobs, workers, _begin):
             for name, text in done:
                 left.remove(name)
-                bar.write(text)
+                tell(text)
                 bar.update()
             bar.set_postfix_str(f"left: {', '.join(left)}" if left else "")
 

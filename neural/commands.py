@@ -84,25 +84,26 @@ class Train:
     configuration has an option, which goes by its last part too: --lr for --optimisation.lr."""
 
     preset: _Start = "toy"
-    """What to start from: data, network and optimisation. cifar-32 and ffhq-64 need a GPU, and are untested."""
+    """Start: data, network and optimisation. cifar-32 and ffhq-64 need a GPU, and are untested."""
     config: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=lambda: PRESETS["toy"])
     dataset: options.Dataset = None
     option: options.DataOption = ()
     every: int = 1000
     """Steps between checkpoints."""
     keep: int = 2
-    """How many checkpoints are kept, the last ones."""
+    """Number of checkpoints that are kept, the last ones."""
     gap_every: options.Whole = None
     """Steps between measurements of the gap to the optimum, into gap.csv; none unless given."""
     resume: bool = False
-    """Go on from the last checkpoint in --out."""
+    """The run in --out, gone on with from its last checkpoint."""
     extend: bool = False
-    """Go on with a run that is to have more --steps than it was made for."""
+    """The run in --out, gone on with to more --steps than it was made for."""
     tensorboard: bool = False
-    """Also log for TensorBoard, into --out (needs the package tensorboard)."""
+    """A log for TensorBoard too, in --out (needs the package tensorboard)."""
     device: options.Device = "auto"
     out: options.Out = "runs/train"
     """Folder of the run."""
+    json: options.Json = False
     dry_run: options.DryRun = False
 
 
@@ -112,7 +113,7 @@ class Distill:
     configuration has an option, which goes by its last part too: --lr for --optimisation.lr."""
 
     preset: _Start = "toy"
-    """What to start from: data, network and optimisation; defaults also go by --technique."""
+    """Start: data, network and optimisation; defaults also go by --technique."""
     config: Annotated[Distillation, tyro.conf.arg(name="")] = field(
         default_factory=lambda: student_of("toy", "consistency")
     )
@@ -121,14 +122,15 @@ class Distill:
     every: int = 1000
     """Steps between checkpoints."""
     keep: int = 2
-    """How many checkpoints are kept, the last ones."""
+    """Number of checkpoints that are kept, the last ones."""
     resume: bool = False
-    """Go on from the last checkpoint in --out."""
+    """The run in --out, gone on with from its last checkpoint."""
     extend: bool = False
-    """Go on with a run that is to have more --steps than it was made for."""
+    """The run in --out, gone on with to more --steps than it was made for."""
     device: options.Device = "auto"
     out: options.Out = "runs/distill"
     """Folder of the run."""
+    json: options.Json = False
     dry_run: options.DryRun = False
 
 
@@ -149,7 +151,7 @@ class Sample:
     steps: options.Whole = None
     """Steps of the sampler; 18 unless given, 1 of a student."""
     solver: _Solver = None
-    """Heun unless given; students take their own steps, on their own levels, unless it is given."""
+    """Solver, heun unless given; students take their own steps, on their own levels, unless it is given."""
     solver_option: options.SolverOption = ()
     sigma_min: _SigmaMin = None
     sigma_max: _SigmaMax = None
@@ -178,7 +180,7 @@ class Compare:
     held_out: _HeldOut = None
     held_out_option: options.DataOption = ()
     on: tuple[Place, ...] = ()
-    """Where denoisers are asked: at noisy points of the data, of --held-out, or on the model's own trajectory from
+    """Places where denoisers are asked: noisy points of the data, of --held-out, or the model's own trajectory from
     noise. Data, and held-out if there are any, unless given."""
     sigmas: options.Reals = None
     """Noise levels of the denoisers, in units of the data; twelve around the border of the data unless given."""
@@ -189,7 +191,7 @@ class Compare:
     steps: tuple[int, ...] = (1, 2, 4, 18)
     """Numbers of steps of the samplers."""
     solver: options.SolverName = "euler"
-    """Of the samplers, for all models; students are also sampled as they are meant to be."""
+    """Solver of the samplers, for all models; students are also sampled as they are meant to be."""
     sigma_min: _SigmaMin = None
     sigma_max: _SigmaMax = None
     quick: options.Quick = False
@@ -300,7 +302,7 @@ class Likelihood:
     """Number of points, of the data and of --held-out each, with replacement."""
     sigma_min: Annotated[float, tyro.conf.arg(help="Noise level of the points, in units of the data.")] = 0.1
     sigma_max: options.Real = None
-    """Noise level of the prior, in units of the data; the model's own, or 80."""
+    """Noise level of the prior, in units of the data; the model's own, or 80, unless given."""
     probes: int | Literal["exact"] = 1
     """Random signs a point by which the trace is estimated; exact: one derivative a value."""
     tolerance: float = 1e-5
@@ -325,9 +327,10 @@ class Pretrain:
     threads: options.Whole = None
     """Threads of torch; as many as there are cores unless given."""
     ship: bool = False
-    """Put what was trained in the place of the shipped network."""
+    """Networks that were trained, put in the place of those shipped."""
     out: options.Out = "runs/pretrained"
     """Folder of the runs, a folder a network."""
+    json: options.Json = False
     dry_run: options.DryRun = False
 
 
@@ -343,9 +346,10 @@ class Study:
     threads: options.Whole = None
     """Threads of torch; as many as there are cores unless given."""
     ship: bool = False
-    """Put what was measured in the place of the shipped table's cells."""
+    """Measured cells, put in the place of the shipped table's."""
     out: options.Out = "runs/studies"
     """Folder of the runs, a folder a study."""
+    json: options.Json = False
     dry_run: options.DryRun = False
 
 

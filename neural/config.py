@@ -113,24 +113,24 @@ class Optimisation:
     sigma_max: float = 80.0
     """Highest noise level, in units of the data."""
     target: Literal["x0", "batch", "posterior"] = "x0"
-    """What the network is to answer: x0, the clean point (Eq. 26); posterior, the optimum's own E[x0 | x]; or batch,
+    """Answer that the network learns: x0, the clean point (Eq. 26); posterior, the optimum's own E[x0 | x]; or batch,
     the same over `target_points` points with the clean one among them. All have the same minimiser. With posterior the
     gradients are free of the noise of the target, and with batch the more so the more points there are."""
     target_points: int = 256
     """M of target batch: 1 is x0, all points of the data posterior."""
     weighting: Literal["edm", "none", "snr", "snr1"] = "edm"
-    """Of the squared error: edm (1/c_out²), none (Eq. 26), snr (1/sigma²) or snr1 (max(1, 1/sigma²))."""
+    """Weight of the squared error: edm (1/c_out²), none (Eq. 26), snr (1/sigma²) or snr1 (max(1, 1/sigma²))."""
     flip: bool = False
-    """Whether images are mirrored left to right, each with probability ½. The optimum of such a training is that of
+    """Images mirrored left to right, each with probability ½. The optimum of such a training is that of
     data with their mirrors, `load(…, xflip=True)`, which the presets use instead."""
     label_dropout: float = 0.1
     """Share of a batch that is trained without its labels, where the network has classes (Ho, Salimans 2022)."""
     bf16: bool = False
-    """Whether the network is run under bfloat16 autocast."""
+    """The network run under bfloat16 autocast."""
     compile: bool = False
-    """Whether the network is compiled (torch.compile)."""
+    """The network compiled (torch.compile)."""
     seed: int = 0
-    """Of the weights and of all draws."""
+    """Seed of the weights and of all draws."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "target_points"):
@@ -199,7 +199,7 @@ class Distillation:
     """The teacher's on that grid: euler or heun. progressive: always euler (DDIM). The pairs of knowledge and multistep
     come from the exact flow, without grid, where the teacher is the optimum."""
     pairs: int = 0
-    """knowledge, multistep: how many noises and end points are computed once; 0: fresh ones are made while training."""
+    """knowledge, multistep: noises and end points that are computed once; 0: fresh ones are made while training."""
     uses: int = 8
     """knowledge, multistep with fresh pairs: draws for every new pair; 8,192 are there at the start."""
     experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)

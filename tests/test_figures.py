@@ -687,7 +687,7 @@ def test_the_gallery_is_drawn_in_its_order_and_waits_for_networks_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    monkeypatch.setattr("figures.__main__.make_together", lambda names, _: order.extend(names))
+    monkeypatch.setattr("figures.__main__.make_together", lambda names, *_: order.extend(names))
     monkeypatch.setattr("figures.__main__.prepare", lambda *_: order.append("networks"))
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert main(["all", "--out", str(tmp_path)]) == 0

@@ -19,13 +19,18 @@ from optimal.storage import replacing
 from ..config import Config
 from ..output import stem
 
-__all__ = ["write"]
+__all__ = ["page_of", "write"]
 
 _PARTS = Path(__file__).parent
 _SCRIPTS = ("posterior.js", "canvas.js", "line.js", "plane.js", "toy.js", "images.js")
 _SIDE = 64
 """Largest side of a picture on the page, pixels; larger images are averaged down for show, not for the numbers."""
 _PICTURES = ("sources", "noisy", "means", "landings")
+
+
+def page_of(config: Config) -> Path:
+    """Where the page is: --out itself if it ends in .html, else a file in it."""
+    return config.out if config.out.suffix == ".html" else config.out / f"{stem('explore', config)}.html"
 
 
 def write(config: Config, arrays: Mapping[str, np.ndarray]) -> Path:
@@ -42,7 +47,7 @@ def write(config: Config, arrays: Mapping[str, np.ndarray]) -> Path:
     Raises:
         ValueError: it cannot be written.
     """
-    path = config.out if config.out.suffix == ".html" else config.out / f"{stem('explore', config)}.html"
+    path = page_of(config)
     page = (_PARTS / "page.html").read_text(encoding="utf-8")
     script = "\n".join((_PARTS / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     # The only "</" in a script element's text must be its end.

@@ -50,7 +50,8 @@ def compare(command: Compare) -> None:
         seconds = planned(models, optimum_of(data, models[0].device), plan, plan.places(held_out))
         names = ", ".join(model.name for model in models)
         effort = f"optimum, {names}; {_effort(plan)}; about {in_words(seconds)}"
-        print(f"{data.describe()}\n{effort}; nothing was compared")
+        told = as_json({"dataset": data.name, "fingerprint": data.fingerprint, "plan": effort, "seconds": seconds})
+        print(told if command.json else f"{data.describe()}\n{effort}; nothing was compared")
         return
     out = writable(command.out, "comparison")
     found = compared(models, data, plan, held_out=held_out, guided=guided, say=say)

@@ -42,7 +42,8 @@ def likelihood(command: Likelihood) -> None:
     if command.dry_run:
         where = "of the data" if held_out is None else "each of the data and of the held-out ones"
         about = f"{model.name} at sigma = {command.sigma_min:g}, {command.n} points {where}; about {in_words(seconds)}"
-        print(f"{data.describe()}\n{about}; nothing was computed")
+        told = as_json({"dataset": data.name, "fingerprint": data.fingerprint, "plan": about, "seconds": seconds})
+        print(told if command.json else f"{data.describe()}\n{about}; nothing was computed")
         return
     out = writable(command.out, "likelihood")
     announce(seconds, say)

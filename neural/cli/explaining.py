@@ -59,7 +59,9 @@ def explain_command(command: Explain) -> None:
     seconds = _planned(model, D, known, len(sigmas), len(places), draws, command.tried, noises)
     if command.dry_run:
         effort = f"{len(sigmas)} levels, {draws} draws on {', '.join(places)}, {noises} noises"
-        print(f"{data.describe()}\n{model.name}: {effort}; about {in_words(seconds)}; nothing was computed")
+        plan = f"{model.name}: {effort}; about {in_words(seconds)}"
+        told = as_json({"dataset": data.name, "fingerprint": data.fingerprint, "plan": plan, "seconds": seconds})
+        print(told if command.json else f"{data.describe()}\n{plan}; nothing was computed")
         return
     out = writable(command.out, "explanation")
     announce(seconds, say)

@@ -56,7 +56,7 @@ def _parsed(words: Sequence[str], preset: str, technique: str, description: str 
         given = {"default": defaults[name]} if name in defaults else {}
         one = Annotated[kind, tyro.conf.subcommand(name, **given)]  # pyright: ignore
         kinds = one if kinds is None else kinds | one
-    return parsed(kinds, prog="python -m neural", description=description, args=words, refused=_REFUSED)
+    return parsed(kinds, prog="neural", description=description, args=words, refused=_REFUSED)
 
 
 def _in_full(words: list[str]) -> list[str]:

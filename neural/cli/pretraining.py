@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from optimal.cli import in_words, writable
+from optimal.cli import as_json, in_words, writable
 from optimal.cli.run import say
 
 from ..commands import Pretrain
@@ -26,20 +26,27 @@ def pretrain(command: Pretrain) -> None:
         say(f"{what.name}: {took}")
     out = writable(command.out, "", folder=True)
     if command.dry_run:
-        print(f"{', '.join(what.name for what in wanted)} into {out}; nothing was trained")
+        names = [what.name for what in wanted]
+        told = as_json({"networks": names, "out": str(out)})
+        print(told if command.json else f"{', '.join(names)} into {out}; nothing was trained")
         return
     if command.threads is not None:
         torch.set_num_threads(command.threads)
+    tell = say if command.json else print
+    made: dict[str, str] = {}
     for what in wanted:
         run = again(what, out)
         then = known[what.name]
         if then is not None:
-            verdict(then, measured(what, run, seed=then.seed), print)
+            verdict(then, measured(what, run, seed=then.seed), tell)
         if command.ship:
             found, size = ship(what, run)
-            print(f"{what.name}: shipped, {size / 1e6:.1f} MB{' in half precision' if found.half else ''}")
+            tell(f"{what.name}: shipped, {size / 1e6:.1f} MB{' in half precision' if found.half else ''}")
         else:
-            print(f"{what.name}: {run}")
+            tell(f"{what.name}: {run}")
+        made[what.name] = str(run)
+    if command.json:
+        print(as_json({"networks": made, "shipped": command.ship}))
 
 
 def _known(name: str) -> About | None:

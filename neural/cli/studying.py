@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 
-from optimal.cli import in_words, writable
+from optimal.cli import as_json, in_words, writable
 from optimal.cli.run import say
 
 from ..commands import Study
@@ -30,21 +32,29 @@ def study(command: Study) -> None:
         there = len(cells[grid.name]) - len(left)
         say(f"{grid.name}: {len(left)} cells to do, about {in_words(took)}; {there} are done. {grid.about}")
     if command.dry_run:
-        print(f"{', '.join(grid.name for grid in wanted)} into {out}; nothing was trained")
+        names = [grid.name for grid in wanted]
+        plan = {"studies": {name: [cell.name for cell in cells[name]] for name in names}, "out": str(out)}
+        print(as_json(plan) if command.json else f"{', '.join(names)} into {out}; nothing was trained")
         return
     if command.threads is not None:
         torch.set_num_threads(command.threads)
+    tell = say if command.json else print
+    made: dict[str, dict[str, float]] = {}
     for grid in wanted:
         found = []
         for cell in cells[grid.name]:
             now = done(grid, cell, out, progress=True)
             then = known[grid.name].get(cell.name)
             if then is not None and is_current(cell, then):
-                verdict(grid, then, now, print)
-            print(f"{grid.name}, {cell.name}: {in_words(now.seconds + now.measuring)}", flush=True)
+                verdict(grid, then, now, tell)
+            tell(f"{grid.name}, {cell.name}: {in_words(now.seconds + now.measuring)}")
+            sys.stdout.flush()
+            made.setdefault(grid.name, {})[cell.name] = now.seconds + now.measuring
             found.append(now)
         if command.ship:
-            print(f"{grid.name}: {ship(grid, found)}")
+            tell(f"{grid.name}: {ship(grid, found)}")
+    if command.json:
+        print(as_json({"studies": made, "out": str(out), "shipped": command.ship}))
 
 
 def _known(grid: Grid) -> dict[str, Done]:

@@ -8,14 +8,15 @@ from typing import Any
 
 from torch import distributed
 
-from optimal.cli import parse_options, writable
+from optimal import Dataset
+from optimal.cli import as_json, parse_options, writable
 from optimal.datasets import options_of
 from optimal.devices import device_of
 from optimal.packages import required
 
 from .. import networks
 from ..commands import Distill, Train
-from ..config import Experiment, experiment_of, to_json
+from ..config import Distillation, Experiment, experiment_of, to_json
 from ..loss import root_mean_square
 from ..run import distil, fit
 from ..saved import load_model
@@ -30,7 +31,9 @@ def train(command: Train) -> None:
     data = config.load()
     if command.dry_run:
         model = networks.build(config.network, data.event, root_mean_square(data))
-        print(f"{data.describe()}\n{to_json(config)}\n{networks.count(model):,} weights; nothing was trained")
+        told = as_json(_told(data, config) | {"weights": networks.count(model)})
+        text = f"{data.describe()}\n{to_json(config)}\n{networks.count(model):,} weights; nothing was trained"
+        print(told if command.json else text)
         return
     main_process = not distributed.is_initialized() or distributed.get_rank() == 0
     out = writable(command.out, "", folder=True)
@@ -50,7 +53,7 @@ def train(command: Train) -> None:
         writes=main_process,
     )
     if main_process:
-        print(f"trained {data.name}: {out}")
+        print(as_json(_told(data, config) | {"out": str(out)}) if command.json else f"trained {data.name}: {out}")
 
 
 def distill(command: Distill) -> None:
@@ -64,7 +67,8 @@ def distill(command: Distill) -> None:
     data = config.experiment.load()
     teacher = teacher_of(config, data, device_of(command.device))
     if command.dry_run:
-        print(f"{data.describe()}\n{to_json(config)}\nnothing was trained")
+        text = f"{data.describe()}\n{to_json(config)}\nnothing was trained"
+        print(as_json(_told(data, config)) if command.json else text)
         return
     out = writable(command.out, "", folder=True)
     distil(
@@ -79,7 +83,12 @@ def distill(command: Distill) -> None:
         device=command.device,
         progress=True,
     )
-    print(f"distilled {data.name} ({config.technique}): {out}")
+    found = _told(data, config) | {"out": str(out)}
+    print(as_json(found) if command.json else f"distilled {data.name} ({config.technique}): {out}")
+
+
+def _told(data: Dataset, config: Experiment | Distillation) -> dict[str, Any]:
+    return {"dataset": data.name, "fingerprint": data.fingerprint, "config": dataclasses.asdict(config)}
 
 
 def _on_data(command: Train | Distill, config: Experiment) -> Experiment:

@@ -83,7 +83,7 @@ class AtPoint(Common):
     label: options.Label = None
     value_range: options.ValueRange = None
     add_noise: bool = False
-    """Add noise of this level to IMAGE first; else IMAGE is taken as the noisy x itself."""
+    """Noise of this level, added to IMAGE first; else IMAGE is taken as the noisy x itself."""
     seed: options.Seed = 0
 
 
@@ -92,7 +92,7 @@ class Denoise(AtPoint):
     """E[x0 | x] at one x, and the points that it is made of."""
 
     top: int = 5
-    """How many of the most probable data points are listed and shown."""
+    """Number of the most probable data points that are listed and shown."""
     guidance: options.Guidance = None
     interval: options.Interval = None
     orbit: options.Orbit = None
@@ -118,7 +118,7 @@ class Sample(Common):
     steps: int = 18
     """Steps from sigma-max to 0."""
     solver: options.SolverName = "heun"
-    """Consistency is that of the flow map. Those that draw no noise run in the span of the data where these are
+    """Solver; consistency is that of the flow map. Those that draw no noise run in the span of the data where these are
     large."""
     solver_option: options.SolverOption = ()
     sigma_min: float = 0.002
@@ -141,7 +141,7 @@ class Schedule(Common):
     n: options.Number = 8
     """Steps from sigma-max to 0."""
     solver: options.SolverName = "dpm_solver_pp"
-    """What the grid is for; the curves' grids (path-kl, entropy) are for any."""
+    """Solver that the grid is for; the curves' grids (path-kl, entropy) are for any."""
     solver_option: options.SolverOption = ()
     objective: Objective = "landings"
     """Landings: fewest ends on other points than the exact flow's. Gaussian: best if the data were Gaussian. Path-kl:
@@ -150,7 +150,7 @@ class Schedule(Common):
     """First noise level, in units of the data; unless given 80, or 160 standard deviations of the data if that is
     more."""
     gaussian_start: bool = False
-    """Begin lower, where the flow of the data's Gaussian leads in no call."""
+    """A lower start, where the flow of the data's Gaussian leads in no call."""
     starts: int = 1024
     """Noises that the grid is designed on."""
     judged: int = 1024
@@ -186,7 +186,7 @@ def command_of(words: Sequence[str], description: str | None) -> Any:
         one = Annotated[kind, tyro.conf.subcommand(name)]  # pyright: ignore
         kinds = one if kinds is None else kinds | one
     args = _positions(list(words))
-    return parsed(kinds, prog="python -m optimal", description=description, args=args, refused=_REFUSED)
+    return parsed(kinds, prog="optimal", description=description, args=args, refused=_REFUSED)
 
 
 def _positions(words: list[str]) -> list[str]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -59,7 +61,10 @@ Data = Annotated[
     tyro.conf.arg(metavar="DATA", help=f"Data: {_NAMES}npz, parquet, idx. --dataset DATA too."),
 ]
 Dataset = Annotated[
-    str | None, tyro.conf.arg(metavar="DATA", help=f"Data: {_NAMES}npz, parquet, idx.", help_behavior_hint="")
+    str | None,
+    tyro.conf.arg(
+        metavar="DATA", help=f"Data: {_NAMES}npz, parquet, idx; their own unless given.", help_behavior_hint=""
+    ),
 ]
 DataOption = Annotated[
     tuple[str, ...],
@@ -89,7 +94,7 @@ Orbit = Annotated[
     tyro.conf.arg(
         metavar="{flip,quarter-turns}",
         help="Images of the data are taken with their mirror images (flip), or with all that turning adds "
-        "(quarter-turns, square).",
+        "(quarter-turns, square); as they are unless given.",
         help_behavior_hint="",
     ),
 ]
@@ -129,8 +134,8 @@ ValueRange = Annotated[
         help_behavior_hint="",
     ),
 ]
-Seed = Annotated[int, tyro.conf.arg(help="Of all draws.")]
-Device = Annotated[str, tyro.conf.arg(help="cpu, cuda, cuda:1, mps …; auto is a GPU where there is one.")]
+Seed = Annotated[int, tyro.conf.arg(help="Seed of all draws.")]
+Device = Annotated[str, tyro.conf.arg(help="Device: cpu, cuda, cuda:1, mps …; auto is a GPU where there is one.")]
 Batch = Annotated[
     int | None,
     tyro.conf.arg(
@@ -143,10 +148,10 @@ Out = Annotated[str, tyro.conf.arg(metavar="PATH")]
 """Where results go, as `optimal.cli.writable` takes it; a path would forget the slash of a folder."""
 Quick = Annotated[bool, tyro.conf.arg()]
 """A look with less; how much is left is said in the help text."""
-DryRun = Annotated[bool, tyro.conf.arg(help="Say what would be done, and stop.")]
+DryRun = Annotated[bool, tyro.conf.arg(help="A plan of what would be done, and nothing done.")]
 Json = Annotated[
     bool,
-    tyro.conf.arg(help="Print one JSON object instead of sentences; null stands for what is infinite or undefined."),
+    tyro.conf.arg(help="One JSON object in place of sentences; null stands for what is infinite or undefined."),
 ]
 
 
@@ -171,7 +176,8 @@ def parsed(
 
     Args:
         kinds: a dataclass, or a union of subcommands, as tyro takes them.
-        prog, description: for --help.
+        prog: the room, "optimal", whose usage line has the name that it was called by.
+        description: for --help.
         args: the words.
         refused: (command, option) -> why a command cannot have an option that others have.
 
@@ -186,13 +192,18 @@ def parsed(
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
-            command = tyro.cli(kinds, prog=prog, description=description, args=args)
+            command = tyro.cli(kinds, prog=_called(prog), description=description, args=args)
     except SystemExit as end:
         if end.code in (0, None):
             raise
         raise ValueError(sentence(told.getvalue())) from None
     _require_countable(command)
     return command
+
+
+def _called(room: str) -> str:
+    """The console script, or the module that Python was asked to run."""
+    return room if Path(sys.argv[0]).stem == room else f"python -m {room}"
 
 
 def _require_countable(command: Any) -> None:

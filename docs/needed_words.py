@@ -78,7 +78,7 @@ def reached_by(rows: Sequence[dict[str, Any]], column: str) -> int | None:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    grids = _names(rows, "grid")
+    grids = sorted(_names(rows, "grid"), key=lambda name: name == "landings")
     lines = [".. list-table::", "   :header-rows: 1", "", *_line(["calls for 5%", *grids])]
     for solver in _names(rows, "solver"):
         cells = []

@@ -13,7 +13,7 @@ _OWN = ("distillation.json", "metrics.csv", "gap.csv")
 
 
 @contextlib.contextmanager
-def given_back(folder: Path | None) -> Iterator[None]:
+def given_back(folder: str | Path | None) -> Iterator[None]:
     """On an error before the first checkpoint, what a run has written into its folder is taken away again.
 
     Only what was not there before, and only files of these names and folders that are then empty; pairs that a student
@@ -22,6 +22,7 @@ def given_back(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
+    folder = Path(folder)
     before = set(folder.rglob("*")) if folder.is_dir() else set()
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:

@@ -114,8 +114,6 @@ class _NobodyReads:
         if self.wrote:
             raise BrokenPipeError
 
-    encoding = "utf-8"
-
     def isatty(self) -> bool:
         return False
 

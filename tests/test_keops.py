@@ -120,7 +120,7 @@ def forgetful(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     ("where", "what", "message"),
     [
         ("pykeops.torch.Genred", failing, r"could not compile or load its formula \(ModuleNotFoundError: No module"),
-        ("sys.modules", None, r"cannot import KeOps \(ModuleNotFoundError: import of pykeops halted"),
+        ("sys.modules", None, r"needs the package pykeops: pip install pykeops"),
     ],
 )
 def test_a_failure_is_one_sentence_or_dense(
@@ -134,7 +134,7 @@ def test_a_failure_is_one_sentence_or_dense(
         monkeypatch.setattr(where, what)
     data, x = normal(30, 1), normal(4, 1)
     expected = OptimalDenoiser(data, method="dense")
-    with pytest.raises(ValueError, match=message + r".*: use method='dense'$"):
+    with pytest.raises(ValueError, match=message + r".*(:|, or) use method='dense'$"):
         OptimalDenoiser(data, method="keops")(x, 0.5)
     monkeypatch.setattr(
         Evaluator,

@@ -32,7 +32,8 @@ def limits_of(value_range: ValueRange) -> tuple[float, float] | None:
     Raises:
         ValueError: if it is neither of these nor (lowest, highest), finite and in this order.
     """
-    if value_range is None or value_range == "any":
+    # "None" is how a command line said "any" once.
+    if value_range is None or value_range in ("any", "None"):
         return None
     if isinstance(value_range, str):
         raise ValueError(f'value_range must be (lowest, highest) or "any", got {value_range!r}')

@@ -48,8 +48,8 @@ def fewer(a: Arrays) -> str:
         lines.append([solver, *cells])
     held(bool(times) and min(times) > 1, "the landings grid takes fewer calls than EDM's")
     return (
-        "Calls for at most 5% wrong landings over the whole range, on EDM's grid → on levels made for the data and the "
-        f"solver; where both were reached {min(times):.1f} to {max(times):.1f} times fewer:\n\n"
+        "Calls, of those tried, for at most 5% wrong landings over the whole range, on EDM's grid → on levels made for "
+        f"the data and the solver; where both were reached {min(times):.1f} to {max(times):.1f} times fewer:\n\n"
         + table(["calls", *(_OF[data] for data in known)], lines)
         + '\n\nEvery grid, with intervals: "Calls that solvers need" in [the findings](findings.rst).'
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
+from surroundings import default_dtype
 from torch import Tensor
 
 from optimal import OptimalDenoiser, load
@@ -74,20 +74,10 @@ def off(answer: Tensor, expected: Tensor) -> float:
     return float((answer.double() - expected).norm() / expected.norm())
 
 
-@contextlib.contextmanager
-def default(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 SURROUNDINGS = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-    "float64": lambda: default(torch.float64),
-    "float16": lambda: default(torch.float16),
+    "float64": lambda: default_dtype(torch.float64),
+    "float16": lambda: default_dtype(torch.float16),
     "inference": torch.inference_mode,
 }
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
-__all__ = ["block_bytes", "device_of"]
+__all__ = ["block_bytes", "device_of", "main_memory"]
 
 _ON_A_GPU = 2**28
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where Linux says how much of a machine's memory a container may take, in its two ways."""
 
 
 def device_of(device: str | torch.device = "auto") -> torch.device:
@@ -38,3 +43,17 @@ def block_bytes(in_cache: int, device: torch.device) -> int:
     kept an H200 at 1% of what its products can do (bench/results/gpu-nvidia-h200.json). There it is 256 MiB.
     """
     return in_cache if device.type == "cpu" else max(in_cache, _ON_A_GPU)
+
+
+def main_memory() -> int | None:
+    """Bytes of this machine's memory, or of what a container may take of it; None where the system does not say."""
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+    for name in _LIMITS:
+        try:
+            there = min(there, int(Path(name).read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return there

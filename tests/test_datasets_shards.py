@@ -184,3 +184,49 @@ def test_labels_beyond_int64_and_of_another_type_are_refused(tmp_path: Path) -> 
 def test_labels_in_a_dictionary(tmp_path: Path) -> None:
     path = shard(tmp_path / "a.parquet", 3, label=pa.array([7, 7, 9]).dictionary_encode())
     np.testing.assert_array_equal(read(path).labels, [7, 7, 9])
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_a_row_group_is_not_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dictionary: bool) -> None:
+    from pyarrow import parquet
+
+    monkeypatch.setattr("optimal.datasets.parquet._BYTES", 1 << 14)
+    file, table = tmp_path / "a.parquet", pa.table({"image": [png(i) for i in range(4000)]})
+    few: Any = {"data_page_size": 1 << 15, "dictionary_pagesize_limit": 1 << 15, "write_batch_size": 64}
+    parquet.write_table(table, file, use_dictionary=dictionary, **few)
+    del table
+    before, held, opened = pa.total_allocated_bytes(), [], Image.open
+
+    def watching(*arguments: Any, **options: Any) -> Image.Image:
+        held.append(pa.total_allocated_bytes() - before)
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", watching)
+    assert len(read(file)) == 4000
+    assert max(held) < file.stat().st_size / 2
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+@pytest.mark.parametrize("compression", ["none", "snappy"])
+def test_pages_beyond_a_gigabyte_are_said_and_those_beyond_all_memory_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dictionary: bool, compression: str
+) -> None:
+    from pyarrow import parquet
+
+    from optimal.datasets.pages import largest_page
+
+    images = [png(i) for i in range(300)]
+    held, file = sum(map(len, images)), tmp_path / "a.parquet"
+    table = pa.table({"label": [0] * 300, "image": [{"bytes": image, "path": str(image[:9])} for image in images]})
+    parquet.write_table(table, file, use_dictionary=dictionary, compression=compression)
+    size = largest_page(file, parquet.ParquetFile(file).metadata, "image")
+    assert (2.0 if compression == "none" else 1.7) * held < size < 2.2 * held
+    assert largest_page(file, parquet.ParquetFile(file).metadata, "label") < 5000
+
+    monkeypatch.setattr("optimal.datasets.pages._WORTH_A_WORD", held)
+    monkeypatch.setattr("optimal.datasets.pages.main_memory", lambda: held)
+    with pytest.raises(ValueError, match=r"a.parquet has pages of images that take .* this machine has .*; written"):
+        read(file)
+    monkeypatch.setattr("optimal.datasets.pages.main_memory", lambda: 3 * held)
+    with pytest.warns(UserWarning, match=r"each is decoded whole; written again with row_group_size=100 it takes less"):
+        assert len(read(file)) == 300

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from ..devices import main_memory
 
 __all__ = ["require_room", "require_single"]
 
@@ -18,7 +18,7 @@ def require_room(name: str, count: int, values: int = 1) -> None:
         count: how many.
         values: of each.
     """
-    there = _memory()
+    there = main_memory()
     if there is not None and 4 * count * values > there:
         each = f" of {values:,} values" if values > 1 else ""
         most = there // (4 * values)
@@ -31,11 +31,3 @@ def require_single(name: str, sigma: float) -> None:
     """Raise ValueError for a noise level whose noise no single-precision number holds; others check the rest."""
     if sigma > _LARGEST:
         raise ValueError(f"{name} must be at most {_LARGEST:g}: noise is drawn in single precision, got {sigma:g}")
-
-
-def _memory() -> int | None:
-    """Bytes of this machine's memory; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None

@@ -17,6 +17,7 @@ from .columns import columns_of, is_whole
 from .dataset import Dataset
 from .folders import list_folder
 from .notes import left_out, reason, tell
+from .pages import large_pages
 from .pictures import LARGEST_FILE, Encoded, check_resolution, decode_images
 from .shards import choose, is_shard
 from .store import Decoding
@@ -26,6 +27,8 @@ __all__ = ["read_parquet"]
 
 _BYTES = 1 << 23  # read at a time, encoded, or one image where that is more
 _ROWS = 256  # the most that are read at a time
+_BUFFER = 1 << 16
+"""Bytes of a file that Arrow reads ahead; without this number it is a whole row group."""
 
 
 def read_parquet(
@@ -40,8 +43,9 @@ def read_parquet(
 ) -> Dataset:
     """Images of one parquet file, or of all parquet files in a folder in the order of their names.
 
-    They are read 8 MB at a time, a row group after the other. Arrow takes whole pages, at about three times their size:
-    a file whose pages hold hundreds of MB, as one that was written at once may, takes as much more memory.
+    They are read 8 MB at a time, a row group after the other. But Arrow decodes no less than a page, and a file whose
+    pages hold hundreds of MB, as one of large images that was written at once, takes twice as much memory: where that
+    is more than 1 GB it is said before, where more than there is, refused.
 
     Args:
         path: the file or folder.
@@ -69,11 +73,12 @@ def read_parquet(
     def decode() -> Decoding:
         parquet = _pyarrow_parquet()
         total, notes = 0, list[str]()
+        with _open(parquet, files[0]) as opened:
+            image, label = columns_of(opened.schema_arrow, files[0], column, label_column, notes)
         for file in files:
             with _open(parquet, file) as opened:
                 total += opened.metadata.num_rows
-        with _open(parquet, files[0]) as opened:
-            image, label = columns_of(opened.schema_arrow, files[0], column, label_column, notes)
+                tell(large_pages(file, opened.metadata, image))
         labels = None if label is None else _labels(parquet, files, label, label_column == label, notes)
 
         def items() -> Iterator[Encoded]:
@@ -111,7 +116,7 @@ def _pyarrow_parquet() -> Any:
 
 def _open(parquet: Any, file: Path) -> Any:
     try:
-        opened = parquet.ParquetFile(file)
+        opened = parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
         _ = opened.schema_arrow  # translated only now, with exceptions of its own
         return opened
     except Exception as error:  # pyarrow's own exceptions, several of them no ValueError

@@ -77,10 +77,11 @@ def _verdict(found: dict[str, np.ndarray], model: str) -> str:
     apart, worse = int((less[..., 1] > 0).sum()), int((less[..., 2] < 0).sum())
     held(worse == 0, "landings are nowhere worse than EDM's tuned grid, paired")
     solvers, flow = spaced(found[f"{model}_solvers"][one].tolist()), pct(found[f"{model}_flow"])
+    gains, others = (f"{each.min():z.0f} to {each.max():z.0f}" for each in (more, still))
     return (
         f"- {model}, {solvers}, 4 to 8 calls: on the landings grid "
-        f"{more.min():.0f} to {more.max():.0f} points more noises end on the network's own end than on EDM's grid, and "
-        f"{still.min():.0f} to {still.max():.0f} more than on EDM's tuned, of which {apart} of {less[..., 0].size} are "
+        f"{gains} points more noises end on the network's own end than on EDM's grid, and "
+        f"{others} more than on EDM's tuned, of which {apart} of {less[..., 0].size} are "
         f"more with 95%, paired; {flow} of its own ends are the exact flow's."
     )
 
@@ -98,7 +99,7 @@ def _shares(found: dict[str, np.ndarray], model: str, place: int, solver: str) -
 
 def _points(change: np.ndarray) -> str:
     value, low, high = 100 * change
-    return f"{value:+.0f} [{low:+.0f}, {high:+.0f}]"
+    return f"{value:+z.0f} [{low:+z.0f}, {high:+z.0f}]"
 
 
 def _distances(found: dict[str, np.ndarray], model: str, place: int, solver: str) -> str:

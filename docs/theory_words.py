@@ -77,18 +77,18 @@ def _told(a: Arrays, i: int, place: int, levels: list[int], word: str, names: li
     if not word:
         return "no theory surely accounts for a twentieth of its deviation"
     shares = 100 * a[f"theories/{i}_accounted"][place, names.index(word), levels]
-    return f"{word} is nearest ({shares[:, 1].min():.0f} to {shares[:, 2].max():.0f}%)"
+    return f"{word} is nearest ({shares[:, 1].min():z.0f} to {shares[:, 2].max():z.0f}%)"
 
 
 def _samples(a: Arrays, i: int) -> str:
     """Where its samples end."""
     names, ends = a[f"theories/{i}_theories"].tolist(), a[f"theories/{i}_ends"]
     order = np.argsort(-ends[:, 0])
-    words = [f"{names[k].partition(',')[0]} {ends[k, 0]:.2f} [{ends[k, 1]:.2f}, {ends[k, 2]:.2f}]" for k in order]
+    words = [f"{names[k].partition(',')[0]} {ends[k, 0]:z.2f} [{ends[k, 1]:z.2f}, {ends[k, 2]:z.2f}]" for k in order]
     draws, noises = (int(a[f"theories/{i}_{name}"]) for name in ("draws", "noises"))
     return (
         f"{draws} draws a level. Samples from the same {noises} noises correlate with its own, in the median: "
-        f"{', '.join(words[:3])}; the optimum's {ends[names.index('optimum'), 0]:.2f}; least, {words[-1]}."
+        f"{', '.join(words[:3])}; the optimum's {ends[names.index('optimum'), 0]:z.2f}; least, {words[-1]}."
     )
 
 
@@ -130,7 +130,7 @@ def _share(a: Arrays, i: int, name: str, j: int) -> str:
 
 def _end(a: Arrays, i: int, name: str) -> str:
     there = _called(a, i, name) >= 0
-    return interval(a[f"theories/{i}_ends"][_called(a, i, name)], lambda r: f"{r:.2f}") if there else ""
+    return interval(a[f"theories/{i}_ends"][_called(a, i, name)], lambda r: f"{r:z.2f}") if there else ""
 
 
 def unheld(a: Arrays) -> str:
@@ -165,7 +165,7 @@ def _equivariant(a: Arrays) -> str:
     ends = [a[f"theories/{i}_ends"][:, 0] for i in range(len(names))]
     machine = [float(own[_called(a, i, _EQUIVARIANT)]) for i, own in enumerate(ends)]
     held(all(one == own.min() for one, own in zip(machine, ends, strict=True)), "equivariant samples are least alike")
-    r = spaced([f"{value:.2f} ({_SHORT[name]})" for name, value in zip(names, machine, strict=True)])
+    r = spaced([f"{value:z.2f} ({_SHORT[name]})" for name, value in zip(names, machine, strict=True)])
     return (
         f"- *The equivariant machine.* Samples of ELS are the least alike, {r}, where Kamb and Ganguli have 0.85 to "
         "0.96 for their convolutional networks. None of these is equivariant, the transformer and the MLP not by "

@@ -33,7 +33,7 @@ def pct(values: np.ndarray) -> str:
     """In percent, to a tenth of the interval's width: 34% [30, 38], 99.4% [99.1, 99.6]."""
     width = 100 * float(values[2] - values[1])
     digits = int(np.clip(1 - np.floor(np.log10(width)), 0, 4)) if width > 0 else 0
-    value, low, high = (f"{100 * float(part):.{digits}f}" for part in values)
+    value, low, high = (f"{100 * float(part):z.{digits}f}" for part in values)
     return f"{value}% [{low}, {high}]"
 
 

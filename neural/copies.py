@@ -242,7 +242,7 @@ def percent(share: Interval) -> str:
         >>> percent(share_interval(torch.ones(100, dtype=torch.bool)))
         '100% [96.4, 100]'
     """
-    value, low, high = (f"{100 * float(part):.3g}" for part in (share.value, share.low, share.high))
+    value, low, high = (f"{100 * float(part):z.3g}" for part in (share.value, share.low, share.high))
     return f"{value}% [{low}, {high}]"
 
 

@@ -193,10 +193,10 @@ def table(heads: Iterable[str], rows: Iterable[tuple[str, list[str]]], caption: 
 
 
 def number(value: float) -> str:
-    """Three digits, as HTML: 0.0123, 1930, 1.2·10<sup>−7</sup>."""
+    """Three digits, as HTML: 0.0123, −1930, 1.2·10<sup>−7</sup>; 0 has no sign."""
     if not math.isfinite(value):
-        return "–" if math.isnan(value) else "∞"
+        return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     if value == 0 or 1e-4 <= abs(value) < 1e6:
-        return np.format_float_positional(float(f"{value:.3g}"), trim="-")
+        return np.format_float_positional(float(f"{value:z.3g}"), trim="-").replace("-", "−")
     digits, power = f"{value:.1e}".split("e")
     return f"{digits}·10<sup>{int(power)}</sup>".replace("-", "−")

@@ -26,6 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from neural.report.styles import STYLES
 from neural.studies import Done, table
 
 from .common import SMALL, TITLE_SIZE, WIDTH, banded, cell, log_ticks, note, stacked
@@ -40,18 +41,6 @@ _NAMES = {
     "faces": "faces, a U-Net",
     "emoji-16": "emoji at 16×16, a U-Net",
     "emoji-16-dit": "emoji at 16×16, a DiT",
-}
-_STYLES: dict[str, dict[str, Any]] = {
-    "Gaussian": {"color": "tab:gray"},
-    "mixture of 10": {"color": "tab:gray", "linestyle": "--"},
-    "mixture of 100": {"color": "tab:gray", "linestyle": ":"},
-    "smoothed data": {"color": "tab:orange"},
-    "smoothed score": {"color": "tab:red"},
-    "temperature": {"color": "tab:purple"},
-    "local score": {"color": "tab:blue"},
-    "equivariant local score": {"color": "tab:blue", "linestyle": "--"},
-    "patch posterior": {"color": "tab:cyan"},
-    "PCA-locality": {"color": "tab:green"},
 }
 _LOWEST = -0.6
 """Of the shares that are drawn."""
@@ -141,8 +130,8 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         for axes, column in zip(row, columns, strict=True):
             _draw_shares(axes, column, place)
         row[0].set_ylabel("accounted for")
-    lines = [Line2D([], [], **style) for style in _STYLES.values()]
-    parts[2].legend(lines, list(_STYLES), loc="outside lower center", ncols=5, fontsize=SMALL, frameon=False)
+    lines = [Line2D([], [], **style) for style in STYLES.values()]
+    parts[2].legend(lines, list(STYLES), loc="outside lower center", ncols=5, fontsize=SMALL, frameon=False)
     parts[3].suptitle("What there is to account for", fontsize=11)
     row = parts[3].subplots(1, count, squeeze=False, sharey=True)[0]
     for axes, column in zip(row, columns, strict=True):
@@ -176,14 +165,14 @@ def _draw_samples(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
             cell(axes, noise, -row, image)
         axes.text(-0.1, -row - 0.5, name.partition(",")[0], ha="right", va="center", fontsize=SMALL)
         if name in correlation:
-            axes.text(shown + 0.1, -row - 0.5, f"{correlation[name]:.2f}", va="center", fontsize=SMALL)
+            axes.text(shown + 0.1, -row - 0.5, f"{correlation[name]:z.2f}", va="center", fontsize=SMALL)
     axes.set(xlim=(-3.2, shown + 0.8), ylim=(-len(column["sampled"]) - 0.05, 0.05), aspect="equal", anchor="N")
     axes.axis("off")
 
 
 def _draw_shares(axes: Axes, column: Mapping[str, np.ndarray], place: int) -> None:
     for name, curve in zip(column["theories"].tolist(), column["accounted"][place], strict=True):
-        style = _STYLES.get(name.partition(",")[0])
+        style = STYLES.get(name.partition(",")[0])
         if style is not None:
             banded(axes, column["sigmas"], curve, marker="o", markersize=2.5, linewidth=1.4, **style)
     axes.axhline(0, color="k", linewidth=0.8)

@@ -23,9 +23,9 @@ from optimal.intervals import Interval, mean_interval, median_interval, positive
 from optimal.query import Levels
 from optimal.randomness import RowNoise, stream
 
-from .explained import OPTIMUM, nearest_of
 from .places import range_of
 from .published import coefficients
+from .verdict import OPTIMUM, listed, nearest_of, needed_to_tell
 
 __all__ = ["Endings", "endings"]
 
@@ -73,16 +73,30 @@ class Endings:
         return rows
 
     def sentence(self) -> str:
-        """Which ends nearest to the network, by the distance, and those as near as can be told: `nearest_of`."""
+        """Which ends nearest to the network, by the distance, and those as near as can be told: `nearest_of`.
+
+        Where the optimum cannot be told from the nearest, about how many noises would tell them apart.
+        """
         squares = {
             name: (self.network - ends).double().flatten(1).square().mean(1) for name, ends in self.others.items()
         }
         first, *tied = nearest_of(squares, self.level)
-        r = self.columns(first)["pearson"]
-        words = f"{self.name}, {len(self.network)} noises: {first} ends nearest to it"
+        n, r = len(self.network), self.columns(first)["pearson"]
+        words = f"{self.name}, {n} noises: {first} ends nearest to it{' on average' if tied else ''}"
         if math.isfinite(float(r.value)):
-            words += f", median correlation {float(r.value):.2f} [{float(r.low):.2f}, {float(r.high):.2f}]"
-        return words + (f"; as near as can be told {', '.join(tied)}" if tied else "")
+            words += f", median correlation {float(r.value):z.2f} [{float(r.low):z.2f}, {float(r.high):z.2f}]"
+        if not tied:
+            return words
+        farther = [name for name in squares if name not in (first, *tied)]
+        if len(tied) <= len(farther):
+            words += f"; as near as can be told {listed(tied)}"
+        else:
+            words += f"; so few tell {f'only {listed(farther)}' if farther else 'none of the others'} from it"
+        if OPTIMUM not in (first, *tied):
+            return words
+        rival = OPTIMUM if first != OPTIMUM else tied[0]
+        needed = needed_to_tell(squares[first], squares[rival], self.level, len(squares))
+        return f"{words}; {needed} would tell {'the ' if rival == OPTIMUM else ''}{rival} from it"
 
 
 def endings(

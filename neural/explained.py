@@ -42,16 +42,12 @@ from optimal.query import Levels
 from .measures import evaluate, save_table
 from .places import On, placed
 from .published import coefficients
+from .verdict import LEAST, LITTLE, OPTIMUM, Verdict, nearest_of, whole_percent
 
 __all__ = ["LEAST", "LITTLE", "OPTIMUM", "Explained", "Held", "explain", "nearest_of"]
 
-OPTIMUM = "optimum"
 _AGREES = 1e-6
 """Share of the gap, E‖F − D‖²/E‖D − ȳ‖², below which it is float32's rounding."""
-LEAST = 1e-3
-"""Share below which a level is left out of the verdict: the network is the optimum there but for a thousandth."""
-LITTLE = 0.05
-"""Of the deviation: what accounts for less is no explanation."""
 
 
 @dataclass(frozen=True)
@@ -140,32 +136,32 @@ class Explained:
         each = 1 - (1 - self.level) / (1 + len(self.theories))
         return _accounted(self.best(sigma)[1].misses, self.at(sigma, OPTIMUM).misses, each)
 
+    def verdict(self, sigma: float) -> Verdict:
+        """Which theory is nearest at a level, if any: what sentences and tables say.
+
+        Two intervals bear on whether it is nearer than the optimum, of the difference and of the share, and may differ
+        where few draws carry either. Both have to say so: else the optimum is among the names, and 0 in the share.
+        """
+        names, share = self.best(sigma)[0], self.share_of_nearest(sigma)
+        if not float(share.low) > 0 and OPTIMUM not in names:
+            names.append(OPTIMUM)
+        if OPTIMUM in names:
+            share = Interval(share.value, share.low.clamp(max=0), share.high.clamp(min=0))
+        if float(self.at(sigma, OPTIMUM).columns["gap_share"].value) < LEAST:
+            return Verdict("optimum", tuple(names), share)
+        return Verdict("nearest" if float(share.low) >= LITTLE else "none", tuple(names), share)
+
     def sentences(self) -> list[str]:
         """Which theory is nearest where, levels that have the same answer together; from high noise to low."""
-        groups: list[tuple[str, list[float]]] = []
+        groups: list[tuple[list[float], list[Verdict]]] = []
         for sigma in reversed(self.sigmas):
-            words = self._nearest(sigma)
-            if groups and groups[-1][0] == words:
-                groups[-1][1].append(sigma)
+            found = self.verdict(sigma)
+            if groups and groups[-1][1][0].words == found.words:
+                groups[-1][0].append(sigma)
+                groups[-1][1].append(found)
             else:
-                groups.append((words, [sigma]))
-        return [f"{self.name} on {self.on}, {self._where(levels, words)}: {words}" for words, levels in groups]
-
-    def _nearest(self, sigma: float) -> str:
-        if float(self.at(sigma, OPTIMUM).columns["gap_share"].value) < LEAST:
-            return "the network is the optimum, but for less than a thousandth of what the optimum says"
-        tied = self.best(sigma)[0]
-        if OPTIMUM in tied or float(self.share_of_nearest(sigma).low) < LITTLE:
-            return "no theory surely accounts for a twentieth of the deviation"
-        return f"nearest is {tied[0]}" + (f", as near as can be told {_listed(tied[1:])}" if tied[1:] else "")
-
-    def _where(self, levels: list[float], words: str) -> str:
-        where = f"σ = {max(levels):.3g}" + (f" to {min(levels):.3g}" if len(levels) > 1 else "")
-        if not words.startswith("nearest"):
-            return where
-        found = [self.share_of_nearest(sigma) for sigma in levels]
-        low, high = (100 * end for end in (min(float(s.low) for s in found), max(float(s.high) for s in found)))
-        return f"{where} ({low:.0f} to {high:.0f}% of the deviation accounted for)"
+                groups.append(([sigma], [found]))
+        return [f"{self.name} on {self.on}, {_where(sigmas, same)}: {same[0].words}" for sigmas, same in groups]
 
     def save(self, path: str | Path) -> None:
         """Write path.csv and path.json.
@@ -175,23 +171,6 @@ class Explained:
         """
         about: dict[str, Any] = {"on": self.on, "draws": self.draws, "level": self.level}
         save_table(self.rows(), path, about | {"sentences": self.sentences()})
-
-
-def nearest_of(misses: Mapping[str, Tensor], level: float) -> list[str]:
-    """Whose mean is least, first, and who is not surely above it.
-
-    The one of K whose mean is least in truth is among them with the probability `level`, as far as an interval of a
-    mean holds it: of the intervals of the differences from the first, over pairs, each has the (K − 1)-th part of what
-    may go wrong. With intervals that allow for no others, one that is in truth the least of eleven that are all but
-    alike was left out 14 times in 100, now 2 (measured, 2,000 repetitions with 256 draws).
-
-    Args:
-        misses: name -> squares of the same draws, (n,) float64.
-        level: of the answer.
-    """
-    order = sorted(misses, key=lambda name: float(misses[name].mean()))
-    first, each = misses[order[0]], 1 - (1 - level) / max(len(order) - 1, 1)
-    return order[:1] + [n for n in order[1:] if not float(mean_interval(misses[n] - first, each).low) > 0]
 
 
 def explain(
@@ -274,5 +253,10 @@ def _direction(product: Tensor, first: Tensor, second: Tensor, level: float) -> 
     return influence_interval(value, influence, level).within(-1, 1)
 
 
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _where(sigmas: list[float], found: list[Verdict]) -> str:
+    """Levels, from high to low, and what the nearest accounts for there."""
+    where = f"σ = {max(sigmas):.3g}" + (f" to {min(sigmas):.3g}" if len(sigmas) > 1 else "")
+    if found[0].kind != "nearest":
+        return where
+    low, high = min(float(each.share.low) for each in found), max(float(each.share.high) for each in found)
+    return f"{where} ({whole_percent(low, high)} of the deviation accounted for)"

@@ -48,7 +48,7 @@ def test_shares_of_a_network_that_is_made_of_a_theory(on: str | Tensor | None) -
         assert found.best(sigma)[0] == ["linear"]
     assert len(found.sentences()) == 1
     assert "nearest is linear" in found.sentences()[0]
-    assert "(94 to 94% of the deviation accounted for)" in found.sentences()[0]
+    assert "(94% of the deviation accounted for)" in found.sentences()[0]
 
 
 def test_columns_are_the_means_that_the_module_says() -> None:

@@ -145,9 +145,11 @@ def _tables(found: list[Explained]) -> list[str]:
         for sigma in reversed(each.sigmas):
             share = float(each.at(sigma, OPTIMUM).columns["gap_share"].value)
             cells = (float(each.at(sigma, name).columns["accounted"].value) for name in names)
-            rows.append([f"{sigma:.3g}", f"{share:.2g}", *("-" if math.isnan(c) else f"{100 * c:.0f}" for c in cells)])
-        lines += ["", f"{each.name} on {each.on}: % of its deviation from the optimum that each accounts for"]
-        lines.append(as_table(["sigma", "gap share", *names], rows))
+            told = ("-" if math.isnan(c) else f"{100 * c:z.0f}" for c in cells)
+            rows.append([f"{sigma:.3g}", f"{100 * share:.3g}", *told])
+        head = "the gap, in % of the data's spread, and % of its deviation from the optimum that each accounts for"
+        lines += ["", f"{each.name} on {each.on}: {head}"]
+        lines.append(as_table(["sigma", "gap", *names], rows))
     return [*lines, ""]
 
 
@@ -156,7 +158,7 @@ def _endings(last: Endings | None) -> list[str]:
         return []
 
     def interval(row: dict[str, Any], name: str) -> str:
-        return f"{row[name]:.3g} [{row[f'{name}_low']:.3g}, {row[f'{name}_high']:.3g}]"
+        return f"{row[name]:z.3g} [{row[f'{name}_low']:z.3g}, {row[f'{name}_high']:z.3g}]"
 
     rows = [
         [row["theory"], *(interval(row, name) for name in ("pearson", "r_square", "distance"))] for row in last.rows()

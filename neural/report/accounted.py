@@ -17,25 +17,34 @@ from optimal.border import Border
 from optimal.intervals import Interval
 
 from ..ended import Endings
-from ..explained import OPTIMUM, Explained
+from ..explained import Explained
+from ..verdict import OPTIMUM, Verdict, listed
 from .charts import DARK, LIGHT, Theme, drawn, log_levels
 from .page import chart, document
 from .pictures import data_uri, grey_levels, png
+from .styles import style_of
 from .tables import number, table
 
 __all__ = ["accounted_page"]
 
 _SHOWN, _LARGEST = 8, 96
-_LOWEST = -0.6
-"""Of what is drawn: theories that are much farther from the network than the optimum is lie below."""
-_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
+_LOWEST = -60
+"""Percent, of what is drawn: theories that are much farther from the network than the optimum is lie below."""
+_PLACES = {
+    "data": "On noisy points of the data",
+    "held-out": "On noisy points that were held out",
+    "trajectory": "On its own trajectory",
+}
+_COEFFICIENTS = {"explained_variance": "explained variance", "r_square": "R²", "pearson": "Pearson"}
 _WORDS = {
     "accounted": "1 − E‖F − T‖²/E‖F − D‖², F the network, D the optimum, T the theory: 1 for a theory that is the "
     "network, 0 for one as far from it as the optimum is, negative for one that is farther.",
     "direction": "The cosine of F − D and T − D over all draws: 1 where the theory leaves the optimum to the "
     "same side.",
     "share of the gap": "E‖F − D‖² over the mean square distance between the optimum and the mean of the data: what "
-    "there is to account for.",
+    "there is to account for. Below a thousandth the network is the optimum, and no theory is named.",
+    "none surely": "The nearest theory accounts for less than a twentieth of the deviation at the lower end of its "
+    "interval, or the optimum is as near as can be told.",
     "fitted": "A theory with a parameter has, at every level, the value of a list with which it is nearest to the "
     "network; on other draws than it is judged on.",
     "explained variance, R², Pearson": "As published: the mean of 1 − ‖F − T‖²/‖F‖² (Wang, Vastola 2024), the mean of "
@@ -65,7 +74,7 @@ def accounted_page(
     )
     sections = [
         f"<h1>{escape(title)}</h1>",
-        *(f'<p class="lead">{escape(sentence)}.</p>' for each in found for sentence in each.sentences()),
+        *(_said(each) for each in found),
         chart((light, dark), "What theories account for against the noise level", caption),
         *(_levels(each) for each in found),
         *([] if last is None else [_ends(last)]),
@@ -82,14 +91,14 @@ def accounted_page(
 def _chart(found: Sequence[Explained], border: Border, theme: Theme) -> Figure:
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     for axes, each in zip(figure.subplots(1, len(found), sharey=True, squeeze=False)[0], found, strict=True):
-        for place, name in enumerate(each.theories):
-            columns = [each.at(sigma, name).columns["accounted"] for sigma in each.sigmas]
+        for name in each.theories:
+            columns = [each.at(sigma, name).columns["accounted"].scaled(100) for sigma in each.sigmas]
             value, low, high = (np.array([float(getattr(c, end)) for c in columns]) for end in ("value", "low", "high"))
-            color, dashes = theme.networks[place % len(theme.networks)], _DASHES[place // len(theme.networks)]
-            axes.plot(each.sigmas, value, color=color, ls=dashes, lw=1.5, marker="o", ms=2.5, label=name)
-            axes.fill_between(each.sigmas, low, high, color=color, alpha=0.15, lw=0)
+            style = style_of(name, each.theories, theme)
+            axes.plot(each.sigmas, value, **style, lw=1.5, marker="o", ms=2.5, label=name)
+            axes.fill_between(each.sigmas, low, high, color=style["color"], alpha=0.15, lw=0)
         _finish(axes, each, border, theme)
-    figure.axes[0].set_ylabel("share of the deviation accounted for")
+    figure.axes[0].set_ylabel("share of the deviation accounted for, %")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
@@ -97,32 +106,53 @@ def _chart(found: Sequence[Explained], border: Border, theme: Theme) -> Figure:
 
 def _finish(axes: Axes, found: Explained, border: Border, theme: Theme) -> None:
     axes.axhline(0, color=theme.ink, lw=0.8)
-    axes.set(ylim=(_LOWEST, 1.03))
+    axes.set(ylim=(_LOWEST, 103))
     axes.set_title(f"on {found.on}", fontsize=9, loc="left")
     log_levels(axes, border, theme)
     axes.grid(True, axis="y", alpha=0.6)
 
 
+def _said(found: Explained) -> str:
+    """The sentences of one place, a line each, without the words that they have in common."""
+    start = f"{found.name} on {found.on}, "
+    lines = "".join(f"<li>{escape(sentence.removeprefix(start))}.</li>" for sentence in found.sentences())
+    return f"<h2>{escape(_PLACES.get(found.on, f'On {found.on}'))}</h2><ul>{lines}</ul>"
+
+
 def _levels(found: Explained) -> str:
-    """The nearest theory by level, and how far everybody is."""
+    """The nearest theory by level, if any, and how far it is: the verdict that the sentences are made of."""
     rows: list[tuple[str, list[str]]] = []
     for sigma in reversed(found.sigmas):
-        optimum, names = found.at(sigma, OPTIMUM).columns, found.best(sigma)[0]
-        best = found.at(sigma, names[0]).columns
-        cells = [number(sigma), _interval(optimum["gap_share"]), _named(names)]
-        cells += [_interval(best[column]) for column in ("accounted", "direction")]
-        for column in ("explained_variance", "r_square", "pearson"):
-            cells.append(f"{number(float(best[column].value))} ({number(float(optimum[column].value))})")
+        verdict, optimum = found.verdict(sigma), found.at(sigma, OPTIMUM).columns
+        best = found.at(sigma, verdict.names[0]).columns
+        cells = [number(sigma), _interval(optimum["gap_share"], 100), _named(verdict)]
+        if verdict.kind == "optimum":
+            cells += ["–"] * 2 + [_beside(None, optimum[column]) for column in _COEFFICIENTS]
+        else:
+            cells += [_rounded(verdict.share, 100, 2), _rounded(best["direction"], 1, 3)]
+            cells += [_beside(best[column], optimum[column]) for column in _COEFFICIENTS]
         rows.append(("", cells))
-    heads = ["σ", "share of the gap", "nearest, and as near", "accounted", "direction"]
-    heads += ["explained variance (optimum's)", "R² (optimum's)", "Pearson (optimum's)"]
-    caption = f"{found.name} on {found.on}: the theory nearest to it, first, and those that are as near as can be told"
+    heads = ["σ", "share of the gap, %", "nearest, and as near", "accounted, %", "direction", *_COEFFICIENTS.values()]
+    caption = (
+        f"{found.name} on {found.on}: the theory nearest to it, and those that are as near as can be told; in brackets "
+        f"{100 * found.level:g}% intervals, of what is accounted for with the choice allowed for. Of the last three "
+        "columns the optimum's own below."
+    )
     return table(heads, rows, caption)
 
 
-def _named(names: Sequence[str]) -> str:
-    others = f'<br><span class="soft">{escape(", ".join(names[1:]))}</span>' if names[1:] else ""
-    return f'<span class="names">{escape(names[0])}{others}</span>'
+def _named(verdict: Verdict) -> str:
+    if verdict.kind == "optimum":
+        return '<span class="names">the network is the optimum</span>'
+    first, *others = ("none surely", f"closest: {listed(verdict.names)}") if verdict.kind == "none" else verdict.names
+    below = f'<br><span class="soft">{escape(", ".join(others))}</span>' if others else ""
+    return f'<span class="names">{escape(first)}{below}</span>'
+
+
+def _beside(theory: Interval | None, optimum: Interval) -> str:
+    """A coefficient of the theory over that of the optimum."""
+    above = "–" if theory is None else number(float(theory.value))
+    return f'{above}<br><span class="soft">({number(float(optimum.value))})</span>'
 
 
 def _ends(last: Endings) -> str:
@@ -154,8 +184,13 @@ def _picture(image: Tensor) -> str:
     return data_uri(png(np.ascontiguousarray(pixels[::step, ::step].repeat(scale, 0).repeat(scale, 1))))
 
 
-def _interval(found: Interval) -> str:
-    value, low, high = (float(part) for part in (found.value, found.low, found.high))
+def _interval(found: Interval, factor: float = 1.0) -> str:
+    value, low, high = (factor * float(part) for part in (found.value, found.low, found.high))
     if not math.isfinite(value):
         return "–"
     return f'{number(value)}<br><span class="soft">[{number(low)}, {number(high)}]</span>'
+
+
+def _rounded(found: Interval, factor: float, digits: int) -> str:
+    """The same of what has a unit size, a share or a cosine, so that it is as wide everywhere: no more digits."""
+    return _interval(found.map(lambda part: (factor * part).round(decimals=digits)))

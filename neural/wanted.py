@@ -133,7 +133,7 @@ def with_images(data: Dataset, group: Literal["flip", "quarter-turns"]) -> Datas
     name = f"{data.name} under {group}"
     both = derive(data, xflip=True)
     if group == "flip":
-        return Dataset(name, both.array, both.labels, data.licence, data.source)
+        return Dataset(name, both.array, both.labels, data.licence, data.source, names=both.names)
     if data.event[1] != data.event[2]:
         raise ValueError(f"quarter-turns need square images, those of {data.name} have shape {data.event}")
     if 2 * _TURNS * data.array.nbytes > _MOST:
@@ -144,4 +144,10 @@ def with_images(data: Dataset, group: Literal["flip", "quarter-turns"]) -> Datas
     halves = np.split(both.array, 2)
     turned = np.concatenate([np.rot90(half, k, axes=(-2, -1)) for half in halves for k in range(_TURNS)])
     labels = None if both.labels is None else np.concatenate([both.labels] * _TURNS)
-    return Dataset(name, turned, labels, data.licence, data.source)
+    names = None
+    if both.names is not None:
+        half = len(data)
+        sides = (both.names[:half], both.names[half:])
+        turns = ("", *(f" turned by {90 * k}°" for k in range(1, _TURNS)))
+        names = tuple(f"{each}{turn}" for side in sides for turn in turns for each in side)
+    return Dataset(name, turned, labels, data.licence, data.source, names=names)

@@ -88,7 +88,7 @@ class ForwardStatistics:
 
 
 def forward_statistics(
-    D: OptimalDenoiser,
+    D: Optimum,
     sigmas: Levels,
     data: Data | None = None,
     *,
@@ -103,7 +103,7 @@ def forward_statistics(
     the noise levels.
 
     Args:
-        D: the optimal denoiser.
+        D: the optimal denoiser, also of data with their images (`optimal.orbit`).
         sigmas: (S,) noise levels, > 0.
         data: the points x0 is drawn from, those of D unless given (held-out images, say).
         draws: number of pairs.
@@ -112,7 +112,8 @@ def forward_statistics(
         progress: whether a progress bar is drawn on stderr.
 
     Raises:
-        ValueError: draws < 1, data of another event shape than D's.
+        ValueError: draws < 1, data of another event shape than D's; the derivative of an orbit, which has no product
+            with its covariance.
 
     References:
         Biroli, Bonnaire, de Bortoli, Mézard 2024, "Dynamical Regimes of Diffusion Models".
@@ -124,6 +125,8 @@ def forward_statistics(
         ([1.0, 2.0], [0.0, 1.0])
     """
     levels, generator = level_list(sigmas), generator_of(generator)
+    if derivative and not isinstance(D, OptimalDenoiser):
+        raise ValueError(f"the derivative needs an OptimalDenoiser, got {type(D).__name__}")
     x0, eps = draw_pairs(D, data, draws, generator)
     # Signs: of all v with E[v vᵀ] = I they scatter ‖Cov·v‖² least, and not at all for events of one value.
     signs = torch.randint(0, 2, x0.shape, generator=generator, dtype=torch.int64, device=generator.device)
@@ -134,7 +137,7 @@ def forward_statistics(
         post = D.posterior(x, sigma)
         found = (D.take(post.top_index) == x0).flatten(1).all(1)
         square = torch.full_like(post.entropy, torch.nan)
-        if derivative:
+        if derivative and isinstance(D, OptimalDenoiser):
             square = D.covariance_product(x, sigma, probes).double().flatten(1).square().sum(1)
         rows.append((post.entropy, found, post.variance, square))
     entropy, found, variance, square = (torch.stack(column) for column in zip(*rows, strict=True))

@@ -138,10 +138,10 @@ def test_denoise_is_the_optimum(capsys: Captured) -> None:
     assert abs(found["effective_count"] - float(post.effective_count)) < 1e-3
     assert [point["index"] for point in found["points"]] == D.weights(data[5:6], 1.0)[0].topk(3).indices.tolist()
     with Image.open("sub/five.png") as image:
-        assert image.size == (5 * (8 * 16 + 1), 8 * 16 + 1)
-        pixels = np.asarray(image)
+        assert image.size == (5 * 134 - 6, 128 + 3 * 16)  # five tiles, three lines of words
+        pixels = np.asarray(image.convert("L"))
     assert (pixels[:128:16, :128:16] == data.array[5][0]).all()
-    assert (pixels[:128:16, 129:257:16] == to_uint8(post.mean)[0, 0].numpy()).all()
+    assert (pixels[:128:16, 134:262:16] == to_uint8(post.mean)[0, 0].numpy()).all()
 
 
 def test_noise_is_added_when_asked_for(capsys: Captured) -> None:
@@ -196,7 +196,8 @@ def test_where_says_how_sure_it_is(capsys: Captured) -> None:
     assert not far["certified"]
     assert far["weight"] == pytest.approx(float(D.weights(x, 3.0)[0, far["index"]]))
     with Image.open("far.png") as image:
-        tile = np.asarray(image)[:128:16, 258:386:16]
+        source, tile = (np.asarray(image.convert("L"))[:128:16, left : left + 128 : 16] for left in (0, 3 * 134))
+    assert (source == data.array[9][0]).all()
     assert (tile == data.array[far["index"]][0]).all()
     assert run("where", "two-points", "0", "--sigma", "1") == 0
     assert "undecided: x lies on the border" in capsys.readouterr().out
@@ -229,7 +230,7 @@ def test_samples_are_data_points(folder: Path, solver: list[str], capsys: Captur
         assert arrays["samples"].shape == arrays["noises"].shape == (5, 3, 4, 6)
         assert np.allclose(arrays["samples"], load(folder)[found["index"]], atol=2e-3)
     with Image.open("some.v1.png") as image:
-        assert image.size == (3 * (6 * 21 + 1), 2 * (4 * 21 + 1))
+        assert image.size == (3 * 134 - 6, 2 * (4 * 21 + 16 + 6) - 6)
 
 
 def test_data_with_their_mirror_images_are_those_of_the_doubled_data(capsys: Captured) -> None:
@@ -243,10 +244,11 @@ def test_data_with_their_mirror_images_are_those_of_the_doubled_data(capsys: Cap
     ]
     assert np.allclose([p["weight"] for p in found["points"]], weights, atol=1e-5)
     with Image.open("five.png") as image:
-        pixels = np.asarray(image)
-    for column, k in enumerate(index.tolist()):
-        left = (2 + column) * 129
-        assert (pixels[:128:16, left : left + 128 : 16] == to_uint8(twice.take(torch.tensor([k])))[0, 0].numpy()).all()
+        pixels = np.asarray(image.convert("L"))
+    for place, k in enumerate(index.tolist(), start=3):  # after the source, x and the answer
+        top, left = place // 6 * (128 + 3 * 16 + 6), place % 6 * 134
+        tile = pixels[top : top + 128 : 16, left : left + 128 : 16]
+        assert (tile == to_uint8(twice.take(torch.tensor([k])))[0, 0].numpy()).all()
     found = asked(capsys, "border", "digits", "--draws", "64", "--orbit", "flip")
     expected = seeking_refining_border(twice, draws=64, generator=stream(0, "evaluation"))
     assert found["count"]["sigma"] == pytest.approx(expected.sigma, rel=1e-6)

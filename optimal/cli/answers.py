@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..border import borders
 from ..conditional import Group, PermutedOrbit, guided, orbit
 from ..datasets import Dataset
 from ..denoiser import OptimalDenoiser
@@ -34,18 +33,20 @@ __all__ = [
     "described",
     "destination",
     "expected",
-    "located",
     "names_of",
+    "optimum",
     "sampled",
     "shown_points",
     "solver_on",
+    "told",
+    "under",
 ]
 
 _ODD = 1e-9
 """Chance of a distance from the nearest point below which x is said to be no noisy point."""
 _CPU = torch.device("cpu")
 _FLOW_CALLS = 80
-_CALLS = {"border": 48, "denoise": 2, "where": _FLOW_CALLS}
+_CALLS = {"border": 56, "denoise": 2, "where": _FLOW_CALLS}
 
 
 def expected(question: Literal["info", "border", "denoise", "where"], data: Dataset, draws: int = 1) -> float:
@@ -60,7 +61,7 @@ def described(data: Dataset, *, device: torch.device = _CPU, say: Say) -> dict[s
     """Size, copies, spread, and the closed formulas of `optimal.regimes`."""
     announce(expected("info", data), say)
     with tqdm(total=3, desc="info", unit="part", leave=False, delay=1) as bar:
-        D = _optimum(data, device)
+        D = optimum(data, device)
         bar.update()
         first = D.first_copies()
         bar.update()
@@ -80,27 +81,6 @@ def described(data: Dataset, *, device: torch.device = _CPU, say: Say) -> dict[s
         "sigma_S": speciation_sigma(eigenvalue),
         "sigma_C": collapse_sigma(len(data), math.prod(data.event), D.standard_deviation),
     }
-
-
-def located(
-    data: Dataset,
-    draws: int,
-    seed: int,
-    *,
-    label: int | None = None,
-    group: Group | None = None,
-    device: torch.device = _CPU,
-    say: Say,
-) -> dict[str, Any]:
-    """The border, by both of its definitions: {"count": …, "entropy": …}, each with sigma, low, high and threshold."""
-    require_room("draws", draws, math.prod(data.event))
-    announce(len(names_of(group)) * expected("border", data, draws), say)
-    D = _of(_optimum(data, device, label), group)
-    found: dict[str, Any] = {"draws": draws, "seed": seed} | _told(label, group)
-    both = borders(D, draws=draws, generator=stream(seed, "evaluation"), progress=True)
-    for name, border in zip(("count", "entropy"), both, strict=True):
-        found[name] = {key: getattr(border, key) for key in ("sigma", "low", "high", "threshold")}
-    return found
 
 
 def denoised(
@@ -123,14 +103,14 @@ def denoised(
     """
     _require_guided(label, guidance, interval)
     announce(len(names_of(group)) * expected("denoise", data), say)
-    optimum = _optimum(data, device, label)
-    D = _of(optimum, group)
+    plain = optimum(data, device, label)
+    D = under(plain, group)
     x = x.to(device)
-    apart = _held_to_noise(optimum, x, sigma, say) if group is None else {}
+    apart = _held_to_noise(plain, x, sigma, say) if group is None else {}
     post = D.posterior(x, sigma)
     mean, pushed = post.mean, {}
     if guidance is not None:
-        whole = _of(_optimum(data, device), group)
+        whole = under(optimum(data, device), group)
         between = guided(D, whole, guidance, interval)
         mean, density = between(x, sigma), whole.posterior(x, sigma).log_density
         share = int((data.classes == label).sum()) / len(data)
@@ -142,11 +122,14 @@ def denoised(
         }
     weights, index = D.weights(x, sigma)[0].topk(min(top, len(D)))
     points = [
-        {"index": int(k) % len(data)} | _turned(group, int(k) // len(data)) | {"weight": float(w)}
+        {"index": int(k) % len(data)}
+        | _name(data, int(k) % len(data))
+        | _turned(group, int(k) // len(data))
+        | {"weight": float(w)}
         for k, w in zip(index, weights, strict=True)
         if w > 0
     ]
-    return mean.cpu(), _told(label, group) | pushed | apart | {
+    return mean.cpu(), told(label, group) | pushed | apart | {
         "sigma": sigma,
         "effective_count": float(post.effective_count),
         "entropy": float(post.entropy),
@@ -166,7 +149,7 @@ def destination(
     the border between basins to within rounding; `weight`: the posterior probability of the destination.
     """
     announce(expected("where", data), say)
-    D = _optimum(data, device, label)
+    D = optimum(data, device, label)
     x = x.to(device)
     apart = _held_to_noise(D, x, sigma, say)
     post = D.posterior(x, sigma)
@@ -182,12 +165,14 @@ def destination(
     found = apart | {
         "sigma": sigma,
         "index": index,
+        "name": None if data.names is None else data.names[index],
         "label": None if data.labels is None else data.labels[index].tolist(),
         "certified": certified,
         "captured": captured,
         "sure": sure,
         "weight": float(D.weights(x, sigma)[0, index]),
         "leader": int(post.top_index),
+        "leader_name": None if data.names is None else data.names[int(post.top_index)],
         "leader_weight": float(post.top_weight),
         "effective_count": float(post.effective_count),
         "nfe": int(landing.nfe),
@@ -243,7 +228,7 @@ def sampled(
     _require_guided(label, guidance, interval)
     if guidance is not None and solver == "consistency":
         raise ValueError("--solver consistency ends on a point of the class: it takes no --guidance")
-    D = _optimum(data, device, label)
+    D = optimum(data, device, label)
     if sigma_max is None:
         sigma_max = start_level(D)
     require_single("sigma_max", sigma_max)
@@ -252,7 +237,7 @@ def sampled(
     rows = RowNoise(stream(seed, "samples"))
     shape = (n, *data.event)
     noises = (sigma_max * rows.draw(shape)).float().to(device)
-    source = _of(D, group)
+    source = under(D, group)
     count = D.points.size if guidance is None else D.points.size + len(D)
     direct = 2 * steps * len(names_of(group)) * seconds_of_a_call(count, D.points.dim, n)
     axes = seconds_of_the_axes(D)
@@ -266,7 +251,7 @@ def sampled(
         calls: list[int] = []
         model = FlowMap(source) if solver == "consistency" else source
         if guidance is not None:
-            model = guided(source, _of(_optimum(data, device), group), guidance, interval)
+            model = guided(source, under(optimum(data, device), group), guidance, interval)
         announce(direct * (_FLOW_CALLS / 2 if solver == "consistency" else 1), say)
         samples = sample(
             model,
@@ -279,7 +264,7 @@ def sampled(
         )
         index, nfe = landed(source, samples), calls[-1]
     found = (
-        _told(label, group)
+        told(label, group)
         | ({} if guidance is None else {"guidance": guidance})
         | ({} if interval is None else {"interval": list(interval)})
         | {
@@ -298,10 +283,16 @@ def sampled(
     # Which point, and under which element; −1 stays what it is.
     point, element = index.where(index < 0, index % len(D)), index.div(len(D), rounding_mode="floor")
     found["index"] = point.tolist()
+    if data.names is not None:
+        found["name"] = [data.names[k] if k >= 0 else None for k in found["index"]]
     if group is not None:
         found["element"] = [names_of(group)[k] if k >= 0 else None for k in element.tolist()]
     arrays = {"noises": noises, "samples": samples, "index": point, "sigmas": sigmas}
     return {name: array.cpu() for name, array in arrays.items()}, found
+
+
+def _name(data: Dataset, index: int) -> dict[str, Any]:
+    return {"index": index} if data.names is None else {"index": index, "name": data.names[index]}
 
 
 def shown_points(data: Dataset, points: list[dict[str, Any]], group: Group | None) -> Tensor:
@@ -310,7 +301,7 @@ def shown_points(data: Dataset, points: list[dict[str, Any]], group: Group | Non
     rows = data[index.tolist()]
     if group is None:
         return rows
-    names, D = names_of(group), _of(OptimalDenoiser(rows), group)
+    names, D = names_of(group), under(OptimalDenoiser(rows), group)
     element = torch.tensor([names.index(point["element"]) for point in points], dtype=torch.int64)
     return D.take(element * len(rows) + torch.arange(len(rows)))
 
@@ -334,7 +325,7 @@ def solver_on(sigmas: Tensor, name: str, options: Mapping[str, Any]) -> Solver:
     return chosen
 
 
-def _optimum(data: Dataset, device: torch.device, label: int | None = None) -> OptimalDenoiser:
+def optimum(data: Dataset, device: torch.device, label: int | None = None) -> OptimalDenoiser:
     """The optimum of the data, or of one class of them, which lie where it computes."""
     log_weights = None
     if label is not None:
@@ -347,7 +338,7 @@ def _optimum(data: Dataset, device: torch.device, label: int | None = None) -> O
     return D if log_weights is None else D.weighted(log_weights)
 
 
-def _of(D: OptimalDenoiser, group: Group | None) -> OptimalDenoiser | PermutedOrbit:
+def under(D: OptimalDenoiser, group: Group | None) -> OptimalDenoiser | PermutedOrbit:
     """The optimum of the data, or of the data with their images."""
     if group is None:
         return D
@@ -364,7 +355,7 @@ def _require_guided(label: int | None, guidance: float | None, interval: tuple[f
         raise ValueError("--interval is of guidance: it needs --guidance")
 
 
-def _told(label: int | None, group: Group | None) -> dict[str, Any]:
+def told(label: int | None, group: Group | None) -> dict[str, Any]:
     return ({} if label is None else {"label": label}) | ({} if group is None else {"orbit": group})
 
 

@@ -15,22 +15,25 @@ from ..datasets import Dataset
 from ..devices import device_of
 from ..randomness import stream
 from ..storage import replacing
-from .answers import denoised, described, destination, expected, located, sampled, shown_points
+from .answers import denoised, described, destination, expected, sampled, shown_points
 from .commands import AtPoint, Border, Common, Denoise, Info, Sample, Schedule, Where
 from .estimate import in_words
+from .located import located
 from .options import parse_options
-from .output import suffixed, writable
-from .point_files import read_point, save_grid
+from .output import as_table, suffixed, writable
+from .point_files import place_of, read_point
 from .room import require_single
 from .run import say
 from .scheduled import expected_schedule, scheduled
+from .sheets import Tile, save_sheet
 
 __all__ = ["Told", "answered"]
 
 Told = tuple[dict[str, Any], list[str]]
 """What was found, as plain values, and in sentences."""
-_TILE = 128
-"""Pixels a side that an image of a grid has at least about."""
+_BAR = 24
+_COLUMNS = 6
+"""Of a picture, at most."""
 _QUICK_DRAWS = 64
 _QUICK_STARTS = 128
 
@@ -84,7 +87,28 @@ def _border(command: Border, data: Dataset) -> Told:
         f"median effective count of 2 at sigma = {_interval(count)}: the border between mode seeking and mode refining",
         f"mean entropy of 1 nat at sigma = {_interval(entropy)}: the collapse of Biroli et al. 2024",
         f"95% bootstrap intervals, {draws} draws, seed {command.seed}",
+        *([] if command.json else _drawn(found["curve"])),
     ]
+
+
+def _drawn(curve: list[dict[str, Any]]) -> list[str]:
+    """The curve as a table, with a bar of the logarithm of the count."""
+    if not curve:
+        return []
+    most = max(math.log(row["count"]) for row in curve) or 1.0
+    rows = [
+        [
+            f"{row['sigma']:.3g}",
+            f"{row['count']:.4g}",
+            f"{row['low_quartile']:.4g} to {row['high_quartile']:.4g}",
+            f"{row['entropy']:.2f}",
+            f"{100 * row['source']:.0f}%",
+        ]
+        for row in curve
+    ]
+    table = as_table(["sigma", "points in the blend", "middle half", "nats", "led by the source"], rows).splitlines()
+    bars = ["", *("#" * round(_BAR * math.log(row["count"]) / most) for row in curve)]
+    return ["", *(f"{line}  {bar}".rstrip() for line, bar in zip(table, bars, strict=True))]
 
 
 def _interval(border: dict[str, float]) -> str:
@@ -93,23 +117,33 @@ def _interval(border: dict[str, float]) -> str:
     return f"{border['sigma']:.4g} [{border['low']:.4g}, {border['high']:.4g}]"
 
 
-def _x(command: AtPoint, data: Dataset) -> torch.Tensor:
-    """x, (1, *event)."""
+def _x(command: AtPoint, data: Dataset) -> tuple[torch.Tensor, list[Tile]]:
+    """x, (1, *event), and the pictures of it: before it the source, where noise was added to that."""
     if not 0 < command.sigma < math.inf:
         raise ValueError(f"sigma must be positive and finite, got {command.sigma:g}")
     x, notes = read_point(command.image, data, command.value_range)
     for note in notes:
         say(note)
+    tiles: list[Tile] = []
     if command.add_noise:
         require_single("sigma", command.sigma)
+        place = place_of(command.image, data)
+        own = (Path(command.image).name,) if place is None else _words(data, place)
+        tiles.append(Tile(x, ("source", *own)))
         x = x + command.sigma * torch.randn(x.shape, generator=stream(command.seed, "queries"))
-    return x[None]
+    return x[None], [*tiles, Tile(x, ("x", f"sigma = {command.sigma:g}"))]
+
+
+def _words(data: Dataset, index: int, element: str | None = None) -> tuple[str, ...]:
+    """Of a point of the data, what stands under its picture: @3 cats/a.png, its label."""
+    label = () if data.labels is None else (f"label {data.labels[index].tolist()}",)
+    return (" ".join(filter(None, (data.called(index), element))), *label)
 
 
 def _denoise(command: Denoise, data: Dataset) -> Told:
     if command.top < 1:
         raise ValueError(f"top must be at least 1, got {command.top}")
-    x = _x(command, data)
+    x, before = _x(command, data)
     device = device_of(command.device)
     if command.dry_run:
         return _planned(data, f"E[x0 | x] at sigma = {command.sigma:g}", expected("denoise", data))
@@ -130,21 +164,25 @@ def _denoise(command: Denoise, data: Dataset) -> Told:
     with replacing(path) as temporary:
         np.save(temporary, mean[0].numpy())
     files = [path]
-    if data.is_image:
-        shown = torch.cat([x, mean, shown_points(data, found["points"], command.orbit)])
-        files.append(_grid(shown, out, columns=len(shown)))
-    found["files"] = [str(file) for file in files]
     guided = command.guidance is not None
     answer = "the guided answer" if guided else "E[x0 | x]"
+    if data.is_image:
+        rows = shown_points(data, found["points"], command.orbit)
+        tiles = [*before, Tile(mean[0], (answer, f"of {found['effective_count']:.4g} points"))]
+        for row, point in zip(rows, found["points"], strict=True):
+            own = _words(data, point["index"], point.get("element"))
+            tiles.append(Tile(row, (f"weight {point['weight']:.3g}", *own)))
+        files.append(save_sheet(tiles, suffixed(out, ".png"), columns=_COLUMNS))
+    found["files"] = [str(file) for file in files]
     blend = "that of the class" if guided else "the answer"
     return found, [
         _about(data, command.label, command.orbit),
         *([_pushed(found)] if guided else []),
         f"at sigma = {command.sigma:g} {blend} blends {found['effective_count']:.4g} points (effective count), "
         f"{found['entropy']:.4g} nats",
-        "most probable: " + ", ".join(f"{_named(point)} {point['weight']:.3g}" for point in found["points"]),
+        "most probable: " + ", ".join(f"{_named(data, point)} {point['weight']:.3g}" for point in found["points"]),
         *([f"{answer} = {', '.join(f'{v:.6g}' for v in mean.flatten())}"] if mean.numel() <= 2 else []),
-        _written(files, f"from left to right x, {answer}, the points" if data.is_image else ""),
+        _written(files, f"{_before(command)}, {answer}, the points" if data.is_image else ""),
     ]
 
 
@@ -156,32 +194,40 @@ def _pushed(found: dict[str, Any]) -> str:
     )
 
 
-def _named(point: dict[str, Any]) -> str:
-    """@3, or @3 under an element of the group: @3 mirrored."""
-    element = point.get("element")
-    return f"@{point['index']}" + (f" {element}" if element else "")
+def _named(data: Dataset, point: dict[str, Any]) -> str:
+    """@3 cats/a.png, or that under an element of the group: @3 cats/a.png mirrored."""
+    return _words(data, point["index"], point.get("element"))[0]
+
+
+def _before(command: AtPoint) -> str:
+    return "the source, x" if command.add_noise else "x"
 
 
 def _where(command: Where, data: Dataset) -> Told:
     if command.out is not None and not data.is_image:
         raise ValueError(f"--out is a picture, and {data.name} holds no images")
-    x = _x(command, data)
+    x, before = _x(command, data)
     device = device_of(command.device)
     if command.dry_run:
         return _planned(data, f"the landing of x from sigma = {command.sigma:g}", expected("where", data))
     out = None if command.out is None else writable(command.out, "where")
     mean, found = destination(data, x, command.sigma, label=command.label, device=device, say=say)
-    sentences = [_about(data, command.label, None), f"x becomes data point @{found['index']} ({found['sure']})"]
+    end, leader = (data.called(found[name]) for name in ("index", "leader"))
+    sentences = [_about(data, command.label, None), f"x becomes data point {end} ({found['sure']})"]
     if math.prod(data.event) <= 2:
         sentences[-1] += f", which is {', '.join(f'{v:.6g}' for v in data[found['index']].flatten())}"
     sentences += [
         f"at sigma = {command.sigma:g} it holds {found['weight']:.3g} of the posterior; the leader is "
-        f"@{found['leader']} with {found['leader_weight']:.3g}, the effective count {found['effective_count']:.4g}"
+        f"{leader} with {found['leader_weight']:.3g}, the effective count {found['effective_count']:.4g}"
     ]
     if out:
-        files = [_grid(torch.cat([x, mean, data[[found["index"]]]]), out, columns=3)]
+        sure = f"certain at {min(found['captured'], command.sigma):.3g}" if found["captured"] else "undecided"
+        answer = ("E[x0 | x]", f"of {found['effective_count']:.4g} points")
+        lines = ("becomes", *_words(data, found["index"]), sure)
+        tiles = [*before, Tile(mean[0], answer), Tile(data[found["index"]], lines)]
+        files = [save_sheet(tiles, suffixed(out, ".png"), columns=_COLUMNS)]
         found["files"] = [str(file) for file in files]
-        sentences.append(_written(files, "x, E[x0 | x], the destination"))
+        sentences.append(_written(files, f"{_before(command)}, E[x0 | x], the destination"))
     return found, sentences
 
 
@@ -211,7 +257,9 @@ def _sample(command: Sample, data: Dataset) -> Told:
         np.savez_compressed(temporary, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
     files = [path]
     if data.is_image:
-        files.append(_grid(arrays["samples"], out))
+        ends = zip(arrays["samples"], found["index"], found.get("element") or [None] * command.n, strict=True)
+        tiles = [Tile(x, _words(data, k, element) if k >= 0 else ("no point",)) for x, k, element in ends]
+        files.append(save_sheet(tiles, suffixed(out, ".png")))
     found["files"] = [str(file) for file in files]
     return found, [
         _about(data, command.label, command.orbit),
@@ -279,10 +327,6 @@ def _guided(guidance: float, label: int | None, interval: tuple[float, float] | 
 
 def _points_of(orbit: str | None) -> str:
     return "data points" if orbit is None else "images of data points"
-
-
-def _grid(images: torch.Tensor, out: Path, columns: int | None = None) -> Path:
-    return save_grid(images, suffixed(out, ".png"), columns=columns, scale=max(1, _TILE // max(images.shape[2:])))
 
 
 def _written(files: Iterable[Path], what: str = "") -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .run import say
+
 __all__ = ["as_json", "as_table", "no_empty_folder", "plain", "suffixed", "writable"]
 
 _SUFFIXES = (".png", ".npy", ".npz", ".csv", ".json", ".html", ".jpg", ".jpeg", ".pdf")
@@ -30,7 +32,8 @@ def suffixed(out: Path, suffix: str) -> Path:
 def writable(out: str | Path, name: str, *, folder: bool = False) -> Path:
     """Where results go, tried before any work: the folder can be made, and something can be written there.
 
-    What is tried is taken away again: who fails afterwards leaves no folder behind, and who writes makes it.
+    What is tried is taken away again: who fails afterwards leaves no folder behind, and who writes makes it. Files that
+    are there already and will be replaced are named on stderr.
 
     Args:
         out: a path without suffix, `~` for the home; an existing folder, or what ends in a slash, is one to write into.
@@ -59,6 +62,9 @@ def writable(out: str | Path, name: str, *, folder: bool = False) -> Path:
                 pass
     except OSError as error:
         raise ValueError(f"{home} could not be written to: {error.strerror or error}") from error
+    there = [] if folder else [file for suffix in _SUFFIXES if (file := suffixed(path, suffix)).exists()]
+    if there:
+        say(f"{', '.join(map(str, there))} of an earlier run: replaced, unless --out says otherwise")
     return path
 
 

@@ -1,7 +1,7 @@
 """One point from what a user names it by, and points as a PNG grid.
 
-A point of a data set is named by a file (an image, or an array in `.npy`), by its place, @17, or, where it has one or
-two values, by these: 0.3 or 0.3,-1.2.
+A point of a data set is named by a file (an image, or an array in `.npy`), by its place, @17, by its name in a folder
+or zip, cats/a.png, or, where it has one or two values, by these: 0.3 or 0.3,-1.2.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from ..datasets.pictures import Encoded, decode_images
 from ..datasets.values import Values, doubt
 from ..storage import replacing
 
-__all__ = ["NUMBERS", "read_point", "save_grid"]
+__all__ = ["NUMBERS", "place_of", "read_point", "save_grid"]
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 NUMBERS = re.compile(rf"\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*")
 """A number, or several with commas between them."""
 _FEW = 2
+_LISTED = 4
 _FIRST = 256  # points that are looked at for whether any value of the data is below 0
 
 
@@ -35,7 +36,8 @@ def read_point(text: str, data: Dataset, value_range: tuple[float, float] | None
     centre and resized (Lanczos).
 
     Args:
-        text: path of an image or of a `.npy`, uint8 or in units of the data; @K, point K of the data; or numbers.
+        text: path of an image or of a `.npy`, uint8 or in units of the data; @K, point K of the data, or its name; or
+            numbers.
         data: whose event shape it is to have.
         value_range: the numbers of the file that become -1 and 1, by the rule of `optimal.datasets.values`; a noisy
             point may lie beyond them.
@@ -47,11 +49,6 @@ def read_point(text: str, data: Dataset, value_range: tuple[float, float] | None
         ValueError: no such file or point, one that cannot be read, another shape, values that are not finite.
     """
     path = Path(text.strip()).expanduser()
-    if re.fullmatch(r"@\d+", text):
-        place = int(text[1:])
-        if place >= len(data):
-            raise ValueError(f"{data.name} has points @0 to @{len(data) - 1}, got {text}")
-        return data[place], []
     if math.prod(data.event) <= _FEW and NUMBERS.fullmatch(text):
         values = torch.tensor([float(part) for part in text.split(",")], device="cpu")
         if values.numel() != math.prod(data.event):
@@ -59,14 +56,45 @@ def read_point(text: str, data: Dataset, value_range: tuple[float, float] | None
                 f"a point of {data.name} has {math.prod(data.event)} value(s), got {values.numel()}: {text}"
             )
         return values.view(data.event), []
+    place = place_of(text, data)
+    if place is not None:
+        return data[place], [] if text.startswith("@") else [f"{text} is {data.called(place)} of {data.name}"]
     if not path.is_file():
-        other = ", @K for a data point" + (", or numbers" if math.prod(data.event) <= _FEW else "")
+        other = ", @K for a data point" + (", or its name" if data.names else "")
+        other += ", or numbers" if math.prod(data.event) <= _FEW else ""
         raise ValueError(f"no file {text}: an image or a .npy is read{other}")
     if path.suffix.lower() == ".npy":
         return _array(path, data, value_range)
     if not data.is_image:
         raise ValueError(f"{text} cannot be a point of {data.name}, whose shape is {data.event}: give a .npy")
     return _picture(path, data, value_range)
+
+
+def place_of(text: str, data: Dataset) -> int | None:
+    """Which point of the data `text` names: @K, the path of a file in their folder, a name, or the end of just one.
+
+    Raises:
+        ValueError: @K beyond the last; the end of several names.
+    """
+    if re.fullmatch(r"@\d+", text):
+        place = int(text[1:])
+        if place >= len(data):
+            raise ValueError(f"{data.name} has points @0 to @{len(data) - 1}, got {text}")
+        return place
+    if data.names is None:
+        return None
+    path = Path(text.strip()).expanduser()
+    if path.is_file():
+        inside = path.resolve().is_relative_to(data.source)
+        name = path.resolve().relative_to(data.source).as_posix() if inside else None
+        return data.names.index(name) if name in data.names else None
+    if text in data.names:
+        return data.names.index(text)
+    ends = [place for place, name in enumerate(data.names) if name.endswith(f"/{text}")]
+    if len(ends) > 1:
+        listed = ", ".join(map(data.called, ends[:_LISTED])) + (", …" if len(ends) > _LISTED else "")
+        raise ValueError(f"{len(ends)} points of {data.name} are called {text}: {listed}; give the @K of one")
+    return ends[0] if ends else None
 
 
 def save_grid(images: Tensor, path: Path, *, columns: int | None = None, scale: int = 1) -> Path:

@@ -90,7 +90,8 @@ def read_zip(
     # Entries of earlier versions are found where these read the same, and only there.
     identity |= {"later": True} if _is_read_otherwise(members, files) else {}
     identity |= _asked(labels, value_range)
-    data = store.build(path.name, identity, decode, source=str(path.resolve()), licence=OWN, progress=progress)
+    options: dict[str, Any] = {"source": str(path.resolve()), "licence": OWN, "names": names, "progress": progress}
+    data = store.build(path.name, identity, decode, **options)
     tell(_of_names(members, names, path.name, labels))
     return data
 
@@ -141,8 +142,8 @@ def read_folder(
 
     identity = {"kind": "folder", "folder": os.path.abspath(path), "listing": listing, "resolution": resolution}
     identity |= _asked(labels, value_range)
-    name = path.resolve().name or "folder"
-    data = store.build(name, identity, decode, source=str(path.resolve()), licence=OWN, progress=progress)
+    options: dict[str, Any] = {"source": str(path.resolve()), "licence": OWN, "names": names, "progress": progress}
+    data = store.build(path.resolve().name or "folder", identity, decode, **options)
     tell(_of_names(there, names, where, labels))
     return data
 

@@ -98,9 +98,10 @@ class Dataset:
         licence: under which terms the data may be used.
         source: where the data came from: a package and its version, or a path.
         fingerprint: 16 hex digits over dtype, shape and bytes of `array`; computed where not given.
+        names: (N,) what each point is called where it came from, the path of a file in its folder or zip; or None.
 
     Raises:
-        ValueError: if `array` is empty or of another dtype or rank, or `labels` do not match it.
+        ValueError: if `array` is empty or of another dtype or rank, or `labels` or `names` do not match it.
 
     Example:
         >>> data = Dataset("corners", np.array([[-1.0, -1.0], [1.0, 1.0]], dtype=np.float32))
@@ -114,6 +115,7 @@ class Dataset:
     licence: str = "unknown"
     source: str = "memory"
     fingerprint: str = ""
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         array = self.array
@@ -127,6 +129,8 @@ class Dataset:
             raise ValueError(f"{self.name} is empty: a data set needs at least one point, got shape {array.shape}")
         if self.labels is not None and len(self.labels) != len(array):
             raise ValueError(f"{self.name} has {len(array)} points but {len(self.labels)} labels")
+        if self.names is not None and len(self.names) != len(array):
+            raise ValueError(f"{self.name} has {len(array)} points but {len(self.names)} names")
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", fingerprint(array))
 
@@ -140,6 +144,15 @@ class Dataset:
     def event(self) -> tuple[int, ...]:
         """Shape of one point, without the leading N."""
         return tuple(int(length) for length in self.array.shape[1:])
+
+    def called(self, index: int) -> str:
+        """A point in words: @7, and its name where it has one, @7 cats/a.png.
+
+        Example:
+            >>> Dataset("two", np.zeros((2, 1), np.float32), names=("a.png", "b.png")).called(1)
+            '@1 b.png'
+        """
+        return f"@{index}" if self.names is None else f"@{index} {self.names[index]}"
 
     @property
     def is_image(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,7 @@ def derive(
         return data
     count = len(data) if kept is None else len(kept)
     size = count * data.array[:1].nbytes * (1 + xflip)
+    names = _names(data, kept, xflip)
 
     def decode() -> Decoding:
         return Decoding(_blocks(data, kept, count, xflip), count * (1 + xflip))
@@ -85,13 +87,22 @@ def derive(
     if size > _IN_MEMORY:
         identity = {"of": data.fingerprint, "source": data.source, "n": count, "xflip": xflip}
         identity |= {} if chosen is None else {"only": only, "without": without}
-        return store.build(data.name, identity, decode, source=data.source, licence=data.licence, progress=progress)
+        options: dict[str, Any] = {"source": data.source, "licence": data.licence, "names": names, "progress": progress}
+        return store.build(data.name, identity, decode, **options)
     blocks = list(decode().blocks)
     points = np.concatenate([block.points for block in blocks])
     labels = (
         None if data.labels is None else np.concatenate([block.labels for block in blocks if block.labels is not None])
     )
-    return Dataset(data.name, points, labels, data.licence, data.source)
+    return Dataset(data.name, points, labels, data.licence, data.source, names=names)
+
+
+def _names(data: Dataset, kept: np.ndarray | None, xflip: bool) -> tuple[str, ...] | None:
+    """Those of what is kept, and of the mirror images after them."""
+    if data.names is None:
+        return None
+    own = data.names if kept is None else tuple(data.names[i] for i in kept.tolist())
+    return own + tuple(f"{name} mirrored" for name in own) if xflip else own
 
 
 def _chosen(data: Dataset, only: Part | None, without: Part | None) -> np.ndarray | None:

@@ -91,8 +91,8 @@ def _read(
         return Decoding(_blocks(names, where, content, value_range, labels, notes), len(names), notes)
 
     identity |= {"value_range": limits_of(value_range) or value_range}
-    name = path.resolve().name or "folder"
-    data = store.build(name, identity, decode, source=str(path.resolve()), licence=OWN, progress=progress)
+    options: dict[str, Any] = {"source": str(path.resolve()), "licence": OWN, "names": names, "progress": progress}
+    data = store.build(path.resolve().name or "folder", identity, decode, **options)
     tell(left_out([name for name in there if not is_member(name) and not hidden(name)], where))
     return data
 

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +70,7 @@ def build(
     *,
     source: str,
     licence: str,
+    names: Sequence[str] | None = None,
     progress: bool = True,
 ) -> Dataset:
     """The entry for `identity`, decoded now if it is not there yet or is damaged.
@@ -80,6 +81,7 @@ def build(
         decode: called only if the entry has to be built.
         source: where the data comes from, for people.
         licence: its terms.
+        names: of the points, in their order; not kept in the entry.
         progress: whether a progress bar is drawn on stderr while decoding.
 
     Returns:
@@ -105,7 +107,7 @@ def build(
             raise ValueError(_no_room(name, folder, error)) from error
         raise
     tell(notes)
-    return Dataset(name, array, labels, licence, source, array_print)
+    return Dataset(name, array, labels, licence, source, array_print, None if names is None else tuple(names))
 
 
 def _no_room(name: str, folder: Path, error: OSError) -> str:

@@ -1,0 +1,60 @@
+"""What `python -m optimal border` asks: where the border is, and the curve around it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ..border import borders, forward_statistics
+from ..conditional import Group
+from ..datasets import Dataset
+from ..posterior import Optimum
+from ..randomness import stream
+from .answers import expected, names_of, optimum, told, under
+from .estimate import Say, announce
+from .room import require_room
+
+__all__ = ["located"]
+
+_OCTAVES = range(-2, 6)
+_CPU = torch.device("cpu")
+
+
+def located(
+    data: Dataset,
+    draws: int,
+    seed: int,
+    *,
+    label: int | None = None,
+    group: Group | None = None,
+    device: torch.device = _CPU,
+    say: Say,
+) -> dict[str, Any]:
+    """The border, by both of its definitions: {"count": …, "entropy": …}, each with sigma, low, high and threshold.
+
+    With them "curve", the same draws at levels an octave apart around the first: sigma, quartiles of the effective
+    count, mean entropy and the share of draws whose leading point is the source.
+    """
+    require_room("draws", draws, math.prod(data.event))
+    announce(len(names_of(group)) * expected("border", data, draws), say)
+    D = under(optimum(data, device, label), group)
+    found: dict[str, Any] = {"draws": draws, "seed": seed} | told(label, group)
+    both = borders(D, draws=draws, generator=stream(seed, "evaluation"), progress=True)
+    for name, border in zip(("count", "entropy"), both, strict=True):
+        found[name] = {key: getattr(border, key) for key in ("sigma", "low", "high", "threshold")}
+    found["curve"] = _curve(D, both[0].sigma, draws, seed)
+    return found
+
+
+def _curve(D: Optimum, sigma: float, draws: int, seed: int) -> list[dict[str, Any]]:
+    if not 0 < sigma < math.inf:
+        return []
+    sigmas = [sigma * 2.0**power for power in _OCTAVES]
+    along = forward_statistics(D, sigmas, draws=draws, generator=stream(seed, "evaluation"), progress=True)
+    quartiles = along.effective_count.quantile(torch.tensor([0.25, 0.5, 0.75]).to(along.effective_count), 1)
+    found = along.source_probability
+    names = ("sigma", "low_quartile", "count", "high_quartile", "entropy", "source")
+    columns = (sigmas, *quartiles.tolist(), along.entropy.mean(1).tolist(), found.tolist())
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from optimal import Dataset
 from optimal.draws import Data, points_at, size_of
 from optimal.posterior import Optimum
 from optimal.randomness import fixed_generator
 
 from .sampled import NEAR
 
-__all__ = ["SECONDS", "Apart", "check_held_out", "require_drawn"]
+__all__ = ["SECONDS", "Apart", "check_held_out", "require_drawn", "require_held_out_event"]
 
 SECONDS = 20.0
 """What looking at held-out points may take."""
@@ -89,6 +90,15 @@ def check_held_out(D: Optimum, points: Data, *, seconds: float = SECONDS, progre
     for remark in remarks:
         warnings.warn(remark, RuntimeWarning, stacklevel=2)
     return Apart(points, seen, remarks)
+
+
+def require_held_out_event(held_out: Dataset, event: tuple[int, ...]) -> None:
+    """Raise ValueError unless held-out points have the shape of the data, before any work is done."""
+    if held_out.event != event:
+        raise ValueError(
+            f"held-out points must have the shape of the data, {event}, got {held_out.event} ({held_out.name}): hold "
+            "out points of the same kind"
+        )
 
 
 def require_drawn(D: Optimum, apart: Apart, index: Tensor) -> None:

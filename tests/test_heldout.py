@@ -22,7 +22,7 @@ TRAIN, OTHER = DIGITS.points[:1000], DIGITS.points[1000:]
 D = OptimalDenoiser(TRAIN)
 
 
-def never(x: Tensor, sigma: Any) -> Tensor:
+def never(*asked: Any, **options: Any) -> Tensor:
     raise AssertionError("the network was asked")
 
 
@@ -111,3 +111,46 @@ def test_what_a_run_was_trained_on_is_remarked(tmp_path: Path) -> None:
     assert found.remarks[-1].startswith("mine was trained on 5 of the 8 held-out points, on ")
     (tmp_path / "first.npy").unlink()
     assert measure(model, here, on=other, **options).remarks == ()
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["", "dry"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "explain pretrained:digits",
+        "compare pretrained:digits",
+        "report pretrained:digits",
+        "likelihood pretrained:digits",
+    ],
+)
+def test_points_of_another_shape_are_refused_before_any_work(
+    command: str, dry: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("__call__", "posterior", "neighbours", "nearest"):
+        monkeypatch.setattr(OptimalDenoiser, name, never)
+    assert main([command, "pretrained:digits", "--dataset", "digits", "--held-out", "five-deltas", *dry]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(
+        "error: held-out points must have the shape of the data, (1, 8, 8), got (1,) (five-deltas): "
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--held-out", "digits", "--held-out-option", "n=5"], "held-out points must be none of the data"),
+        (["--sigmas", "1e9"], "sigmas must lie within"),
+        (["--out", "file/there"], "could not be written to"),
+    ],
+)
+def test_what_explain_refuses_it_refuses_before_any_work(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    for name in ("seeking_refining_border", "families"):
+        monkeypatch.setattr(f"neural.cli.explaining.{name}", never)
+    assert main(["explain", "pretrained:digits", "--dataset", "digits", *words]) == 2
+    assert sentence in capsys.readouterr().err.strip().splitlines()[-1]

@@ -45,7 +45,7 @@ def compare(command: Compare) -> None:
     wanted = Wanted.of(command)
     options: dict[str, Any] = {"device": command.device, "batch": command.batch, "wanted": wanted}
     models, data, guided = opened(command.models, dataset_of(command), say=say, **options)
-    held_out = held_out_of(command)
+    held_out = held_out_of(command, data)
     if command.dry_run:
         seconds = planned(models, optimum_of(data, models[0].device), plan, plan.places(held_out))
         names = ", ".join(model.name for model in models)

@@ -30,7 +30,7 @@ def likelihood(command: Likelihood) -> None:
         wanted=wanted,
         say=say,
     )
-    held_out = held_out_of(command)
+    held_out = held_out_of(command, data)
     D = OptimalDenoiser(data)
     options: dict[str, Any] = {
         "sigma_min": command.sigma_min,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from optimal.storage import replacing
 from ..commands import QUICK_DRAWS, Explain
 from ..ended import Endings, endings
 from ..explained import OPTIMUM, Explained, explain
+from ..heldout import check_held_out
 from ..measures import evaluate, save_table
 from ..model import Model
 from ..named import opened
@@ -48,13 +50,18 @@ def explain_command(command: Explain) -> None:
     (model,), data, _ = opened(
         [command.model], dataset_of(command), device=command.device, batch=command.batch, wanted=Wanted(), say=say
     )
-    held_out = held_out_of(command)
+    held_out = held_out_of(command, data)
     D = OptimalDenoiser(data)
+    # All that may be refused before all that takes long.
+    given = None if command.sigmas is None else level_list(command.sigmas)
+    if given is not None:
+        require_range(given, range_of(model))
+    out = Path(command.out) if command.dry_run else writable(command.out, "explanation")
+    looked = held_out is not None and not command.dry_run
+    apart = check_held_out(D, held_out, progress=True) if looked else None
     border = seeking_refining_border(D, progress=True)
-    given = command.sigmas
-    sigmas = default_sigmas(D, border.sigma, range_of(model)) if given is None else level_list(given)
+    sigmas = default_sigmas(D, border.sigma, range_of(model)) if given is None else given
     places = ["data", *(["held-out"] if held_out is not None else []), "trajectory"]
-    require_range(sigmas, range_of(model))
     known = families(D, progress=True)
     seconds = _planned(model, D, known, len(sigmas), len(places), draws, command.tried, noises)
     if command.dry_run:
@@ -63,7 +70,6 @@ def explain_command(command: Explain) -> None:
         told = as_json({"dataset": data.name, "fingerprint": data.fingerprint, "plan": plan, "seconds": seconds})
         print(told if command.json else f"{data.describe()}\n{plan}; nothing was computed")
         return
-    out = writable(command.out, "explanation")
     announce(seconds, say)
     options: dict[str, Any] = {"sigmas": sigmas, "seed": command.seed, "progress": True}
     found: list[Explained] = []
@@ -74,7 +80,7 @@ def explain_command(command: Explain) -> None:
         if going or not theories:
             theories = theories_of(model, D, known=known, trajectory=going, draws=command.tried, **options)
             chosen += _chosen(theories, place)
-        on: Any = place if going else held_out if place == "held-out" else None
+        on: Any = place if going else apart if place == "held-out" else None
         found.append(explain(model, D, theories, on=on, draws=draws, **options))
     last = endings(model, D, theories, n=noises, seed=command.seed, progress=True) if noises else None
     about = {"dataset": data.name, "fingerprint": data.fingerprint, "command": as_words(command), "chosen": chosen}

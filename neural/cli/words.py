@@ -11,6 +11,7 @@ from optimal.cli import data_of
 
 from ..classes import of_label
 from ..commands import Compare, Explain, Likelihood, Report, Sample
+from ..heldout import require_held_out_event
 
 __all__ = ["as_words", "dataset_of", "held_out_of"]
 
@@ -26,17 +27,23 @@ def dataset_of(command: Sample | Compare | Report | Likelihood | Explain) -> Dat
     return data_of(command.dataset, command.option) if command.dataset is not None else None
 
 
-def held_out_of(command: Compare | Report | Likelihood | Explain) -> Dataset | None:
+def held_out_of(command: Compare | Report | Likelihood | Explain, data: Dataset | None = None) -> Dataset | None:
     """What --held-out names, of the class of --label; None without it.
 
+    Args:
+        command: the options.
+        data: the training data, where they are known, whose shape it must have.
+
     Raises:
-        ValueError: --held-out-option without it; as for `optimal.load`; no points of the class.
+        ValueError: --held-out-option without it; as for `optimal.load`; points of another shape; none of the class.
     """
     if command.held_out_option and command.held_out is None:
         raise ValueError("--held-out-option is of --held-out: give that too")
     if command.held_out is None:
         return None
     found = data_of(command.held_out, command.held_out_option)
+    if data is not None:
+        require_held_out_event(found, data.event)
     label = getattr(command, "label", None)
     return found if label is None else of_label(found, label)
 

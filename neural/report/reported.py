@@ -19,6 +19,7 @@ from optimal.cli import announce, no_empty_folder, plain, writable
 from optimal.cli.estimate import Say
 from optimal.storage import remove_abandoned, temporary_folder
 
+from ..heldout import require_held_out_event
 from ..measures import save_table
 from ..model import Model
 from ..named import ALL, OPTIMUM, opened
@@ -93,8 +94,8 @@ def prepared(
         say(text)
 
     networks, training, guided = opened(models, data, device=device, batch=batch, wanted=wanted, say=told)
-    if held_out is not None and held_out.event != training.event:
-        raise ValueError(f"held-out points must have the shape of the data, {training.event}, got {held_out.event}")
+    if held_out is not None:
+        require_held_out_event(held_out, training.event)
     # Of a class, runs know the data that it is of; where none are given, these are those of the first run.
     runs = [network for network in networks if network.name != OPTIMUM]
     whole = training.fingerprint if wanted == ALL else fingerprint_of(runs[0]) if data is None else data.fingerprint

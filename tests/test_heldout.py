@@ -77,7 +77,7 @@ def test_other_shapes_and_few_values() -> None:
         check_held_out(OptimalDenoiser(torch.zeros(1, 3)), torch.zeros(1, 3))
 
 
-@pytest.mark.parametrize("command", ["compare", "report"])
+@pytest.mark.parametrize("command", ["explain", "compare", "report", "likelihood"])
 def test_the_command_lines_look_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -114,15 +114,7 @@ def test_what_a_run_was_trained_on_is_remarked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["", "dry"])
-@pytest.mark.parametrize(
-    "command",
-    [
-        "explain pretrained:digits",
-        "compare pretrained:digits",
-        "report pretrained:digits",
-        "likelihood pretrained:digits",
-    ],
-)
+@pytest.mark.parametrize("command", ["explain", "compare", "report", "likelihood"])
 def test_points_of_another_shape_are_refused_before_any_work(
     command: str, dry: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

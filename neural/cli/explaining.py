@@ -57,8 +57,7 @@ def explain_command(command: Explain) -> None:
     if given is not None:
         require_range(given, range_of(model))
     out = Path(command.out) if command.dry_run else writable(command.out, "explanation")
-    looked = held_out is not None and not command.dry_run
-    apart = check_held_out(D, held_out, progress=True) if looked else None
+    apart = None if held_out is None or command.dry_run else check_held_out(D, held_out, progress=True)
     border = seeking_refining_border(D, progress=True)
     sigmas = default_sigmas(D, border.sigma, range_of(model)) if given is None else given
     places = ["data", *(["held-out"] if held_out is not None else []), "trajectory"]

@@ -78,6 +78,7 @@ def test_the_core_works_without_the_extras(tmp_path: Path) -> None:
         (["optimal", "info", "patches"], "packages scikit-image, scikit-learn: pip install scikit-image scikit-learn"),
         (["optimal", "info", "faces"], "the package scikit-image: pip install scikit-image (in the extra data)"),
         (["optimal", "info", "x.parquet"], "a parquet file needs the package pyarrow: pip install pyarrow"),
+        (["optimal", "info", "x.arrow"], "an Arrow file needs the package pyarrow: pip install pyarrow"),
         (["figures", "fig1"], "a figure needs the package matplotlib: pip install matplotlib"),
         (["neural", "train", "--preset", "toy", "--steps", "2", "--out", "r"], "a checkpoint needs the package"),
         (["neural", "report", "optimum", "--dataset", "images.npy"], "a page with pictures needs the package"),
@@ -87,6 +88,7 @@ def test_the_core_works_without_the_extras(tmp_path: Path) -> None:
 def test_a_missing_package_is_one_sentence(tmp_path: Path, command: list[str], said: str) -> None:
     np.save(tmp_path / "images.npy", np.zeros((4, 8, 8), np.uint8))
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    (tmp_path / "x.arrow").write_bytes(b"ARROW1")
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text('{"_class_name": "UNet2DModel", "sample_size": 8}')
     (tmp_path / "scheduler").mkdir()

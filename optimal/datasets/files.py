@@ -7,6 +7,7 @@
 | `*.npy` in a folder or zip         | points, such as latents     | value_range                                   |
 | `*.npz`                            | images or points            | key, label_key, and those of `.npy`           |
 | `*.parquet` or a folder of them    | Hugging Face's images       | split, column, label_column, and the first two |
+| `*.arrow` or a folder of them      | what `save_to_disk` writes  | the same                                      |
 | `*-ubyte.gz`, `*-ubyte`, `*.idx*`  | MNIST's format              |                                               |
 
 The first bytes of a file decide what it is, before its suffix. Whatever is joined, left out, cut or changed on the way
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import archives, arrays, idx, members, npz, parquet
+from . import archives, arrays, arrow, idx, members, npz, parquet
 from .beginnings import beginning, is_gzipped, named, refuse_pointer
 from .dataset import Dataset
 from .folders import list_folder
@@ -39,6 +40,8 @@ _BY_SUFFIX: dict[str, Callable[..., Dataset]] = {
 _BY_BEGINNING: dict[str, Callable[..., Dataset]] = {
     "a npy array": arrays.read_npy,
     "a parquet file": parquet.read_parquet,
+    "an Arrow file": arrow.read_arrow,
+    "an Arrow stream": arrow.read_arrow,
     "an idx file": idx.read_idx,
 }
 _TAR = "a tar archive"
@@ -82,17 +85,17 @@ def reader(path: Path) -> Callable[..., Dataset]:
 
 def _of_folder(path: Path) -> Callable[..., Dataset]:
     names = list_folder(path)
-    images, shards = sum(map(is_picture, names)), sum(map(is_shard, names))
-    if images > _ODD and shards:
-        raise ValueError(f"{path} holds both images and parquet files; give the folder of one kind")
-    if shards:
-        return parquet.read_parquet
+    images, shards, tables = sum(map(is_picture, names)), sum(map(is_shard, names)), len(arrow.arrow_shards(names))
+    if (images > _ODD) + (shards > 0) + (tables > 0) > 1:
+        counts = {"images": images, "parquet files": shards, "Arrow files": tables}
+        held = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        raise ValueError(f"{path} holds {held}; give the folder of one kind")
+    if shards or tables:
+        return parquet.read_parquet if shards else arrow.read_arrow
     if images == 0 and any(map(members.is_member, names)):
         return members.read_members
     if images == 0 and idx.images_in(path, names):
         return idx.read_idx_folder
-    if images == 0 and any(name.endswith(".arrow") for name in names):
-        raise ValueError(f"{path} holds Arrow files: datasets.load_from_disk({str(path)!r}).to_parquet(…) is read")
     return archives.read_folder
 
 

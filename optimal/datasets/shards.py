@@ -1,7 +1,8 @@
-"""Which of a folder's parquet files are one data set: splits and configurations by file names and folder names.
+"""Which of a folder's tables are one data set: splits and configurations by file names and folder names.
 
     train-00000-of-00002.parquet   train_00000_of_00002.parquet   train-0.parquet   train.parquet
     train/0000.parquet             CONFIG/train/0000.parquet      train/part-00000-….parquet
+    train/data-00000-of-00001.arrow
 
 Of several splits one has to be named, of several configurations the folder has to be given: nothing is joined unasked.
 """
@@ -44,18 +45,19 @@ def listed(path: Path) -> list[str]:
     return [name for name in list_folder(path) if is_shard(name)]
 
 
-def choose(path: Path, split: str | None) -> tuple[list[Path], list[str]]:
+def choose(path: Path, split: str | None, names: Iterable[str]) -> tuple[list[Path], list[str]]:
     """The files of one split, and what is to be said of them.
 
     Args:
         path: the folder.
         split: its name, "all" for whatever is there, or None if there is only one.
+        names: the tables that are in it, as paths relative to it.
 
     Raises:
         ValueError: if there are several splits and none of them is named, several configurations, or two versions of
             the same shards.
     """
-    shards = _named([_placed(name) for name in listed(path)])
+    shards = _named([_placed(name) for name in names])
     splits = sorted({shard.split for shard in shards})
     if split == "all" or (split is None and len(splits) == 1):
         chosen = shards

@@ -1,0 +1,161 @@
+"""Tables of images and labels, in one file or several: what is the same for parquet and for Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from .beginnings import beginning, named, refuse_pointer
+from .cells import encoded
+from .columns import columns_of, is_whole
+from .notes import reason, tell
+from .pictures import Encoded, decode_images
+from .store import Decoding
+from .values import ValueRange
+
+__all__ = ["Options", "Table", "broken", "decoded"]
+
+
+class Table(Protocol):
+    """A file that is opened."""
+
+    schema: Any
+    """pyarrow's."""
+    rows: int
+
+    def batches(self, column: str) -> Iterator[Any]:
+        """Arrays of one column, in order, each of a few rows."""
+        ...
+
+    def said(self, column: str) -> list[str]:
+        """What is said before a column of images is read."""
+        ...
+
+
+class Options(NamedTuple):
+    """What was asked for, see `read_parquet`."""
+
+    column: str | None
+    label_column: str | bool | None
+    resolution: int | None
+    value_range: ValueRange
+
+
+def decoded(
+    files: list[Path], where: str, opened: Callable[[Path], AbstractContextManager[Table]], asked: Options
+) -> Decoding:
+    """The images of all files, one after the other.
+
+    Args:
+        files: at least one.
+        where: what they are called in messages.
+        opened: opens one of them, and says in a ValueError why not.
+        asked: the options.
+
+    Raises:
+        ValueError: at once or on the way; the file, its row or column is named.
+    """
+    notes: list[str] = []
+    with opened(files[0]) as table:
+        image, label = columns_of(table.schema, files[0], asked.column, asked.label_column, notes)
+    total = 0
+    for file in files:
+        with opened(file) as table:
+            _require(table, file, image)
+            total += table.rows
+            tell(table.said(image))
+    labels = None if label is None else _labels(opened, files, label, asked.label_column == label, notes)
+
+    def items() -> Iterator[Encoded]:
+        for file in files:
+            with opened(file) as table:
+                yield from _rows(table, file, image)
+
+    blocks = decode_images(items, where, labels, asked.resolution, value_range=asked.value_range, notes=notes)
+    return Decoding(blocks, total, notes)
+
+
+def broken(file: Path, kind: str, mark: bytes | tuple[bytes, ...], error: Exception) -> ValueError:
+    """Why a file cannot be opened.
+
+    Args:
+        file: it.
+        kind: what was expected, "parquet".
+        mark: how such a file begins, or how it may.
+        error: the library's.
+
+    Raises:
+        ValueError: for a git-lfs pointer.
+    """
+    head = beginning(file)
+    refuse_pointer(head, str(file))
+    other = None if head.startswith(mark) else named(head)
+    what = "it is empty" if not head else f"it is {other}" if other else "perhaps truncated"
+    return ValueError(f"{file} is not a readable {kind} file, {what}: {reason(error)}")
+
+
+def _require(table: Table, file: Path, column: str) -> None:
+    if column not in table.schema.names:
+        raise ValueError(f"{file} has no column {column}, which the first shard has")
+
+
+def _labels(
+    opened: Callable[[Path], AbstractContextManager[Table]],
+    files: list[Path],
+    label: str,
+    asked: bool,
+    notes: list[str],
+) -> np.ndarray | None:
+    """The labels of all shards, int64 (N,), or None where some are missing and they were not asked for by name."""
+    found, rows, missing = list[np.ndarray](), 0, 0
+    first: Any = None
+    for file in files:
+        with opened(file) as table:
+            _require(table, file, label)
+            kind = table.schema.field(label).type
+            first = kind if first is None else first
+            if not is_whole(kind):
+                raise ValueError(
+                    f"{label} of {file.name} is {kind}, another type than {first} of the first shard; "
+                    "label_column=False carries no labels"
+                )
+            start = rows
+            for batch in table.batches(label):
+                column = _whole(batch, file, label)
+                gaps = column.is_null().to_numpy(zero_copy_only=False)
+                if asked and gaps.any():
+                    row = rows - start + int(gaps.argmax())
+                    raise ValueError(f"row {row} of {file.name} holds no {label}; label_column=False carries none")
+                rows, missing = rows + len(column), missing + int(gaps.sum())
+                found.append(column.to_numpy(zero_copy_only=False))
+    if missing:
+        notes.append(
+            f"the labels of {files[0].parent.name or files[0]} are left out: {missing} of {rows} rows hold none"
+        )
+        return None
+    return np.concatenate([np.empty(0, np.int64), *found])
+
+
+def _whole(batch: Any, file: Path, label: str) -> Any:
+    import pyarrow
+
+    try:
+        return batch.cast(pyarrow.int64())
+    except Exception as error:
+        raise ValueError(f"{label} of {file} cannot be read as whole numbers below 2⁶³: {reason(error)}") from error
+
+
+def _rows(table: Table, file: Path, image: str) -> Iterator[Encoded]:
+    number = 0
+    for batch in table.batches(image):
+        for row in range(len(batch)):
+            try:
+                cell = batch[row].as_py()
+            except Exception as error:  # text that is no UTF-8, offsets beyond the data
+                raise ValueError(f"{file} cannot be read, rows {number} and after: {reason(error)}") from error
+            yield encoded(cell, f"row {number} of {file.name}", file)
+            number += 1

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from .numbers import is_number
 from .query import Levels, beside, levels, require_points
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class Tempered:
 
 
 def _number(name: str, value: float, *, zero: bool) -> float:
+    if not is_number(value):
+        raise ValueError(f"{name} must be a number, got {value!r}")
     number = float(value)
     if not (0 < number < math.inf or (zero and number == 0)):
         raise ValueError(f"{name} must be finite and {'not negative' if zero else 'positive'}, got {number:g}")

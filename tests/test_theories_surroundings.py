@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import pytest
 import torch
+from made_theories import MAKE
 from surroundings import default_dtype
 from torch import Tensor
 
 from optimal import OptimalDenoiser, load
 from optimal.denoiser import Denoiser
-from optimal.theories import (
-    Mixture,
-    Wiener,
-    boundary_local_score,
-    equivariant_local_score,
-    flexible_patch_posterior,
-    golden_subset,
-    local_score,
-    nearest,
-    nearest_proposal,
-    patch_posterior,
-    pca_locality,
-    score_smoothed,
-    subsampled,
-)
 
-MAKE: dict[str, Callable[[OptimalDenoiser], Denoiser]] = {
-    "Wiener": Wiener,
-    "Wiener, rank 5": lambda D: Wiener(D, rank=5),
-    "Mixture": lambda D: Mixture(D, 5, floor=0.0),
-    "Mixture, EM": lambda D: Mixture(D, 3, floor=0.01, em=2),
-    "score_smoothed": lambda D: score_smoothed(D, 0.3, 4),
-    "nearest": lambda D: nearest(D, 7),
-    "golden_subset": golden_subset,
-    "nearest_proposal": lambda D: nearest_proposal(D, 7, 40),
-    "subsampled": lambda D: subsampled(D, 50),
-    "local_score": lambda D: local_score(D, 3),
-    "equivariant_local_score": lambda D: equivariant_local_score(D, 3),
-    "boundary_local_score": lambda D: boundary_local_score(D, 3),
-    "patch_posterior": lambda D: patch_posterior(D, 3),
-    "flexible_patch_posterior": lambda D: flexible_patch_posterior(D, 0.7),
-    "pca_locality": lambda D: pca_locality(D, 0.05),
+DRAWN = {
+    *("Mixture", "Mixture, EM", "golden_subset", "golden_subset, PCA", "nearest_proposal", "subsampled"),
+    "equivariant_local_score, part",
 }
-DRAWN = {"Mixture", "Mixture, EM", "golden_subset", "nearest_proposal", "subsampled"}
 """Points are drawn by their place in the data: another order is another draw."""
-OF_THE_UNIT = {"golden_subset", "Mixture, EM", "score_smoothed"}
+OF_THE_UNIT = {"golden_subset", "golden_subset, PCA", "Mixture, EM", "score_smoothed", "smoothed", "switch"}
 """A number in units of the data is part of them."""
 POINTS = load("digits").points[:150]
 SIGMA = 0.7

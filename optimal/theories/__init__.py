@@ -20,6 +20,7 @@ level.
 from .calibrated import Windows, window_by_network, window_by_risk
 from .flow_matching import closed_form_velocity, conditional_velocity
 from .gaussian import Wiener
+from .golden import golden_subset
 from .hybrid import switch
 from .local import (
     LocalDenoiser,
@@ -33,11 +34,11 @@ from .local import (
 )
 from .mixture import Mixture
 from .moments import variances
+from .neighbours import nearest
 from .norms import SquareNorms, linear_square_norms, mean_square_norms
 from .proposed import nearest_proposal
 from .sampled import EstimateError, batch_mean, equally_likely, estimate_errors, stable_target, subsampled
 from .smoothed import score_smoothed
-from .truncated import golden_subset, nearest
 
 __all__ = [
     "EstimateError",

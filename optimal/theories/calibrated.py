@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..denoiser import Denoiser, OptimalDenoiser
 from ..draws import draw_indexed, draw_pairs
 from ..intervals import Interval, positive_interval
+from ..numbers import is_whole
 from ..query import Levels, level_list
 from ..randomness import generator_of
 from ..samplers import trajectory
@@ -156,7 +157,7 @@ def _levels(sigmas: Levels) -> Tensor:
 def _tried(windows: Sequence[int], draws: int) -> tuple[int, ...]:
     if len(windows) == 0:
         raise ValueError("windows must be at least one, got none")
-    if not hasattr(draws, "__index__") or draws < 2:
+    if not is_whole(draws) or draws < 2:
         raise ValueError(f"draws must be a whole number of at least 2, for an interval, got {draws!r}")
     for window in windows:
         if not hasattr(window, "__float__") or not float(window).is_integer():

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..arithmetic import ours
 from ..denoiser import OptimalDenoiser
+from ..numbers import is_whole
 from ..query import Levels, level_list, levels, require_points
 from ..randomness import generator_of
 from ..reference.base import Exact
@@ -76,7 +77,7 @@ class Wiener(Exact):
         require_whole(D, "the Wiener filter")
         points = D.points
         require_rank(D, rank)
-        self.event = points.event
+        self.event, self._count = points.event, len(D)
         # What is kept is used in any mode afterwards.
         with torch.inference_mode(False), torch.no_grad():
             self._keep(D, rank, progress)
@@ -91,6 +92,10 @@ class Wiener(Exact):
         left = total - float(self.eigenvalues.sum())
         # What rounding leaves of a sum over all axes is no variance.
         self.rest = left / (points.dim - kept) if kept < points.dim and left > 1e-10 * total else 0.0
+
+    def __repr__(self) -> str:
+        rest = f", rest={self.rest:.3g}" if self.rest else ""
+        return f"Wiener({self._count} points of shape {self.event}, rank={len(self.eigenvalues)}{rest})"
 
     def spectral(self, v: Displacement, function: Callable[[Tensor], Tensor]) -> Displacement:
         """U function(λ) Uᵀ v, with function(ρ) along all other axes: a function of C, applied to v.
@@ -173,7 +178,7 @@ class Wiener(Exact):
 def require_rank(D: OptimalDenoiser, rank: int | None) -> None:
     """That data can have so many axes with a variance, or ValueError: N points have N − 1 at most."""
     most = min(D.points.dim, D.points.size - 1)
-    if rank is not None and not (hasattr(rank, "__index__") and 0 <= rank <= most):
+    if rank is not None and not (is_whole(rank) and 0 <= rank <= most):
         raise ValueError(
             f"rank must be a whole number from 0 to {most}, the most that {D.points.size:,} points of {D.points.dim:,} "
             f"values have, got {rank!r}"

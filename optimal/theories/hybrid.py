@@ -15,6 +15,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from ..denoiser import Denoiser
+from ..numbers import is_number
 from ..query import Levels, levels, require_points
 
 __all__ = ["Switch", "switch"]
@@ -31,9 +32,9 @@ class Switch:
     """
 
     def __init__(self, first: Denoiser, second: Denoiser, sigma: float):
+        if not is_number(sigma) or not 0 <= sigma <= math.inf:
+            raise ValueError(f"the level at which denoisers change must be a number and not negative, got {sigma!r}")
         self.first, self.second, self.sigma = first, second, float(sigma)
-        if not 0 <= self.sigma <= math.inf:
-            raise ValueError(f"the level at which denoisers change must not be negative, got {sigma:g}")
         events = [tuple(event) for D in (first, second) if (event := getattr(D, "event", None)) is not None]
         if len(set(events)) > 1:
             raise ValueError(f"both denoisers must be of points of one shape, got {events[0]} and {events[1]}")

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..denoiser import OptimalDenoiser
+from ..numbers import is_number, is_whole
 from ..randomness import generator_of
 from ..reference.base import Exact
 from .clusters import k_means
@@ -86,17 +87,20 @@ class Mixture(Exact):
         progress: bool = False,
     ):
         require_optimum(D, "a mixture")
+        if not is_number(floor) or not 0 <= floor < math.inf:
+            raise ValueError(f"floor must be finite and not negative, got {floor!r}")
         self.floor = float(floor)
-        if not 0 <= self.floor < math.inf:
-            raise ValueError(f"floor must be finite and not negative, got {floor:g}")
-        if not hasattr(em, "__index__") or em < 0 or (em and not self.floor):
+        if not is_whole(em) or em < 0 or (em and not self.floor):
             raise ValueError(f"em must be a number of iterations, with a floor above 0, got {em!r} with {self.floor:g}")
         require_rank(D, rank)
         own = _parts_of(D, modes, generator, progress)
         log_shares = torch.full((len(D), int(own.amax()) + 1), -torch.inf, dtype=torch.float64)
         known = own >= 0
         log_shares[known, own[known]] = 0
-        self.event = D.event
+        self.event, self._count = D.event, len(D)
+        self._options = "".join(
+            f", {name}={value}" for name, value in (("rank", rank), ("em", em or None)) if value is not None
+        )
         self.log_likelihoods: list[float] = []
         self._fit(D, log_shares, rank, progress)
         for _ in range(em):
@@ -105,7 +109,8 @@ class Mixture(Exact):
             self.log_likelihoods.append(self._expected(D)[1])
 
     def __repr__(self) -> str:
-        return f"Mixture({len(self.parts)} Gaussians, floor={self.floor:g})"
+        points = f"{self._count} points of shape {self.event}"
+        return f"Mixture({len(self.parts)} Gaussians of {points}, floor={self.floor:g}{self._options})"
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n *event"]:
         generator = generator_of(generator)
@@ -204,6 +209,6 @@ def _parts_of(D: OptimalDenoiser, modes: Modes, generator: torch.Generator | Non
             )
         # Numbered without gaps: what is kept of each goes by the largest number.
         return torch.searchsorted(own[own >= 0].unique(), own.contiguous()).where(own >= 0, -1)
-    if not hasattr(modes, "__index__") or int(modes) < 1:
+    if not is_whole(modes) or int(modes) < 1:
         raise ValueError(f"modes must be a whole number of at least 1, got {modes!r}")
     return k_means(D, int(modes), generator_of(generator), progress=progress)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..denoiser import Denoiser, OptimalDenoiser
 from ..intervals import Interval, positive_interval, require_level
+from ..numbers import is_whole
 from ..query import Levels, level_list, levels, require_rows
 from ..randomness import generator_of, stream
 from ..rowwise import whole_numbers
@@ -44,7 +45,7 @@ def subsampled(D: OptimalDenoiser, n: int, generator: torch.Generator | None = N
     """
     require_optimum(D, "a mean over some of the points")
     there = (D.log_weights.cpu() > -torch.inf).nonzero().squeeze(1)
-    if not hasattr(n, "__index__") or not 1 <= n <= len(there):
+    if not is_whole(n) or not 1 <= n <= len(there):
         raise ValueError(f"n must be 1 … {len(there)}, got {n!r}")
     some = there[torch.randperm(len(there), generator=generator_of(generator), device="cpu")[:n]]
     weights = torch.full((len(D),), -torch.inf, dtype=torch.float64)
@@ -115,7 +116,7 @@ def stable_target(
     if len(unknown):
         raise ValueError(f"sources must be points that D has, and {int(unknown[0])} is none")
     sigmas = levels(sigma, len(x), x.device)
-    if not hasattr(count, "__index__") or not 1 <= count <= len(there):
+    if not is_whole(count) or not 1 <= count <= len(there):
         raise ValueError(f"count must be 1 … {len(there)}, got {count!r}")
     generator = generator_of(generator)
     out = torch.empty_like(x)
@@ -178,9 +179,9 @@ def estimate_errors(
     """
     require_optimum(D, "an error against the optimum")
     require_level(level)
-    if not hasattr(draws, "__index__") or draws < 2:
+    if not is_whole(draws) or draws < 2:
         raise ValueError(f"draws must be at least 2, to tell scatter from bias, got {draws!r}")
-    if not hasattr(n, "__index__") or n < 2:
+    if not is_whole(n) or n < 2:
         raise ValueError(f"n must be a whole number of at least 2, for an interval, got {n!r}")
     made = [estimate(draw) for draw in range(draws)]
     found: list[EstimateError] = []

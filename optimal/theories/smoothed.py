@@ -20,6 +20,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
+from ..numbers import is_number, is_whole
 from ..query import Levels, beside, levels, require_points
 from ..randomness import generator_of
 from .gaussian import Wiener
@@ -114,8 +115,10 @@ def score_smoothed(
     if not callable(D) or getattr(D, "event", None) is None:
         raise ValueError(f"D must say the shape of its points, as an OptimalDenoiser does, got {type(D).__name__}")
     if not callable(s):
+        if not is_number(s):
+            raise ValueError(f"s must be a number, or a function of sigma that gives one, got {s!r}")
         levels(s, 1, zero=True, name="s")
-    if not hasattr(draws, "__index__") or draws < 1 or (draws % 2 and draws != 1):
+    if not is_whole(draws) or draws < 1 or (draws % 2 and draws != 1):
         raise ValueError(f"draws must be even, or 1, got {draws!r}")
     generator = generator_of(generator)
     count = max(draws // 2, 1)
@@ -126,4 +129,4 @@ def score_smoothed(
         inside = torch.randn(count, axes.shape[1], generator=generator, dtype=torch.float64, device=generator.device)
         eps = inside @ axes.T.to(inside)
     both = eps if draws == 1 else torch.cat([eps, -eps])
-    return ScoreSmoothed(D, s, both.reshape(len(both), *D.event))
+    return ScoreSmoothed(D, s if callable(s) else float(s), both.reshape(len(both), *D.event))

@@ -5,6 +5,7 @@ W(σ) = U diag(λ/(λ + σ²)) Uᵀ.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -50,7 +51,9 @@ class Heats:
     """
 
     def __init__(self, D: OptimalDenoiser, pixels: int, heat: Heat | None, progress: bool):
-        self._pixels, self._heat = pixels, heat
+        self._pixels = pixels
+        # A tensor is looked at now, and kept as it is now.
+        self._heat = heat if heat is None or callable(heat) else self._held(heat).clone()
         self._filter = None if heat is not None else _Filter(D, progress)
 
     def __call__(self, share: float, sigma: float, device: torch.device) -> Mask:
@@ -70,7 +73,7 @@ class Heats:
         if len(uncovered):
             raise ValueError(
                 f"share must be large enough for every pixel to be in some mask, pixel {int(uncovered[0])} of "
-                f"{self._pixels} is in none with {share:g} at sigma = {sigma:g}"
+                f"{self._pixels} is in none with {share:g}" + ("" if sigma == math.inf else f" at sigma = {sigma:g}")
             )
         return Mask(mask.to(device))
 
@@ -81,7 +84,11 @@ class Heats:
             # Every pixel is in a mask then: in its own, before any equal.
             found.diagonal().copy_(found.amax(1) * (1 + 1e-9))
             return found
-        heat = self._heat(sigma) if callable(self._heat) else self._heat
+        assert self._heat is not None
+        return self._held(self._heat(sigma)) if callable(self._heat) else self._heat
+
+    def _held(self, heat: object) -> Tensor:
+        """Any heat as a float64 tensor on the CPU, or refused."""
         square = (self._pixels, self._pixels)
         if not isinstance(heat, Tensor) or heat.shape != square:
             found = tuple(heat.shape) if isinstance(heat, Tensor) else type(heat).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ...denoiser import OptimalDenoiser
+from ...numbers import is_whole
 from .denoiser import LocalDenoiser, require_images
 from .elsewhere import Elsewhere
 from .scale import Scale, asked_of, odd, word
@@ -54,6 +55,10 @@ def boundary_local_score(D: OptimalDenoiser, window: Scale, *, progress: bool = 
     Windows are cropped to the image. A corner has the same corner of all images, an edge all places along the edge, and
     all pixels whose window lies inside have each other. From a window of min(H, W) on it is `local_score`.
 
+    With a window of side k a row costs at most N (H W)² products of C k² values, those of the (H − k + 1)(W − k + 1)
+    pixels inside being most of them, and those of `local_score` from min(H, W) on. Held are three copies of the windows
+    of x, 24 C k² H W bytes a row, and a block of logits of 2 MiB, besides blocks of points within D's memory.
+
     Args, Raises, References: as for `equivariant_local_score`; windows may be larger.
     """
     channels, height, width = require_images(D, "boundary_local_score")
@@ -65,7 +70,7 @@ def boundary_local_score(D: OptimalDenoiser, window: Scale, *, progress: bool = 
 
 def _subset(D: OptimalDenoiser, count: int) -> OptimalDenoiser:
     there = (D.log_weights.cpu() > -torch.inf).nonzero().squeeze(1)
-    if not hasattr(count, "__index__") or not 1 <= count <= len(there):
+    if not is_whole(count) or not 1 <= count <= len(there):
         raise ValueError(f"subset must be None or a whole number from 1 to {len(there)}, got {count!r}")
     kept = there[torch.arange(count, dtype=torch.int64, device="cpu") * len(there) // count]
     log_weights = torch.full((len(D),), -torch.inf, dtype=torch.float64, device="cpu")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
+import torch
+from torch import Tensor
+
 from ...denoiser import OptimalDenoiser
+from ...numbers import is_number, is_whole
 from .denoiser import LocalDenoiser, require_images
 from .masks import Heat, Heats, Ratios
 from .scale import Scale, asked_of, between, odd, word
@@ -96,9 +100,14 @@ def flexible_patch_posterior(
             in a row than the pixel itself, so that it is in its own mask, alone where it is the same in all data.
         progress: whether a bar is drawn on stderr.
 
+    A row costs at most 2 N (H W)² + 3 N C H W products, in two passes over the data, less where masks have few pixels;
+    every level its masks, sorting (H W)², and without a heat the filter, 2 (C H W)³, of axes that are found once. Held
+    are 8 (H W)² bytes a mask and 16 (C H W)² of the filter, besides blocks of points within D's memory.
+
     Raises:
-        ValueError: points that are no images; a share out of range; a heat of another shape, negative or not finite; at
-            the call, masks that leave a pixel uncovered, for which there would be no answer.
+        ValueError: points that are no images; a share out of range; a heat of another shape, negative or not finite;
+            masks that leave a pixel uncovered, for which there would be no answer. What a function of σ gives is known,
+            and refused, at the call.
         NotImplementedError: the points are shared by processes.
 
     References:
@@ -107,8 +116,13 @@ def flexible_patch_posterior(
     channels, height, width = require_images(D, "flexible_patch_posterior")
     scale, pixels = asked_of("share", share, between(0, 1, open_below=True)), height * width
     units = Heats(D, pixels, heat, progress)
+    if isinstance(heat, Tensor) and not callable(share):
+        # Of every level the same masks, which may leave a pixel uncovered.
+        units(scale(torch.ones(1))[0], math.inf, D.points.device)
     collection = Shared(channels, scale, units, held=8 * pixels**2)
-    return LocalDenoiser(D, f"flexible_patch_posterior(share={word(share)})", collection, progress=progress)
+    given = "" if heat is None else ", heat=σ ↦ …" if callable(heat) else ", heat=given"
+    name = f"flexible_patch_posterior(share={word(share)}{given})"
+    return LocalDenoiser(D, name, collection, progress=progress)
 
 
 def pca_locality(
@@ -138,6 +152,10 @@ def pca_locality(
             the posteriors of every such part of the data, in their order, each of the same weight.
         progress: whether a bar is drawn on stderr.
 
+    A row costs at most N (C H W)² + 3 N C H W products, in one pass over the data, less where masks have few values;
+    every level its filter and mask, 2 (C H W)³, of axes that are found once. Held are 16 to 24 (C H W)² bytes of mask
+    and filter, besides blocks of points within D's memory.
+
     Raises:
         ValueError: points that are no images; a threshold, temperature, normalise or chunk that is none.
         NotImplementedError: the points are shared by processes.
@@ -148,11 +166,13 @@ def pca_locality(
     require_images(D, "pca_locality")
     if normalise not in get_args(Normalise):
         raise ValueError(f'normalise must be "input" or "output", got {normalise!r}')
-    if not hasattr(temperature, "__float__") or not 0 < temperature < math.inf:
+    if not is_number(temperature) or not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be positive and finite, got {temperature!r}")
-    if chunk is not None and not (hasattr(chunk, "__index__") and chunk >= 1):
+    if chunk is not None and not (is_whole(chunk) and chunk >= 1):
         raise ValueError(f"chunk must be None or a whole number of points from 1 on, got {chunk!r}")
     scale = asked_of("threshold", threshold, between(0, 1))
     units, held = Ratios(D, normalise, progress), 8 * D.points.dim**2
     collection = Own(1, scale, units, by_value=True, temperature=temperature, chunk=chunk, held=held)
-    return LocalDenoiser(D, f"pca_locality(threshold={word(threshold)})", collection, progress=progress)
+    others = {"temperature": (temperature, 1.0), "normalise": (normalise, "input"), "chunk": (chunk, None)}
+    words = "".join(f", {name}={value!r}" for name, (value, usual) in others.items() if value != usual)
+    return LocalDenoiser(D, f"pca_locality(threshold={word(threshold)}{words})", collection, progress=progress)

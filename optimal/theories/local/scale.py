@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
+from ...numbers import is_number
+
 __all__ = ["Rule", "Scale", "asked_of", "between", "odd", "scales", "word"]
 
 Scale = float | Callable[[float], float]
@@ -69,12 +71,9 @@ def scales(name: str, scale: Scale, rule: Rule, sigma: Tensor) -> list[float]:
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) == 1:
-        return value.item()
-    array = isinstance(value, Tensor | np.ndarray)
-    if array or isinstance(value, bool | str) or not hasattr(value, "__float__"):
+    if not is_number(value):
         raise ValueError(f"{name} must be a number, or a function of sigma that gives one, got {value!r}")
-    return value  # pyright: ignore[reportReturnType]
+    return value.item() if isinstance(value, Tensor | np.ndarray) else value  # pyright: ignore[reportReturnType]
 
 
 def _whole(value: float) -> bool:

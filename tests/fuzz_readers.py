@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import os
+import pickle
 import random
 import resource
 import shutil
@@ -19,6 +20,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -183,6 +185,19 @@ def arrow(folder: Path, rng: random.Random) -> Path:
     return written(folder / "case.arrow", mutate(buffer.getvalue(), rng))
 
 
+def cifar(folder: Path, rng: random.Random) -> Path:
+    levels = np.random.default_rng(0).integers(0, 256, (3, 3072), dtype=np.uint8)
+    batch = pickle.dumps({"data": levels, "labels": [0, 1, 2]}, protocol=rng.choice((2, 3, 4)))
+    inside = rng.random() < 0.6
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=rng.choice(("w", "w:gz"))) as archive:
+        data = mutate(batch, rng) if inside else batch
+        member = tarfile.TarInfo("case/test_batch")
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+    return written(folder / "case.tar.gz", buffer.getvalue() if inside else mutate(buffer.getvalue(), rng))
+
+
 KINDS: tuple[Callable[[Path, random.Random], Path], ...] = (
     images_zip,
     images_folder,
@@ -192,6 +207,7 @@ KINDS: tuple[Callable[[Path, random.Random], Path], ...] = (
     mnist,
     shard,
     arrow,
+    cifar,
 )
 
 

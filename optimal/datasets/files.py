@@ -8,7 +8,8 @@
 | `*.npz`                            | images or points            | key, label_key, and those of `.npy`           |
 | `*.parquet` or a folder of them    | Hugging Face's images       | split, column, label_column, and the first two |
 | `*.arrow` or a folder of them      | what `save_to_disk` writes  | the same                                      |
-| `*-ubyte.gz`, `*-ubyte`, `*.idx*`  | MNIST's format              |                                               |
+| `*-ubyte.gz`, `*-ubyte`, `*.idx*`  | MNIST's format              | value_range                                   |
+| `cifar-*-python.tar.gz`, unpacked  | CIFAR, in Python's version  | split, label_key, value_range                 |
 
 The first bytes of a file decide what it is, before its suffix. Whatever is joined, left out, cut or changed on the way
 is a `UserWarning` of one line, with numbers.
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from . import archives, arrays, arrow, idx, members, npz, parquet
+from . import archives, arrays, arrow, cifar, idx, members, npz, parquet
 from .beginnings import beginning, is_gzipped, named, refuse_pointer
 from .dataset import Dataset
 from .folders import list_folder
@@ -44,7 +45,7 @@ _BY_BEGINNING: dict[str, Callable[..., Dataset]] = {
     "an Arrow stream": arrow.read_arrow,
     "an idx file": idx.read_idx,
 }
-_TAR = "a tar archive"
+_TAR, _PICKLE = "a tar archive", "a pickle"
 _ODD = 3
 """So many pictures beside parquet files are a preview, more are a data set of their own."""
 
@@ -69,13 +70,15 @@ def reader(path: Path) -> Callable[..., Dataset]:
     what, suffix = named(head), path.suffix.lower()
     if what in ("a zip file", "an empty zip file"):
         return npz.read_npz if suffix == ".npz" else _of_zip(path)
+    if (what == _TAR and cifar.has_batches(path)) or (what == _PICKLE and cifar.is_batch(path.name)):
+        return cifar.read_cifar
     packed = is_gzipped(path)
     if what in _BY_BEGINNING and not (packed and what != "an idx file"):
         return _BY_BEGINNING[what]
     if what is not None or suffix not in _BY_SUFFIX or path.name.lower().endswith((".tar.gz", ".nii.gz", ".npy.gz")):
         found = f"{what or 'something unknown'} in gzip" if packed else what
         is_called = f" it is {found};" if found else ""
-        hint = " unpack it first (no pickles, such as CIFAR's Python version, are read);" if what == _TAR else ""
+        hint = " unpack it first;" if what == _TAR else " no pickle but CIFAR's is read;" if what == _PICKLE else ""
         raise ValueError(
             f"{path} is no data set:{is_called}{hint} "
             f"{', '.join(_BY_SUFFIX)}, an idx file or a folder of images is read"
@@ -96,6 +99,8 @@ def _of_folder(path: Path) -> Callable[..., Dataset]:
         return members.read_members
     if images == 0 and idx.images_in(path, names):
         return idx.read_idx_folder
+    if images == 0 and cifar.batches_in(names):
+        return cifar.read_cifar
     return archives.read_folder
 
 

@@ -16,6 +16,7 @@ gallery: figures
 	$(PY) docs/results.py
 	$(PY) -m neural report pretrained:digits --held-out digits --held-out-option only=10,11 -n 64 --out figures/out/report
 	cp figures/out/report/gap.png docs/report.png
+	cp figures/out/explore.html docs/explore.html
 
 # The networks that come with the toolkit, trained again into runs/pretrained, beside those that are shipped: one of them
 # by `make train NAME=toy`, all without NAME. Stopped and called again it goes on.

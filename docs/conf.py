@@ -19,6 +19,7 @@ html_theme = "furo"
 html_title = f"{project} {version}"
 html_copy_source = False
 html_static_path = ["_static"]
+html_extra_path = ["explore.html"]
 html_css_files = ["wide.css"]
 
 default_role = "py:obj"

@@ -71,6 +71,8 @@ def _draw(words: list[str]) -> None:
         return
     tell = say if command.json else print
     names = _chosen(command.names)
+    if command.network is not None and names != ["explore"]:
+        raise ValueError("--network is for `explore` alone: `python -m neural report` holds a network to the optimum")
     if len(names) > 1 and command.dataset is not None:
         for name in [name for name in names if name in _PRESETS]:
             tell(f"{name}: left out, it shows data of its own, not --dataset")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from optimal import Dataset
 from optimal.cli import data_of, options
@@ -22,6 +25,9 @@ class Config:
     seed: options.Seed = 0
     quick: options.Quick = False
     """Fewer draws and coarser grids, to have a look."""
+    network: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None
+    """Network whose guess stands beside the optimum's, for `explore` alone: pretrained:NAME, a checkpoint or a run; of
+    digits, unless --dataset is given, pretrained:digits."""
 
     def load(self, default: str) -> Dataset:
         """The data set that was asked for, or the figure's own.

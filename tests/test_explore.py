@@ -17,7 +17,9 @@ from browser import Browser, browser, missing
 from figures import explore
 from figures.__main__ import main
 from figures.config import Config
-from optimal import FlowMap, OptimalDenoiser, load, seeking_refining_border
+from neural.model import open_model
+from optimal import FlowMap, OptimalDenoiser, certify, guided, load, seeking_refining_border
+from optimal.theories import Wiener, local_score
 
 pytestmark = pytest.mark.slow
 
@@ -60,11 +62,43 @@ def test_arrays_are_the_optimum(arrays: dict[str, np.ndarray]) -> None:
         landed = arrays["landings"][arrays["landing"][m]]
         np.testing.assert_array_equal(landed, FlowMap(D)(x[m], sigmas).numpy())
         np.testing.assert_array_equal(arrays["hit"][m], (landed == arrays["sources"][m]).all((1, 2, 3)))
+        proven = certify(D, x[m].double(), sigmas, torch.from_numpy(arrays["landing_index"][arrays["landing"][m]]))
+        assert not (proven.holds & (torch.from_numpy(arrays["captured"][m]) < sigmas)).any()
+        label = int(D.labels[int(arrays["source_index"][m])])
+        for name, expected in (
+            ("guided,\nw = 3", guided(D.given(label), D, 3.0)),
+            ("Gaussian\ntheory", Wiener(D)),
+            ("local score,\n5×5", local_score(D, 5)),
+        ):
+            row = arrays["other_names"].tolist().index(name)
+            np.testing.assert_allclose(arrays["others"][row, m], expected(x[m], sigmas), atol=1e-4, err_msg=name)
+    assert arrays["grid_names"].tolist() == ["EDM", "path KL"]
+    assert (np.diff(arrays["grids"]) < 0).all()
     border = float(arrays["border"])
     medians = arrays["quartiles"][:, 1]
     assert medians[sigmas > 1.3 * border].min() > 2 > medians[sigmas < border / 1.3].max()
     toy = seeking_refining_border(OptimalDenoiser(load("five-deltas")))
     assert toy.low / 1.2 < float(arrays["toy_border"]) < toy.high * 1.2
+
+
+def test_a_network_stands_beside_the_optimum() -> None:
+    """That of digits by itself, within its noise levels; another where it is asked for."""
+    found = explore.compute(Config(quick=True))
+    model = open_model("pretrained:digits")
+    row = found["other_names"].tolist().index("network\ndigits")
+    assert float(found["sigmas"][0]) <= model.sigma_max
+    for k in (0, 6, 12):
+        expected = model(torch.from_numpy(found["noisy"][:, k]), float(found["sigmas"][k]))
+        np.testing.assert_allclose(found["others"][row, :, k], expected.detach(), atol=1e-5)
+    asked = Config(dataset="digits", quick=True, network="pretrained:digits-classes")
+    assert "network\ndigits-classes" in explore.compute(asked)["other_names"].tolist()
+    with pytest.raises(ValueError, match="faces"):
+        explore.compute(Config(dataset="faces", quick=True, network="pretrained:digits"))
+
+
+def test_a_network_is_for_the_page_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fig1", "--network", "pretrained:digits"]) == 2
+    assert "--network is for `explore` alone" in capsys.readouterr().err
 
 
 def test_the_page_is_one_small_file(page: Path) -> None:
@@ -77,6 +111,16 @@ def test_the_page_is_one_small_file(page: Path) -> None:
     numbers = _numbers(text)
     assert all(numbers["images"][name].startswith("data:image/png;base64,") for name in ("noisy", "means", "landings"))
     assert numbers["toy"]["points"] == load("five-deltas").points.double().tolist()
+
+
+def test_the_page_in_docs_is_what_is_written_now() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "explore.html").read_text(encoding="utf-8")
+    parts = Path(explore.__file__).parent
+    for name in ("style.css", "posterior.js", "canvas.js", "line.js", "plane.js", "toy.js", "images.js"):
+        assert (parts / name).read_text(encoding="utf-8") in text, name
+    numbers = _numbers(text)["images"]
+    assert numbers["fingerprint"] == load("digits").fingerprint
+    assert [other["name"] for other in numbers["others"]][-1] == "network\ndigits"
 
 
 def test_large_images_are_reduced_for_show(tmp_path: Path) -> None:
@@ -125,7 +169,8 @@ def test_the_script_agrees_with_optimal(name: str) -> None:
         f"const {{ Points }} = require({json.dumps(str(Path(explore.__file__).with_name('posterior.js')))});"
         "const { points, x, sigmas } = JSON.parse(require('fs').readFileSync(0)), p = new Points(points);"
         "console.log(JSON.stringify(x.map((at, i) => ({ ...p.posterior(at, sigmas[i]), "
-        "end: p.flow(at, sigmas[i]).index }))));"
+        "flow: p.flow(at, sigmas[i]), "
+        "sure: p.certified(at, sigmas[i], p.posterior(at, sigmas[i]).top) }))));"
     )
     asked = json.dumps({"points": data.points.double().tolist(), "x": x.tolist(), "sigmas": sigmas.tolist()})
     run = subprocess.run([node, "-e", script], input=asked, capture_output=True, text=True, check=True, timeout=60)
@@ -140,7 +185,15 @@ def test_the_script_agrees_with_optimal(name: str) -> None:
         ("topWeight", posterior.top_weight),
     ):
         np.testing.assert_allclose([row[key] for row in found], expected, rtol=1e-9, atol=1e-9, err_msg=key)
-    assert [row["end"] for row in found] == landing.index.tolist()
+    assert [row["flow"]["index"] for row in found] == landing.index.tolist()
+    sure = certify(D, x, sigmas)
+    assert [row["sure"] for row in found] == sure.holds.tolist()
+    assert 5 < int(sure.holds.sum()) < 55
+    captured = torch.tensor([row["flow"]["captured"] for row in found], dtype=torch.float64)
+    assert torch.equal(captured[sure.holds], sigmas[sure.holds])
+    assert (captured >= 0.95 * landing.captured).all()
+    there = [next(x for s, *x in row["flow"]["path"] if s == row["flow"]["captured"]) for row in found]
+    assert certify(D, torch.tensor(there, dtype=torch.float64), captured, landing.index).holds.all()
 
 
 def test_sliders_and_numbers(window: Browser) -> None:
@@ -181,12 +234,14 @@ def test_images_snap_to_levels(window: Browser, arrays: dict[str, np.ndarray]) -
             assert window.value("#images-count") == pytest.approx([arrays["counts"][m, k]], rel=1e-6)
             assert window.value("#images-median") == pytest.approx([arrays["quartiles"][k, 1]], rel=1e-6)
             assert window.value("#images-landing") == [arrays["landing_index"][arrays["landing"][m, k]]]
+            assert window.value("#images-captured") == pytest.approx([arrays["captured"][m, k]])
             assert f"level {k + 1} of {levels}" in window.text("#images-snap")
     # At the lowest σ what is drawn as the guess is the source.
     shown = "return [...document.querySelectorAll('#images-grid canvas')].map((c) => c.toDataURL())"
     pictures = window.run(shown)
     count = len(arrays["sources"])
-    assert pictures[2 * count : 3 * count] == pictures[3 * count :]
+    assert pictures[2 * count : 3 * count] == pictures[3 * count : 4 * count]
+    assert len(pictures) == (4 + len(arrays["other_names"])) * count
     window.drag("#images-curve", (0, 40), (5, 40))
     assert window.text("#images-sigma-value") not in ("80", "0.05")
     assert window.run(shown)[:count] != pictures[:count]
@@ -243,7 +298,7 @@ def _agrees(window: Browser) -> tuple[float, float]:
 def _markup(text: str) -> str:
     """The page without its numbers and pictures; `image.src = data…` is a data URI."""
     without = re.sub(r'(?s)<script type="application/json".*?</script>', "", text)
-    return without.replace("sheets[name].src = data[name]", "")
+    return without.replace("sheets[name].src = pictures[name]", "")
 
 
 def _numbers(text: str) -> dict:

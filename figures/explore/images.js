@@ -2,16 +2,16 @@
 async function exploreImages(data) {
   const levels = data.sigmas.length, count = data.source_index.length, [w, h] = data.cell;
   const sheets = {};
-  for (const name of ["sources", "noisy", "means", "landings"]) {
+  const pictures = Object.fromEntries(["sources", "noisy", "means", "landings"].map((name) => [name, data[name]]));
+  data.others.forEach(({ sheet }, i) => { pictures[`other${i}`] = sheet; });
+  for (const name of Object.keys(pictures)) {
     sheets[name] = new Image();
-    sheets[name].src = data[name];
+    sheets[name].src = pictures[name];
     await sheets[name].decode();
   }
-  const cellOf = {
-    noisy: (m, k) => [k, m], means: (m, k) => [k, m], landings: (m, k) => [data.landing[m][k], 0], sources: (m) => [0, m],
-  };
+  const cellOf = { landings: (m, k) => [data.landing[m][k], 0], sources: (m) => [0, m] };
   const put = (ctx, name, m, k, left, top, width, height) => {
-    const [column, row] = cellOf[name](m, k);
+    const [column, row] = (cellOf[name] ?? ((m, k) => [k, m]))(m, k);
     ctx.drawImage(sheets[name], column * w, row * h, w, h, left, top, width, height);
   };
   const middle = data.sigmas.findIndex((sigma) => sigma < 1.5 * (data.border ?? Infinity));
@@ -24,12 +24,16 @@ async function exploreImages(data) {
     + "the flow always lands on an image of the data, at high noise mostly not on the one the noise was added to. Green frame: it is that source; dashed: another image.";
   byId("images-snap").textContent = `level ${state.k + 1} of ${levels}; snaps to computed levels`;
   byId("images-legend").textContent = "Above: noisy x, guess and landing of the chosen source, at the σ below them. Curve: effective number of points, median and quartiles over "
-    + `${data.draws} draws of (x₀, ε); N = ${N} at the top, 1 at the bottom. Drag on it to move the slider.`;
+    + `${data.draws} draws of (x₀, ε); N = ${N} at the top, 1 at the bottom. Drag on it to move the slider. `
+    + `Below it the levels of ${data.grids[0].length} sampling steps: ${data.grid_names.join(", then ")}${data.grids.length > 1 ? ", made for these images (least KL of the ancestral sampler's path)" : ""}.`;
   byId("images-fine").textContent = `${data.dataset}: N = ${N}, ${data.event}, fingerprint ${data.fingerprint}; ${data.source}; ${data.licence}. `
+    + (data.others.length ? "Under the source, other answers to the same noisy x: D + w (D_class − D), guided towards the source's class; that of the Gaussian with the mean and covariance of the images; each pixel judged by its 5×5 window; a trained network; whichever these images allow. " : "")
     + "One noise ε for each source at every σ; noisy images are drawn as x/√(1 + σ²)."
     + (data.shown_reduced ? ` Pictures are reduced to ${w}×${h} for show; the numbers are of the full size.` : "");
 
   const names = { noisy: "noisy x", means: "guess\nE[x₀ | x]", landings: "landing\nof the flow", sources: "source x₀" };
+  data.others.forEach(({ name }, i) => { names[`other${i}`] = name; });
+  const called = (i, name) => `image ${i}${name ? ` (${name})` : ""}`;
   const grid = byId("images-grid"), cells = [];
   grid.style.gridTemplateColumns = `minmax(4rem, 6rem) repeat(${count}, 1fr)`;
   for (const name of Object.keys(names)) {
@@ -69,7 +73,10 @@ async function exploreImages(data) {
     show("images-count", data.counts[m][k], 2);
     show("images-lead", data.leads[m][k]);
     byId("images-landing").value = data.landing_index[data.landing[m][k]];
-    byId("images-landing").textContent = `image ${data.landing_index[data.landing[m][k]]}, ${data.hit[m][k] ? "the source" : `not the source, ${data.source_index[m]}`}`;
+    const place = data.landing[m][k], captured = data.captured[m][k];
+    byId("images-landing").textContent = `${called(data.landing_index[place], data.names?.[place])}, ${data.hit[m][k] ? "the source" : `not the source, ${data.source_index[m]}`}`;
+    byId("images-captured").value = captured;
+    byId("images-captured").textContent = captured >= sigma ? "now: nothing changes it any more" : captured ? `from σ = ${level(captured)} on` : "never: x lies on a border";
     show("images-median", data.quartiles[k][1], 2);
     byId("images-quartiles").textContent = `${readable(data.quartiles[k][0], 2)} to ${readable(data.quartiles[k][2], 2)}`;
     curve();
@@ -78,10 +85,10 @@ async function exploreImages(data) {
   // The strip of the chosen source above the curve, on one σ axis.
   function curve() {
     const canvas = byId("images-curve"), rows = ["noisy", "means", "landings"];
-    const left = 44, room = canvas.clientWidth - left - 12;
+    const left = 52, room = canvas.clientWidth - left - 12;
     const every = Math.ceil((levels * 22) / room), side = Math.min(64, (room / levels) * every - 2), tall = side * h / w;
     const strip = rows.length * (tall + 4) + 8, plot = 200;
-    const { ctx, width, height } = sharp(canvas, strip + plot + 40);
+    const { ctx, width, height } = sharp(canvas, strip + plot + 42 + 14 * data.grids.length);
     const pitch = room / levels, high = data.sigmas[0], low = data.sigmas[levels - 1];
     const a = (sigma) => left + pitch * (0.5 + (levels - 1) * Math.log(high / sigma) / Math.log(high / low));
     const b = (n) => strip + plot - 6 - (plot - 12) * Math.log(n) / Math.log(Math.max(2, data.size));
@@ -108,6 +115,11 @@ async function exploreImages(data) {
     for (const n of [1, 2, ...logTicks(10, Math.max(10, data.size / 1.5), b, 22), data.size].filter((n, i, all) => n <= data.size && all.indexOf(n) === i))
       label(ctx, n >= 1e4 ? `${n / 1e3}k` : String(n), left - 4, b(n), "right", theme("faint"), "middle");
     for (const tick of logTicks(low, high, a)) label(ctx, level(tick), clamp(a(tick), left + 8, width - 14), strip + plot + 16);
+    data.grids.forEach((levels, g) => {
+      const top = strip + plot + 22 + 14 * g;
+      label(ctx, data.grid_names[g], left - 4, top + 5, "right", theme("faint"), "middle");
+      for (const sigma of levels) if (sigma >= low) line(ctx, [[a(sigma), top], [a(sigma), top + 9]], theme("ink"), 1.5);
+    });
     label(ctx, "noise level σ, from noise to data →", left + room / 2, height - 4);
     if (data.border > low && data.border < high) {
       const place = a(data.border), flip = place > width - 100;

@@ -73,7 +73,12 @@ def _payload(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if "sigmas" not in arrays:
         return {"toy": toy, "images": None}
     kept = {key: value for key, value in arrays.items() if not key.startswith("toy_")}
-    images = {key: _plain(value) for key, value in kept.items() if key not in _PICTURES}
+    drawn = (*_PICTURES, "others", "other_names")
+    images = {key: _plain(value) for key, value in kept.items() if key not in drawn}
+    images["others"] = [
+        {"name": name, "sheet": _sheet(rows)[0]}
+        for name, rows in zip(kept["other_names"].tolist(), kept["others"], strict=True)
+    ]
     # x/√(1 + σ²), so that noise of any σ fits the range of a picture.
     shrunk = kept["noisy"] / np.sqrt(1 + kept["sigmas"] ** 2).reshape(1, -1, 1, 1, 1)
     pictures = kept | {"noisy": shrunk, "sources": kept["sources"][:, None], "landings": kept["landings"][None]}

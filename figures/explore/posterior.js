@@ -1,6 +1,18 @@
 // The posterior over N points y_j in closed form (Eq. 43), and where the exact flow from (x, σ) ends. All in float64.
 "use strict";
 
+// The trial drifts of `optimal.certify`.
+const TRIALS = [0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2];
+
+// √(2π) e^{t²/2} Q(t), Q the upper tail of the Gaussian, from above: the erfc of Numerical Recipes is right to 1.2e-7.
+function mills(t) {
+  if (t < 0) return Math.sqrt(2 * Math.PI) * Math.exp(t * t / 2);
+  const z = t / Math.SQRT2, u = 1 / (1 + z / 2);
+  const series = [0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196, 1.00002368];
+  const exponent = series.reduce((sum, c) => c + u * sum, 0) * u - 1.26551223;
+  return 1.000001 * Math.sqrt(Math.PI / 2) * u * Math.exp(exponent);
+}
+
 class Points {
   constructor(points) {
     this.size = points.length;
@@ -70,16 +82,38 @@ class Points {
     return { mean, top, weights, topWeight: weights[top], logDensity, entropy, count: Math.exp(entropy), variance };
   }
 
+  // Whether the exact flow from (x, σ) is certain to end on y_k: S(δ) <= δ for a trial δ, see `optimal.certify`.
+  certified(x, sigma, k) {
+    const own = this.point(k), u = x.map((v, d) => (v - own[d]) / sigma);
+    const copies = this.first.filter((j) => j === this.first[k]).length;
+    const others = [];
+    for (let j = 0; j < this.size; j++) {
+      if (this.first[j] === this.first[k]) continue;
+      const apart = own.map((v, d) => v - this.values[j * this.dim + d]), far = Math.hypot(...apart);
+      others.push([far / sigma, apart.reduce((sum, v, d) => sum + v * u[d], 0) / far]);
+    }
+    return TRIALS.some((drift) => {
+      let sum = 0;
+      for (const [A, along] of others) {
+        const c = along - drift;
+        sum += Math.exp(-A * A / 2 - A * c) * mills(A + c) / copies;
+        if (!(sum <= drift)) return false;
+      }
+      return true;
+    });
+  }
+
   // dx/dlnσ = x − D(x, σ), down in ln σ, by Bogacki and Shampine's pair (1989), local error at most `tolerance` σ.
-  // It ends where all other points together weigh less than 1e-12: by `optimal.capture` they never recover.
+  // It ends where all other points together weigh less than 1e-12; captured is the first σ at which the end is certain.
   flow(x, sigma, tolerance = 1e-6) {
     const path = [[sigma, ...x]];
     const floor = 1e-6 * this.deviation;
     const slope = (at, lnSigma) => { const { mean } = this.mean(at, Math.exp(lnSigma)); return at.map((v, d) => v - mean[d]); };
-    let s = Math.log(sigma), h = 0.05, k1 = slope(x, s);
+    let s = Math.log(sigma), h = 0.05, k1 = slope(x, s), captured = 0;
     for (let tries = 0; tries < 20000; tries++) {
       const { top, others } = this.mean(x, Math.exp(s));
-      if (others < 1e-12 || Math.exp(s) < floor) return { index: top, captured: others < 1e-12 ? Math.exp(s) : 0, path };
+      if (!captured && others < 0.5 && this.certified(x, Math.exp(s), top)) captured = path.at(-1)[0];
+      if (others < 1e-12 || Math.exp(s) < floor) return { index: top, captured: captured || (others < 1e-12 ? Math.exp(s) : 0), path };
       const k2 = slope(x.map((v, d) => v - h / 2 * k1[d]), s - h / 2);
       const k3 = slope(x.map((v, d) => v - 3 * h / 4 * k2[d]), s - 3 * h / 4);
       const next = x.map((v, d) => v - h * (2 * k1[d] + 3 * k2[d] + 4 * k3[d]) / 9);

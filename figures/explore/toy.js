@@ -43,6 +43,8 @@ function exploreToy(toy) {
     show("toy-mean", post.mean);
     show("toy-landing", points.point(flow.index));
     byId("toy-decided").textContent = flow.captured ? "" : "(on a border: either side)";
+    byId("toy-captured").value = flow.captured;
+    byId("toy-captured").textContent = flow.captured >= state.sigma ? "now: nothing changes it any more" : flow.captured ? `from σ = ${level(flow.captured)} on` : "never: x lies on a border";
     show("toy-count", post.count, 3);
     show("toy-entropy", post.entropy);
     show("toy-density", post.logDensity);

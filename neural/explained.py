@@ -5,7 +5,8 @@ At x = x0 + σ ε, or where the network itself goes, with F the network, D the o
     accounted       1 − E‖F − T‖²/E‖F − D‖²: 1 for a theory that is the network, 0 for one that is as far from it as the
                     optimum is, negative for one that is farther
     direction       E⟨F − D, T − D⟩/√(E‖F − D‖² E‖T − D‖²): whether the theory leaves the optimum to the same side;
-                    its square is the most that T accounts for if moved along its line with D by one factor
+                    its square is the most that T accounts for if moved along its line with D by one factor; with
+                    intervals for few draws that carry it (`neural.direction`)
     gap_share       E‖F − T‖²/E‖D − ȳ‖²; for T = D what there is to explain
     explained_variance, r_square, pearson
                     as published, of F held to T (`neural.published`), for every theory and for the optimum itself
@@ -32,13 +33,13 @@ from optimal.border import Border
 from optimal.denoiser import Denoiser
 from optimal.intervals import (
     Interval,
-    influence_interval,
     mean_interval,
     median_interval,
     positive_interval,
 )
 from optimal.query import Levels
 
+from .direction import direction_interval
 from .measures import evaluate, save_table
 from .places import On, placed
 from .published import coefficients
@@ -48,6 +49,8 @@ __all__ = ["LEAST", "LITTLE", "OPTIMUM", "Explained", "Held", "explain", "neares
 
 _AGREES = 1e-6
 """Share of the gap, E‖F − D‖²/E‖D − ȳ‖², below which it is float32's rounding."""
+_ROUNDED = 1e-13
+"""The same of E‖T − D‖²: a theory that is the optimum but for rounding leaves it to no side."""
 
 
 @dataclass(frozen=True)
@@ -225,15 +228,17 @@ def _held(sigma: float, name: str, f: Tensor, d: Tensor, t: Tensor, mean: Tensor
     agreed = coefficients(f, t)
     columns = {
         "accounted": _accounted(misses, gap, level),
-        "direction": _direction((left * aside).sum(1), gap, aside.square().sum(1), level),
+        "direction": direction_interval((left * aside).sum(1), gap, aside.square().sum(1), level),
         "gap_share": positive_interval(misses, spread, level),
         "explained_variance": mean_interval(agreed["explained"], level).within(high=1),
         "r_square": mean_interval(agreed["r_square"], level).within(high=1),
         "pearson": median_interval(agreed["pearson"], level),
     }
+    nothing = Interval(*(misses.new_tensor(math.nan) for _ in range(3)))
     if float(gap.sum()) <= _AGREES * float(spread.sum()):
-        nothing = Interval(*(misses.new_tensor(math.nan) for _ in range(3)))
         columns |= {"accounted": nothing, "direction": nothing}
+    elif float(aside.square().sum()) <= _ROUNDED * float(spread.sum()):
+        columns["direction"] = nothing
     return Held(sigma, name, columns, misses)
 
 
@@ -241,16 +246,6 @@ def _accounted(misses: Tensor, gap: Tensor, level: float) -> Interval:
     """1 − E‖F − T‖²/E‖F − D‖², of the squares of the same draws."""
     left = positive_interval(misses, gap, level)
     return Interval(1 - left.value, 1 - left.high, 1 - left.low)
-
-
-def _direction(product: Tensor, first: Tensor, second: Tensor, level: float) -> Interval:
-    """E ab/√(E a² E b²) of all draws pooled, its interval by the influence of each draw."""
-    both = (first.mean() * second.mean()).sqrt()
-    if not float(both) > 0:
-        return Interval(*(product.new_tensor(math.nan) for _ in range(3)))
-    value = product.mean() / both
-    influence = product / both - 0.5 * value * (first / first.mean() + second / second.mean())
-    return influence_interval(value, influence, level).within(-1, 1)
 
 
 def _where(sigmas: list[float], found: list[Verdict]) -> str:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from .masks import refuse_mask
 from .measurement import GivenMeasurement
 from .posterior import Posterior, joined
 from .query import Levels, per_row, require_rows
@@ -39,6 +40,7 @@ class GivenMeasurements:
     """
 
     def __init__(self, D: OptimalDenoiser, log_likelihood: Float[Tensor, "B N"] | np.ndarray):
+        refuse_mask("log_likelihood", log_likelihood)
         values = torch.as_tensor(log_likelihood)
         if values.ndim != 2:
             raise ValueError(f"log_likelihood must be one a row, (B, {len(D)}), got shape {tuple(values.shape)}")

@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from .masks import refuse_mask
 from .posterior import Posterior
 from .query import Levels, per_row
 
@@ -68,6 +69,7 @@ class GivenMeasurement:
 
     def __init__(self, D: OptimalDenoiser, log_likelihood: Float[Tensor, " N"] | np.ndarray):
         self.D, self.event = D, D.event
+        refuse_mask("log_likelihood", log_likelihood)
         self.optimum = D.weighted(log_likelihood)
         self.optimum.knows_observation = True
         self.log_likelihood = torch.as_tensor(log_likelihood).detach().to("cpu", torch.float64)
@@ -130,6 +132,7 @@ def gaussian_log_likelihood(
             f"noise must be positive and finite, got {s:g}: of an exact observation, D.observed takes 0 for the points "
             "that agree with it and -inf for others"
         )
+    refuse_mask("observation", observation)
     measure, observed = as_function(operator, torch.as_tensor(observation).to(points.device), D.event, rows=rows)
     every = observed if rows else observed[None]
     count, index = every[:1].numel(), torch.arange(points.size, device=points.device)

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from .evaluate.parted import EachPart, OwnPart, Parts, Shared
+from .masks import refuse_mask
 from .posterior import Posterior
 from .query import Levels, require_rows
 
@@ -56,6 +57,7 @@ def whole_numbers(name: str, value: object) -> int | Tensor:
     """
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return int(value)
+    refuse_mask(name, value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
         value = torch.from_numpy(value.astype(np.int64))
     if not isinstance(value, Tensor) or value.dtype == torch.bool or value.is_floating_point() or value.is_complex():

@@ -94,6 +94,15 @@ def test_missing_shards_are_counted(tmp_path: Path, there: tuple[int, ...]) -> N
             assert len(read(tmp_path / "d")) == 2 * len(there)
 
 
+def test_one_shard_of_several_is_said(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00001", "train", "0000"):
+        assert len(read(shard(tmp_path / f"{name}.parquet", 2))) == 2
+    path = shard(tmp_path / "train-00001-of-00005.parquet", 2)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="train-00001-of-00005.parquet is one of 5 shards of train; only its"):
+            assert len(read(path)) == 2
+
+
 @pytest.mark.parametrize("other", ["train-00001-of-00002", "train", "train-00000-of-00001-abc"])
 def test_two_versions_of_a_split_are_refused(tmp_path: Path, other: str) -> None:
     shard(tmp_path / "e" / "train-00000-of-00001.parquet", 3)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from optimal import OptimalDenoiser, load
 from optimal.arithmetic import ours
+from optimal.datasets import Dataset
 from optimal.evaluate.byte_nearest import screen
 from optimal.points import Points, leads
 from optimal.points.rounding import UNIT, gamma, halvings, pairwise_sum
@@ -328,9 +329,26 @@ def test_one_value_that_is_changed_behind_the_count_of_writes_is_noticed(kind: s
         D.nearest(x)
 
 
-def test_masks_are_refused() -> None:
-    with pytest.raises(ValueError, match="MaskedArray has a mask, which would be lost"):
-        OptimalDenoiser(np.ma.masked_array(np.ones((3, 2)), mask=np.eye(3, 2)))
+def test_masks_are_refused_wherever_an_array_is_taken() -> None:
+    points = np.ma.masked_array(np.ones((3, 2), np.float32), mask=np.eye(3, 2))
+    three = np.ma.masked_array(np.arange(3), mask=[1, 0, 0])
+    data = Dataset("three", np.arange(6, dtype=np.float32).reshape(3, 2), np.arange(3))
+    D, seen = OptimalDenoiser(data), torch.tensor([True, False])
+    for name, take in (
+        ("MaskedArray", lambda: OptimalDenoiser(points)),
+        ("MaskedArray", lambda: OptimalDenoiser([points[0], points[1]])),
+        ("data", lambda: Points(points, 2**30)),
+        ("the array of a", lambda: Dataset("a", points)),
+        ("the labels of a", lambda: Dataset("a", points.data, three)),
+        ("log_weights", lambda: D.weighted(three.astype(float))),
+        ("index", lambda: D.without(three)),
+        ("labels", lambda: D.given(three)),
+        ("observation", lambda: D.measured(seen, points[0], 0.1)),
+        ("log_likelihood", lambda: D.observed(-three.astype(float))),
+        ("log_likelihood", lambda: D.observed(-three[None].astype(float), rows=True)),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} has a mask, which would be lost: give .filled"):
+            take()
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

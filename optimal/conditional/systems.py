@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..masks import refuse_mask
 from ..measurement import Operator, as_function, require_measured
 from ..query import beside
 from ..randomness import fixed_generator
@@ -135,6 +136,7 @@ def system_of(
         ValueError: an operator or observation of another shape or not finite; an operator that is not linear, or too
             large to be a matrix, and without gradients.
     """
+    refuse_mask("observation", observation)
     given = torch.as_tensor(observation).detach().to("cpu", torch.float64)
     measure, observed = as_function(operator, given, event, rows=rows)
     count = len(observed) if rows else None

@@ -23,7 +23,7 @@ from .dataset import Dataset
 from .folders import list_folder
 from .notes import left_out, reason, tell
 from .pictures import check_resolution
-from .shards import choose
+from .shards import alone, choose
 from .store import Decoding
 from .tables import Options, broken, decoded
 from .values import ValueRange, limits_of
@@ -71,7 +71,7 @@ def read_arrow(
     if path.is_file() and split is not None:
         raise ValueError(f"split is for a folder of shards, but {path} is a file")
     there = [] if path.is_file() else list_folder(path)
-    files, said = ([path], []) if path.is_file() else choose(path, split, arrow_shards(there))
+    files, said = ([path], alone(path)) if path.is_file() else choose(path, split, arrow_shards(there))
 
     def decode() -> Decoding:
         required("an Arrow file", "pyarrow")

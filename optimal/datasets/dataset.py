@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 import torch
 
+from ..masks import refuse_mask
 from ..storage import fingerprint
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Dataset:
         names: (N,) what each point is called where it came from, the path of a file in its folder or zip; or None.
 
     Raises:
-        ValueError: if `array` is empty or of another dtype or rank, or `labels` or `names` do not match it.
+        ValueError: if `array` is empty or of another dtype or rank, has a mask, or `labels` or `names` do not match it.
 
     Example:
         >>> data = Dataset("corners", np.array([[-1.0, -1.0], [1.0, 1.0]], dtype=np.float32))
@@ -119,6 +120,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         array = self.array
+        refuse_mask(f"the array of {self.name}", array)
+        refuse_mask(f"the labels of {self.name}", self.labels)
         if array.dtype not in (np.uint8, np.float32):
             raise ValueError(f"the array of {self.name} must be uint8 or float32, got {array.dtype}")
         if array.dtype == np.uint8 and array.ndim != 4:

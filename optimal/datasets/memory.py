@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..masks import refuse_mask
 from .arrays import Header, plan_of
 from .dataset import Dataset
 from .notes import tell
@@ -86,8 +87,7 @@ def require_plain(source: Any) -> None:
     name = type(source).__name__
     if isinstance(source, torch.Tensor) and (source.layout != torch.strided or source.is_nested):
         raise ValueError(f"{name} must be one dense tensor: torch.stack([…]) makes one of many, .to_dense() of sparse")
-    if isinstance(source, np.ma.MaskedArray):
-        raise ValueError(f"{name} has a mask, which would be lost: give .filled(value) or the points without it")
+    refuse_mask(name, source)
     if isinstance(source, np.ndarray) and (source.dtype.kind not in "fiub" or source.dtype.itemsize > _WIDEST):
         raise ValueError(f"{name} must hold numbers of at most 64 bits, got {source.dtype}")
 

@@ -16,7 +16,7 @@ from .folders import list_folder
 from .notes import left_out, reason, tell
 from .pages import large_pages
 from .pictures import check_resolution
-from .shards import choose, is_shard, listed
+from .shards import alone, choose, is_shard, listed
 from .store import Decoding
 from .tables import Options, broken, decoded
 from .values import ValueRange, limits_of
@@ -66,7 +66,7 @@ def read_parquet(
     check_resolution(resolution)
     if path.is_file() and split is not None:
         raise ValueError(f"split is for a folder of shards, but {path} is a file")
-    files, said = ([path], []) if path.is_file() else choose(path, split, listed(path))
+    files, said = ([path], alone(path)) if path.is_file() else choose(path, split, listed(path))
 
     def decode() -> Decoding:
         required("a parquet file", "pyarrow")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .folders import list_folder
 
-__all__ = ["choose", "is_shard", "listed"]
+__all__ = ["alone", "choose", "is_shard", "listed"]
 
 _WORDS = "training|train|testing|test|validation|valid|val|dev|evaluation|eval|holdout|unlabeled|unlabelled"
 _OF = re.compile(r"(?P<split>.+?)[-_](?P<number>\d+)[-_]of[-_](?P<of>\d+)")
@@ -43,6 +43,19 @@ def is_shard(name: str) -> bool:
 def listed(path: Path) -> list[str]:
     """The shards of a folder and of those in it, sorted as strings."""
     return [name for name in list_folder(path) if is_shard(name)]
+
+
+def alone(file: Path) -> list[str]:
+    """What is said of a file that is one of several by its name.
+
+    Example:
+        >>> alone(Path("train-00001-of-00005.parquet"))
+        ['train-00001-of-00005.parquet is one of 5 shards of train; only its points are read']
+    """
+    shard = _placed(file.name) if "." in file.name else None
+    if shard is None or shard.of is None or shard.of < 2:
+        return []
+    return [f"{file.name} is one of {shard.of} shards of {shard.split}; only its points are read"]
 
 
 def choose(path: Path, split: str | None, names: Iterable[str]) -> tuple[list[Path], list[str]]:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..masks import refuse_mask
+
 __all__ = ["Prior", "checked", "drawn"]
 
 _LARGEST = 1e150
@@ -74,6 +76,7 @@ def checked(log_weights: Tensor | np.ndarray, size: int) -> Tensor:
     """
     if not isinstance(log_weights, Tensor | np.ndarray):
         raise ValueError(f"log_weights must be a tensor or array (N,), got {type(log_weights).__name__}")
+    refuse_mask("log_weights", log_weights)
     given = torch.as_tensor(log_weights).detach()
     if given.shape != (size,):
         raise ValueError(f"log_weights must have shape (N,), got {tuple(given.shape)} with N = {size}")

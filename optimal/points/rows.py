@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..datasets import to_float
+from ..masks import refuse_mask
 from .mapped import MappedFile, Reference, by_reference
 
 __all__ = ["Rows", "evenly"]
@@ -51,8 +52,7 @@ class Rows:
     """
 
     def __init__(self, array: Tensor | np.ndarray, memory: int):
-        if isinstance(array, np.ma.MaskedArray):
-            raise ValueError("data must not be a masked array: fill or drop what is masked first, as by array.filled()")
+        refuse_mask("data", array)
         tensor = _as_tensor(array)
         if tensor.ndim < 2 or tensor.numel() == 0:
             raise ValueError(

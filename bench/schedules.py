@@ -23,6 +23,7 @@ from timing import report
 from torch import Tensor
 
 from optimal import OptimalDenoiser, cosine, karras, kl_optimal, load, log_linear, seeking_refining_border
+from optimal.randomness import fixed_generator
 from optimal.samplers import DPMSolver, DPMSolverPP, Euler, Heun, Solver, UniPC
 from optimal.schedules import (
     curve_of,
@@ -142,7 +143,8 @@ class _Work:
 
     @functools.cached_property
     def border(self) -> float:
-        return seeking_refining_border(self.D).sigma
+        # From the draws of what is kept, whose levels go by it.
+        return seeking_refining_border(self.D, draws=256, generator=fixed_generator()).sigma
 
     @functools.cached_property
     def curve(self) -> Any:

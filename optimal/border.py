@@ -35,17 +35,20 @@ from .denoiser import OptimalDenoiser
 from .draws import Data, draw_pairs
 from .posterior import Optimum
 from .query import Levels, level_list
-from .randomness import generator_of
+from .randomness import generator_of, stream
 
 __all__ = [
     "Border",
     "ForwardStatistics",
     "borders",
     "collapse_border",
+    "default_draws",
     "effective_counts",
     "forward_statistics",
     "seeking_refining_border",
 ]
+
+_SMALL, _MANY, _FEW = 200_000, 4000, 256
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def seeking_refining_border(
     data: Data | None = None,
     *,
     threshold: float = 2.0,
-    draws: int = 256,
+    draws: int | None = None,
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Border:
@@ -176,8 +179,8 @@ def seeking_refining_border(
         D: the optimal denoiser of the data.
         data: the points x0 is drawn from, those of D unless given.
         threshold: effective_count at the border, > 1.
-        draws: pairs (x0, ε) behind the median.
-        generator: source of randomness; without one, a fresh generator with a fixed seed.
+        draws: pairs (x0, ε) behind the median; as `default_draws` says unless given.
+        generator: source of randomness; without one, stream(0, "figures"), so that all show one border.
         progress: whether a progress bar is drawn on stderr.
 
     Raises:
@@ -187,7 +190,7 @@ def seeking_refining_border(
         Section D.1 of the paper, Figure 1.
     """
     _require_count(threshold)
-    return Drawn(D, data, draws, generator).border(_median, math.log(threshold), threshold, progress)
+    return _drawn(D, data, draws, generator).border(_median, math.log(threshold), threshold, progress)
 
 
 def collapse_border(
@@ -195,7 +198,7 @@ def collapse_border(
     data: Data | None = None,
     *,
     threshold: float = 1.0,
-    draws: int = 256,
+    draws: int | None = None,
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> Border:
@@ -215,7 +218,7 @@ def collapse_border(
         Biroli, Bonnaire, de Bortoli, Mézard 2024, "Dynamical Regimes of Diffusion Models", the section on collapse.
     """
     _require_entropy(threshold)
-    return Drawn(D, data, draws, generator).border(_mean, threshold, threshold, progress)
+    return _drawn(D, data, draws, generator).border(_mean, threshold, threshold, progress)
 
 
 def borders(
@@ -224,7 +227,7 @@ def borders(
     *,
     count: float = 2.0,
     entropy: float = 1.0,
-    draws: int = 256,
+    draws: int | None = None,
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> tuple[Border, Border]:
@@ -247,9 +250,20 @@ def borders(
     """
     _require_count(count)
     _require_entropy(entropy)
-    drawn = Drawn(D, data, draws, generator)
+    drawn = _drawn(D, data, draws, generator)
     first = drawn.border(_median, math.log(count), count, progress)
     return first, drawn.border(_mean, entropy, entropy, progress)
+
+
+def default_draws(values: int) -> int:
+    """Pairs (x0, ε) that a border is taken from unless asked otherwise: 4,000 of data of up to 200,000 values, where
+    that takes seconds, 256 of larger ones."""
+    return _MANY if values <= _SMALL else _FEW
+
+
+def _drawn(D: Optimum, data: Data | None, draws: int | None, generator: torch.Generator | None) -> Drawn:
+    count = default_draws(len(D) * math.prod(D.event)) if draws is None else draws
+    return Drawn(D, data, count, generator or stream(0, "figures"))
 
 
 def _require_count(threshold: float) -> None:

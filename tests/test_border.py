@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -11,7 +12,12 @@ import torch
 from scipy.optimize import brentq
 from scipy.special import logsumexp, ndtri
 
+from figures.common import border_of
+from figures.config import Config
 from optimal import OptimalDenoiser, borders, collapse_border, effective_counts, load, seeking_refining_border
+from optimal.__main__ import main
+from optimal.border import default_draws
+from optimal.randomness import fixed_generator
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -37,16 +43,30 @@ def test_five_deltas_against_quadrature(threshold: float) -> None:
     data = load("five-deltas")
     exact = exact_border(data.points.double().flatten().numpy(), threshold)
     D = OptimalDenoiser(data)
-    few = seeking_refining_border(D, threshold=threshold)
+    few, many = (
+        seeking_refining_border(D, threshold=threshold, draws=draws, generator=fixed_generator())
+        for draws in (256, 5_000)
+    )
     assert few.low <= exact <= few.high
     assert few.low < few.sigma < few.high
-    many = seeking_refining_border(D, threshold=threshold, draws=5_000)
     assert many.low <= exact <= many.high
     assert abs(math.log(many.sigma / exact)) <= 0.05
     # 20 times the draws, 4.4 times as sure.
     assert math.log(many.high / many.low) < 0.4 * math.log(few.high / few.low)
-    assert few.draws == 256
+    assert (few.draws, many.draws) == (256, 5_000)
     assert float(few) == few.sigma
+
+
+def test_all_that_show_a_border_show_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    """The functions' default, the command line's and that of figures: the same draws, as many as the data allow."""
+    for name, draws in (("five-deltas", 4000), ("digits", 4000)):
+        D = OptimalDenoiser(load(name))
+        border = seeking_refining_border(D)
+        assert border.draws == draws
+        assert border_of(Config(), D, 256) == border == borders(D)[0]
+        assert main(["border", name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["count"]["sigma"] == border.sigma
+    assert (default_draws(200_000), default_draws(200_001)) == (4000, 256)
 
 
 def test_thresholds_are_crossed_in_turn() -> None:
@@ -181,6 +201,9 @@ def test_both_borders_of_the_same_draws_ask_for_each_level_once() -> None:
 
         def __getattr__(self, name: str) -> object:
             return getattr(D, name)
+
+        def __len__(self) -> int:
+            return len(D)
 
         def posterior(self, x: torch.Tensor, sigma: float) -> object:
             asked.append(sigma)

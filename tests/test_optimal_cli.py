@@ -99,7 +99,7 @@ def test_a_class_of_the_data(capsys: Captured) -> None:
     ends = asked(capsys, "sample", "digits", "-n", "4", "--steps", "6", "--label", "3")["index"]
     assert D.labels[[index for index in ends if index >= 0]].tolist() == [3] * sum(index >= 0 for index in ends)
     border = asked(capsys, "border", "digits", "--draws", "8", "--label", "3")
-    exact = seeking_refining_border(D.given(3), draws=8, generator=stream(0, "evaluation"))
+    exact = seeking_refining_border(D.given(3), draws=8, generator=stream(0, "figures"))
     assert border["count"]["sigma"] == pytest.approx(exact.sigma)
     assert run("denoise", "digits", "@0", "--sigma", "2", "--label", "10") != 0
     assert "there are no points of class 10, the classes are 0, 1, 2" in capsys.readouterr().err
@@ -205,7 +205,7 @@ def test_where_says_how_sure_it_is(capsys: Captured) -> None:
 
 def test_border_is_the_library_s(capsys: Captured) -> None:
     found = asked(capsys, "border", "faces", "--draws", "64", "--seed", "3")
-    expected = seeking_refining_border(OptimalDenoiser(load("faces")), draws=64, generator=stream(3, "evaluation"))
+    expected = seeking_refining_border(OptimalDenoiser(load("faces")), draws=64, generator=stream(3, "figures"))
     assert found["count"]["sigma"] == pytest.approx(expected.sigma)
     assert found["count"]["low"] == pytest.approx(expected.low)
     assert abs(found["entropy"]["sigma"] / expected.sigma - 1) < 0.2
@@ -250,7 +250,7 @@ def test_data_with_their_mirror_images_are_those_of_the_doubled_data(capsys: Cap
         tile = pixels[top : top + 128 : 16, left : left + 128 : 16]
         assert (tile == to_uint8(twice.take(torch.tensor([k])))[0, 0].numpy()).all()
     found = asked(capsys, "border", "digits", "--draws", "64", "--orbit", "flip")
-    expected = seeking_refining_border(twice, draws=64, generator=stream(0, "evaluation"))
+    expected = seeking_refining_border(twice, draws=64, generator=stream(0, "figures"))
     assert found["count"]["sigma"] == pytest.approx(expected.sigma, rel=1e-6)
 
 

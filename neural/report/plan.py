@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from optimal import Dataset, Guided, OptimalDenoiser
+from optimal.border import default_draws
 from optimal.cli import seconds_of_a_row
 from optimal.query import Levels
 from optimal.randomness import fixed_generator
@@ -33,13 +34,13 @@ class Effort:
     Attributes:
         draws: pairs (x0, ε) at every noise level, and trajectories.
         samples: of every network.
-        border_draws: of the border.
+        border_draws: of the border; as `optimal.border.default_draws` says unless given.
         likelihood: points whose likelihood is found, each of the data and of held-out ones; 0 for none.
     """
 
     draws: int = 1024
     samples: int = 256
-    border_draws: int = 256
+    border_draws: int | None = None
     likelihood: int = 16
 
     def __post_init__(self) -> None:
@@ -74,7 +75,8 @@ def seconds_of(models: Sequence[Model], D: OptimalDenoiser, plan: Plan) -> tuple
     unit = unit.to(D.points.device)
     middle = math.sqrt(_RANGE[0] * _RANGE[1])
     optimum = seconds_of_a_row(D.posterior, unit, middle)
-    total, likelihood = optimum * _BORDER_CALLS * effort.border_draws, 0.0
+    draws = effort.border_draws or default_draws(len(D) * math.prod(D.event))
+    total, likelihood = optimum * _BORDER_CALLS * draws, 0.0
     for model in models:
         middle = math.sqrt(max(model.sigma_min, _RANGE[0]) * min(model.sigma_max, _RANGE[1]))
         own = seconds_of_a_row(model, middle * unit[: model.batch], middle)

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from optimal import Dataset, OptimalDenoiser, seeking_refining_border
+from optimal.randomness import fixed_generator
 
 from ..config import TECHNIQUES, Distillation, Experiment, Network, Optimisation, Technique, experiment_of
 from ..distill import pairs_seen
@@ -81,7 +82,8 @@ class Difficulty:
         model = open_model(str(folder), name=self.learner)
         tables: Tables = {"samplers": self._samples(model, D)}
         if isinstance(self.training, Experiment):
-            border = seeking_refining_border(D).sigma
+            # From the draws of what is kept, whose levels go by it.
+            border = seeking_refining_border(D, draws=256, generator=fixed_generator()).sigma
             levels = sorted({*_LEVELS, border} if math.isfinite(border) else _LEVELS)
             found = measure(
                 model, D, sigmas=torch.tensor(levels, dtype=torch.float64), draws=self.draws, seed=self.seed

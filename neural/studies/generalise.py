@@ -35,7 +35,7 @@ from optimal.datasets import to_uint8
 from optimal.devices import device_of
 from optimal.draws import draw_pairs
 from optimal.intervals import mean_interval, positive_interval
-from optimal.randomness import stream
+from optimal.randomness import fixed_generator, stream
 
 from .. import checkpoint
 from ..auditing import audit
@@ -175,8 +175,9 @@ def _trained(config: Experiment, data: Dataset, weights: int, sigma_data: float,
 
 def _levels(held_out: Dataset, D: OptimalDenoiser) -> tuple[Tensor, float]:
     """Levels around the border of the held-out points, the same for all N, and the border of these N points."""
-    border = seeking_refining_border(D).sigma
-    shared = seeking_refining_border(OptimalDenoiser(held_out)).sigma
+    # From the draws of what is kept, whose levels go by it.
+    border = seeking_refining_border(D, draws=256, generator=fixed_generator()).sigma
+    shared = seeking_refining_border(OptimalDenoiser(held_out), draws=256, generator=fixed_generator()).sigma
     levels = sorted({border, *(shared * 2.0**k for k in _OCTAVES)})
     return torch.tensor(levels, dtype=torch.float64), border
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from optimal import Dataset, OptimalDenoiser, seeking_refining_border
 from optimal.datasets import to_uint8
+from optimal.randomness import fixed_generator
 
 from ..config import Distillation, Experiment
 from ..ended import Endings, endings
@@ -59,7 +60,8 @@ class Theories:
         """Choose parameters, and measure."""
         D = OptimalDenoiser(self.data()["data"])
         model = open_model(f"pretrained:{self.network}")
-        border = seeking_refining_border(D, progress=place.progress)
+        # From the draws of what is kept, whose levels go by it.
+        border = seeking_refining_border(D, progress=place.progress, draws=256, generator=fixed_generator())
         sigmas = default_sigmas(D, border.sigma, (model.sigma_min, model.sigma_max))
         held: list[dict[str, Any]] = []
         nearest: list[dict[str, Any]] = []

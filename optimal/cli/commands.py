@@ -65,8 +65,8 @@ class Border(Common):
     """Where the optimal denoiser stops blending many points and returns one, measured on the data."""
 
     label: options.Label = None
-    draws: int = 256
-    """Noisy points x0 + sigma noise that are looked at."""
+    draws: options.Count = None
+    """Noisy points x0 + sigma noise that are looked at; unless given 4,000 of up to 200,000 values, else 256."""
     orbit: options.Orbit = None
     seed: options.Seed = 0
     quick: options.Quick = False

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..border import default_draws
 from ..datasets import Dataset
 from ..devices import device_of
 from ..randomness import stream
 from ..storage import replacing
-from .answers import denoised, described, destination, expected, sampled, shown_points
+from .answers import denoised, described, destination, expected, names_of, sampled, shown_points
 from .commands import AtPoint, Border, Common, Denoise, Info, Sample, Schedule, Where
 from .estimate import in_words
 from .located import located
@@ -76,7 +77,10 @@ def _speciation(found: dict[str, Any]) -> str:
 
 
 def _border(command: Border, data: Dataset) -> Told:
-    draws = min(command.draws, _QUICK_DRAWS) if command.quick else command.draws
+    draws = command.draws
+    if draws is None:
+        draws = default_draws(len(names_of(command.orbit)) * len(data) * math.prod(data.event))
+    draws = min(draws, _QUICK_DRAWS) if command.quick else draws
     device = device_of(command.device)
     if command.dry_run:
         return _planned(data, f"the border by {draws} draws", expected("border", data, draws))

@@ -41,7 +41,7 @@ def located(
     announce(len(names_of(group)) * expected("border", data, draws), say)
     D = under(optimum(data, device, label), group)
     found: dict[str, Any] = {"draws": draws, "seed": seed} | told(label, group)
-    both = borders(D, draws=draws, generator=stream(seed, "evaluation"), progress=True)
+    both = borders(D, draws=draws, generator=stream(seed, "figures"), progress=True)
     for name, border in zip(("count", "entropy"), both, strict=True):
         found[name] = {key: getattr(border, key) for key in ("sigma", "low", "high", "threshold")}
     found["curve"] = _curve(D, both[0].sigma, draws, seed)
@@ -52,7 +52,7 @@ def _curve(D: Optimum, sigma: float, draws: int, seed: int) -> list[dict[str, An
     if not 0 < sigma < math.inf:
         return []
     sigmas = [sigma * 2.0**power for power in _OCTAVES]
-    along = forward_statistics(D, sigmas, draws=draws, generator=stream(seed, "evaluation"), progress=True)
+    along = forward_statistics(D, sigmas, draws=draws, generator=stream(seed, "figures"), progress=True)
     quartiles = along.effective_count.quantile(torch.tensor([0.25, 0.5, 0.75]).to(along.effective_count), 1)
     found = along.source_probability
     names = ("sigma", "low_quartile", "count", "high_quartile", "entropy", "source")

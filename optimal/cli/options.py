@@ -23,6 +23,7 @@ from .sentences import sentence
 
 __all__ = [
     "Batch",
+    "Count",
     "Data",
     "DataOption",
     "Dataset",
@@ -51,6 +52,7 @@ __all__ = [
 Whole = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 """A whole number that need not be given; so are the next. What stands for it is said in the help text."""
 Real = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+Count = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 Reals = Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="FLOAT [FLOAT ...]", help_behavior_hint="")]
 
 _MOST = 2**40

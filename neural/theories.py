@@ -35,12 +35,11 @@ from optimal.theories import (
 from .measures import evaluate
 from .places import along
 
-__all__ = ["Family", "Fitted", "families", "fitted", "theories_of", "with_windows_of_local"]
+__all__ = ["Family", "Fitted", "Tried", "families", "fitted", "theories_of", "with_windows_of_local"]
 
 Make = Callable[[float], Denoiser]
 
 LOCAL, EQUIVARIANT = "local score", "equivariant local score"
-_THRESHOLDS = (0.005, 0.02, 0.05, 0.1, 0.3)
 _DRAWS = 64
 _SMOOTHING = 16
 _MOST = 13_500_000_000
@@ -49,11 +48,38 @@ is made of as many points as stay below."""
 
 
 @dataclass(frozen=True)
+class Tried:
+    """The values of every parameter that a network is held to: what a study's answers follow from.
+
+    Attributes:
+        widths: of the smoothing of data and of the score, in standard deviations of the data; 0 is the optimum.
+        temperatures: 1 is the optimum; towards 0 the nearest point, at infinity the mean of the data.
+        windows: sides of the local score, odd; those that are less than twice the image's longer side are tried, the
+            largest of which covers all from everywhere.
+        sizes: sides of patches; those above the image's are taken as the image's own.
+        thresholds: of PCA-locality, from 0 to 1; 0 is the optimum.
+    """
+
+    widths: tuple[float, ...] = (0.0, *(2.0**power for power in range(-6, 2)), 4.0, 16.0)
+    temperatures: tuple[float, ...] = (0.0625, 0.25, *(2 ** (power / 2) for power in range(-2, 7)), 16.0, 64.0, 4096.0)
+    windows: tuple[int, ...] = (1, 3, 5, 7, 9, 11, 15, 21, 31, 47, 63, 95, 127)
+    sizes: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 16, 23, 32, 48, 64)
+    thresholds: tuple[float, ...] = (0.0, 0.005, 0.02, 0.05, 0.1, 0.3, 0.6)
+
+
+@dataclass(frozen=True)
 class Family:
-    """A theory of one parameter: from it to the denoiser, and the values that are tried."""
+    """A theory of one parameter: from it to the denoiser, and the values that are tried.
+
+    Attributes:
+        make: from a value to the denoiser.
+        values: those that are tried.
+        ends: those of them beyond which there is nothing: a window of one pixel, of the image.
+    """
 
     make: Make
     values: tuple[float, ...]
+    ends: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,12 +91,15 @@ class Fitted:
         sigmas: (S,) float64, the levels at which the parameter was chosen, increasing.
         values: the parameter at each.
         event: shape of one point.
+        cut: the least and the greatest value that were tried, where others are beyond them: a level that has one of
+            these might have another in a longer list.
     """
 
     make: Make
     sigmas: Tensor
     values: tuple[float, ...]
     event: tuple[int, ...]
+    cut: tuple[float, ...] = ()
 
     def at(self, sigma: float) -> float:
         """The parameter at a level: that of the nearest in log σ, the lower of two."""
@@ -147,7 +176,8 @@ def _nearest(places: _Places, family: Family, event: tuple[int, ...], name: str,
             raise ValueError(f"an answer of {name} or of the network is not finite at σ = {sigma:.3g}")
         found.append(min(misses, key=lambda value: misses[value]))
     sigmas = torch.tensor([sigma for sigma, *_ in places], dtype=torch.float64)
-    return Fitted(made.__getitem__, sigmas, tuple(found), event)
+    cut = tuple({min(family.values), max(family.values)} - {*family.ends})
+    return Fitted(made.__getitem__, sigmas, tuple(found), event, cut)
 
 
 def theories_of(
@@ -183,24 +213,25 @@ def theories_of(
     return with_windows_of_local(D, found)
 
 
-def families(D: OptimalDenoiser, *, progress: bool = False) -> dict[str, Denoiser | Family]:
+def families(D: OptimalDenoiser, *, tried: Tried | None = None, progress: bool = False) -> dict[str, Denoiser | Family]:
     """Every theory of one parameter with the values that are tried, and those without one, by name."""
+    tried = tried or Tried()
     parts = [modes for modes in (10, 100) if len(D) >= 10 * modes]
     found: dict[str, Denoiser | Family] = {"Gaussian": Wiener(D, progress=progress)}
     found |= {f"mixture of {modes}": Mixture(D, modes, progress=progress) for modes in parts}
     unit = D.standard_deviation or 1.0
-    widths = tuple(unit * 2.0**power for power in range(-6, 2))
-    found["smoothed data"] = Family(D.smoothed, widths)
-    found["smoothed score"] = Family(lambda s: score_smoothed(D, s, _SMOOTHING), widths)
-    found["temperature"] = Family(D.tempered, tuple(2 ** (power / 2) for power in range(-2, 9)))
+    widths = tuple(unit * width for width in tried.widths)
+    found["smoothed data"] = Family(D.smoothed, widths, (0.0,))
+    found["smoothed score"] = Family(lambda s: score_smoothed(D, s, _SMOOTHING), widths, (0.0,))
+    found["temperature"] = Family(D.tempered, tried.temperatures)
     if len(D.event) == 3:
         _, height, width = D.event
-        most = 2 * max(height, width)
-        windows = tuple(float(k) for k in (1, 3, 5, 7, 9, 11, 15, 21, 31, 47, 63, 95, 127) if k < most)
-        sizes = {float(min(k, height, width)) for k in (1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 16, 23, 32, 48, 64)}
-        found[LOCAL] = Family(lambda k: local_score(D, int(k)), windows)
-        found["patch posterior"] = Family(lambda k: patch_posterior(D, int(k)), tuple(sorted(sizes)))
-        found["PCA-locality"] = Family(lambda t: pca_locality(D, t), _THRESHOLDS)
+        windows = tuple(float(k) for k in tried.windows if k < 2 * max(height, width))
+        sizes = tuple(sorted({float(min(k, height, width)) for k in tried.sizes}))
+        whole = 2.0 * max(height, width) - 1
+        found[LOCAL] = Family(lambda k: local_score(D, int(k)), windows, (1.0, whole))
+        found["patch posterior"] = Family(lambda k: patch_posterior(D, int(k)), sizes, (1.0, float(min(height, width))))
+        found["PCA-locality"] = Family(lambda t: pca_locality(D, t), tried.thresholds, (0.0, 1.0))
     return found
 
 

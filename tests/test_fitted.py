@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -11,8 +12,21 @@ import pytest
 import torch
 
 from neural.__main__ import main
+from neural.cli.explaining import _chosen
+from neural.config import key
 from neural.explained import explain
-from neural.theories import EQUIVARIANT, LOCAL, Fitted, families, fitted, theories_of, with_windows_of_local
+from neural.studies.theories import THEORIES
+from neural.theories import (
+    EQUIVARIANT,
+    LOCAL,
+    Family,
+    Fitted,
+    Tried,
+    families,
+    fitted,
+    theories_of,
+    with_windows_of_local,
+)
 from optimal import OptimalDenoiser, load
 from optimal.randomness import stream
 from optimal.theories import equivariant_local_score, local_score
@@ -153,3 +167,33 @@ def test_a_dry_run_says_how_long_and_does_nothing(capsys: pytest.CaptureFixture[
     assert main(["explain", "pretrained:toy", "--dry-run"]) == 0
     assert "nothing was computed" in capsys.readouterr().out
     assert not list(Path().iterdir())
+
+
+def test_a_value_beyond_which_others_were_not_tried_is_told_from_an_end_of_the_theory() -> None:
+    tried = Tried(
+        widths=(0.0, 1.0), temperatures=(0.5, 1.0, 2.0), windows=(1, 3, 7), sizes=(1, 2), thresholds=(0.0, 0.3)
+    )
+    known = {name: made for name, made in families(SMALL, tried=tried).items() if isinstance(made, Family)}
+    found = theories_of(SMALL.tempered(16.0), SMALL, sigmas=1.0, known=known, draws=4)
+    unit = SMALL.standard_deviation
+    expected = {
+        "smoothed data": {unit},
+        "smoothed score": {unit},
+        "temperature": {0.5, 2.0},
+        LOCAL: set(),
+        "patch posterior": {2.0},
+        "PCA-locality": {0.3},
+    }
+    assert {name: {*made.cut} for name, made in found.items() if isinstance(made, Fitted)} == expected
+    hot = found["temperature"]
+    assert isinstance(hot, Fitted)
+    assert hot.values == (2.0,)
+    assert [line for line in _chosen(found, "data") if "temperature" in line] == [
+        "temperature on data, by σ: 2 (the last tried) at 1"
+    ]
+
+
+def test_a_study_is_done_again_where_other_values_are_tried() -> None:
+    cell = THEORIES.cells[0]
+    other = dataclasses.replace(cell.config, values=Tried(temperatures=(1.0,)))
+    assert key(other) != key(cell.config)

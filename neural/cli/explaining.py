@@ -136,7 +136,10 @@ def _chosen(theories: dict[str, Any], place: str) -> list[str]:
     for name, theory in theories.items():
         if isinstance(theory, Fitted):
             pairs = zip(theory.sigmas.tolist(), theory.values, strict=True)
-            values = ", ".join(f"{value:.3g} at {sigma:.3g}" for sigma, value in reversed(list(pairs)))
+            values = ", ".join(
+                f"{value:.3g}{' (the last tried)' if value in theory.cut else ''} at {sigma:.3g}"
+                for sigma, value in reversed(list(pairs))
+            )
             lines.append(f"{name} on {place}, by σ: {values}")
     return lines
 

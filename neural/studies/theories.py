@@ -8,7 +8,7 @@ optimum and theories (`neural.endings`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from optimal import Dataset, OptimalDenoiser, seeking_refining_border
@@ -21,7 +21,7 @@ from ..explained import Explained, explain
 from ..model import open_model
 from ..places import default_sigmas
 from ..pretrained import recipe
-from ..theories import Fitted, families, theories_of
+from ..theories import Fitted, Tried, families, theories_of
 from .plan import Cell, Place, Study, Tables
 
 __all__ = ["THEORIES", "Theories"]
@@ -43,6 +43,7 @@ class Theories:
         tried: points at each level that parameters are chosen on.
         noises: that are sampled from.
         seed: of all that is drawn.
+        values: that are tried.
     """
 
     network: str
@@ -51,6 +52,7 @@ class Theories:
     tried: int = 64
     noises: int = 48
     seed: int = 0
+    values: Tried = field(default_factory=Tried)
 
     def data(self) -> dict[str, Dataset]:
         """What the network was trained on."""
@@ -68,7 +70,7 @@ class Theories:
         chosen: list[dict[str, Any]] = []
         ends: list[dict[str, Any]] = []
         pictures: list[dict[str, Any]] = []
-        known = families(D, progress=place.progress)
+        known = families(D, tried=self.values, progress=place.progress)
         for on in ("data", "trajectory"):
             going = on == "trajectory"
             options: dict[str, Any] = {"sigmas": sigmas, "seed": self.seed, "progress": place.progress}
@@ -76,7 +78,9 @@ class Theories:
             for name, theory in theories.items():
                 if isinstance(theory, Fitted):
                     pairs = zip(theory.sigmas.tolist(), theory.values, strict=True)
-                    chosen += [{"on": on, "theory": name, "sigma": s, "value": v} for s, v in pairs]
+                    chosen += [
+                        {"on": on, "theory": name, "sigma": s, "value": v, "cut": v in theory.cut} for s, v in pairs
+                    ]
             found = explain(model, D, theories, on=on if going else None, draws=self.draws, **options)
             held += found.rows()
             nearest += _nearest(found)
@@ -112,7 +116,7 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     return {key: float(f"{v:.{_DIGITS}g}") if isinstance(v, float) else v for key, v in row.items()}
 
 
-def _cell(network: str, seconds: float, **options: int) -> Cell:
+def _cell(network: str, seconds: float, **options: Any) -> Cell:
     config = Theories(network, recipe(network).config, **options)
     return Cell(network, config, config.data, config.work, seconds)
 

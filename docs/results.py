@@ -36,7 +36,7 @@ from grids_words import designed, helped
 from needed_words import fewer, needed
 from schedule_words import schedules, thesis
 from shelf_words import shelf
-from theory_words import accounted, theories, unheld
+from theory_words import accounted, theories, unheld, verdict
 from wording import Arrays
 
 from figures.gallery import FIGURES
@@ -79,7 +79,7 @@ BLOCKS: dict[str, Callable[[Arrays], str]] = {
         ),
         *(samples, fewstep, guidance, measurements, theories, accounted, unheld, shelf),
         *(gallery, borders, marks, apart, shares, levels, easier, once, designed, helped),
-        *(needed, fewer, thesis),
+        *(needed, fewer, thesis, verdict),
     )
 }
 
@@ -104,6 +104,7 @@ OF = {
     "once": "fewstep",
     "accounted": "theories",
     "unheld": "theories",
+    "verdict": "theories",
     "shelf": "gallery",
     "designed": "gallery",
     "helped": "gallery",

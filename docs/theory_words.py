@@ -10,7 +10,7 @@ from wording import Arrays, bullet, held, interval, list_table, pct, percent, si
 
 from neural.explained import LEAST, LITTLE
 
-__all__ = ["accounted", "theories", "unheld"]
+__all__ = ["accounted", "theories", "unheld", "verdict"]
 
 _NAMES = {
     "digits": "The MLP of digits",
@@ -38,7 +38,40 @@ def theories(a: Arrays) -> str:
     for i, name in enumerate(a["theories/names"].tolist()):
         words = [f"{words} {_place(a, i, place)}" for place, words in enumerate(_PLACES)]
         parts.append(f"**{_NAMES[name]}** {'; '.join(words)}. {_samples(a, i)}")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, _tried(a)])
+
+
+def verdict(a: Arrays) -> str:
+    """Of each network the theory that is nearest at most levels, on noisy points of the data."""
+    said = []
+    for i, name in enumerate(a["theories/names"].tolist()):
+        names, sigmas = a[f"theories/{i}_theories"].tolist(), a[f"theories/{i}_sigmas"]
+        words = [_word(a, i, 0, j, names) for j in range(len(sigmas))]
+        known = [word for word in words if word not in ("", "optimum")]
+        most = max(dict.fromkeys(known), key=known.count)
+        levels = [j for j, word in enumerate(words) if word == most]
+        shares = 100 * a[f"theories/{i}_accounted"][0, names.index(most), levels]
+        least, largest = shares[:, 1].min(), shares[:, 2].max()
+        said.append(f"{_SHORT[name]}: {most}, {_range(sigmas, levels)} ({least:z.0f} to {largest:z.0f}% of it)")
+    return (
+        "What accounts for the shipped networks' deviation from the optimum, at most levels where any theory surely "
+        f"does: {'; '.join(said)}."
+    )
+
+
+def _tried(a: Arrays) -> str:
+    """Where a longer list of values might have another nearest theory."""
+    count, ended = 0, []
+    for i, name in enumerate(a["theories/names"].tolist()):
+        names = a[f"theories/{i}_theories"].tolist()
+        for place, where in enumerate(_PLACES):
+            for j, sigma in enumerate(a[f"theories/{i}_sigmas"]):
+                word = _word(a, i, place, j, names)
+                count += word not in ("", "optimum")
+                if word not in ("", "optimum") and a[f"theories/{i}_cut"][place, j]:
+                    ended.append(f"{word} at σ = {sigma:.2g} ({_SHORT[name]}, {where})")
+    told = f"in {len(ended)}: {', '.join(ended)}" if ended else "in none"
+    return f"Of the {count} levels that have a nearest theory, its parameter is the last that was tried {told}."
 
 
 def _place(a: Arrays, i: int, place: int) -> str:

@@ -54,7 +54,8 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         names (K,); for column i, as "0_sigmas" and so on: sigmas (S,); theories (T,), the optimum first; accounted
         (2 places, T, S, 3) and gap_share (2 places, S, 3): value and ends of the interval; ends (T, 3), the median
         correlation with the network's samples; sampled (T + 1,), whose pictures (T + 1, noises, *event) are, the
-        network first; border (3,); draws, noises; nearest (2, S): the nearest theory, those as near after commas.
+        network first; border (3,); draws, noises; nearest (2, S): the nearest theory, those as near after commas; cut
+        (2, S): whether the first of them has the last value that was tried, beyond which there are others.
 
     Raises:
         ValueError: --dataset was given; the table is missing or damaged.
@@ -84,7 +85,8 @@ def _column(done: Done) -> dict[str, np.ndarray]:
     sampled = list(dict.fromkeys(row["theory"] for row in pictures))
     images = [[_image(row) for row in pictures if row["theory"] == name] for name in sampled]
     last = {row["theory"]: row for row in done.tables["endings"]}
-    nearest = {(row["on"], row["sigma"]): ",".join(row["nearest"]) for row in done.tables["nearest"] if "sigma" in row}
+    near = {(row["on"], row["sigma"]): row["nearest"] for row in done.tables["nearest"] if "sigma" in row}
+    ended = {(row["on"], row["theory"], row["sigma"]): row["cut"] for row in done.tables["chosen"]}
     border = done.tables["border"][0]
     return {
         "sigmas": np.array(sigmas),
@@ -97,7 +99,8 @@ def _column(done: Done) -> dict[str, np.ndarray]:
         "border": np.array([border["border"], border["low"], border["high"]]),
         "draws": np.array(done.config["draws"]),
         "noises": np.array(done.config["noises"]),
-        "nearest": np.array([[nearest[on, sigma] for sigma in sigmas] for on in _PLACES]),
+        "nearest": np.array([[",".join(near[on, sigma]) for sigma in sigmas] for on in _PLACES]),
+        "cut": np.array([[ended.get((on, near[on, sigma][0], sigma), False) for sigma in sigmas] for on in _PLACES]),
     }
 
 

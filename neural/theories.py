@@ -54,8 +54,8 @@ class Tried:
     Attributes:
         widths: of the smoothing of data and of the score, in standard deviations of the data; 0 is the optimum.
         temperatures: 1 is the optimum; towards 0 the nearest point, at infinity the mean of the data.
-        windows: sides of the local score, odd; those that are less than twice the image's longer side are tried, the
-            largest of which covers all from everywhere.
+        windows: sides of the local score, odd; those below twice the image's longer side less 1, and that, which covers
+            all from everywhere.
         sizes: sides of patches; those above the image's are taken as the image's own.
         thresholds: of PCA-locality, from 0 to 1; 0 is the optimum.
     """
@@ -226,9 +226,9 @@ def families(D: OptimalDenoiser, *, tried: Tried | None = None, progress: bool =
     found["temperature"] = Family(D.tempered, tried.temperatures)
     if len(D.event) == 3:
         _, height, width = D.event
-        windows = tuple(float(k) for k in tried.windows if k < 2 * max(height, width))
-        sizes = tuple(sorted({float(min(k, height, width)) for k in tried.sizes}))
         whole = 2.0 * max(height, width) - 1
+        windows = (*(float(k) for k in tried.windows if k < whole), whole)
+        sizes = tuple(sorted({float(min(k, height, width)) for k in tried.sizes}))
         found[LOCAL] = Family(lambda k: local_score(D, int(k)), windows, (1.0, whole))
         found["patch posterior"] = Family(lambda k: patch_posterior(D, int(k)), sizes, (1.0, float(min(height, width))))
         found["PCA-locality"] = Family(lambda t: pca_locality(D, t), tried.thresholds, (0.0, 1.0))

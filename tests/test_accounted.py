@@ -16,15 +16,26 @@ from neural.ended import Endings
 from neural.explained import Explained, Held, explain
 from neural.report.accounted import _chart, accounted_page
 from neural.report.charts import LIGHT
+from neural.report.parameters import parameters
 from neural.report.styles import STYLES, style_of
 from neural.report.tables import number
-from neural.theories import EQUIVARIANT, families
+from neural.theories import EQUIVARIANT, Fitted, families
 from neural.verdict import LITTLE, OPTIMUM, nearest_of, needed_to_tell, whole_percent
 from optimal import OptimalDenoiser, load, seeking_refining_border
+from optimal.denoiser import Denoiser
 from optimal.intervals import Interval
 
 DATA = load("digits")
 DIGITS = OptimalDenoiser(DATA)
+LEVELS = torch.tensor([1e-4, 0.05, 0.37, 2.46, 40.0], dtype=torch.float64)
+FITTED: dict[str, Denoiser] = {
+    "Gaussian": DIGITS,
+    **{
+        name: Fitted(DIGITS.tempered, LEVELS, (0.0625, 0.0846, 1, 2, 4096), DIGITS.event)
+        for name in ("smoothed data", "smoothed score", "temperature", "local score", "patch posterior", "PCA-locality")
+    },
+}
+TRIED = dict.fromkeys(FITTED, (0.0625, 1.0, 4096.0, 0.5))
 BELOW = {"gap_share": 0.5, "accounted": -0.004}
 NAMES = [*STYLES, "a theory that somebody brought"]
 
@@ -59,7 +70,7 @@ def ends() -> Endings:
 def page(found: Explained, ends: Endings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
     border = seeking_refining_border(DIGITS, draws=16)
-    path.write_text(accounted_page([found], ends, DATA, border, ["some"]), encoding="utf-8")
+    path.write_text(accounted_page([found], ends, DATA, border, {"data": FITTED}, TRIED), encoding="utf-8")
     return path
 
 
@@ -76,7 +87,7 @@ def test_every_column_of_every_table_is_seen(window: Browser, page: Path) -> Non
     window.open(page)
     assert not window.complaints()
     wide = "[...document.querySelectorAll('.scroll')].map((part) => part.scrollWidth - part.clientWidth)"
-    assert window.run(f"return {wide}") == [0, 0]
+    assert window.run(f"return {wide}") == [0, 0, 0]
     assert window.run("return document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -159,6 +170,17 @@ def test_the_page_names_no_theory_where_the_sentence_names_none(found: Explained
         first = {"optimum": "the network is the optimum", "none": "none surely"}.get(verdict.kind, verdict.names[0])
         assert cell.partition("<")[0] == first
     assert {found.verdict(sigma).kind for sigma in found.sigmas} == {"nearest", "none", "optimum"}
+
+
+def test_a_value_at_the_end_of_its_list_is_marked() -> None:
+    text = parameters({"data": FITTED, "trajectory": {"Gaussian": DIGITS}}, TRIED)
+    rows = re.findall(r"<tr class=\"\">(.*?)</tr>", text)
+    cells = [re.findall("<td>(.*?)</td>", row)[1] for row in rows]
+    assert cells == ["4096 *", "2", "1", "0.0846", "0.0625 *"]
+    assert "* The least or the greatest value that was tried" in text
+    assert "Gaussian" not in text
+    assert "trajectory" not in text
+    assert "*" not in parameters({"data": FITTED}, dict.fromkeys(FITTED, (0.001, 9999.0)))
 
 
 def test_few_noises_say_how_many_would_tell() -> None:

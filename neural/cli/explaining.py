@@ -74,10 +74,13 @@ def explain_command(command: Explain) -> None:
     found: list[Explained] = []
     chosen: list[str] = []
     theories: dict[str, Any] = {}
+    fitted: dict[str, dict[str, Denoiser]] = {}
+    tried = {name: family.values for name, family in known.items() if isinstance(family, Family)}
     for place in places:
         going = place == "trajectory"
         if going or not theories:
             theories = theories_of(model, D, known=known, trajectory=going, draws=command.tried, **options)
+            fitted[place] = theories
             chosen += _chosen(theories, place)
         on: Any = place if going else apart if place == "held-out" else None
         found.append(explain(model, D, theories, on=on, draws=draws, **options))
@@ -90,7 +93,7 @@ def explain_command(command: Explain) -> None:
     if last is not None:
         save_table([plain(row) for row in last.rows()], files[2], about)
     with replacing(files[0]) as temporary:
-        temporary.write_text(accounted_page(found, last, data, border, chosen), encoding="utf-8")
+        temporary.write_text(accounted_page(found, last, data, border, fitted, tried), encoding="utf-8")
     named = [str(files[0]), *(f"{path}.{kind}" for path in files[1 : 2 + (noises > 0)] for kind in ("csv", "json"))]
     if command.json:
         print(as_json(about | {"theories": [row for each in found for row in each.rows()], "files": named}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from html import escape
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from optimal import Dataset
 from optimal.border import Border
+from optimal.denoiser import Denoiser
 from optimal.intervals import Interval
 
 from ..ended import Endings
@@ -21,6 +22,7 @@ from ..explained import Explained
 from ..verdict import OPTIMUM, Verdict, listed
 from .charts import DARK, LIGHT, Theme, drawn, log_levels
 from .page import chart, document
+from .parameters import parameters
 from .pictures import data_uri, grey_levels, png
 from .styles import style_of
 from .tables import number, table
@@ -53,7 +55,12 @@ _WORDS = {
 
 
 def accounted_page(
-    found: Sequence[Explained], last: Endings | None, data: Dataset, border: Border, chosen: Sequence[str]
+    found: Sequence[Explained],
+    last: Endings | None,
+    data: Dataset,
+    border: Border,
+    theories: Mapping[str, Mapping[str, Denoiser]],
+    tried: Mapping[str, Sequence[float]],
 ) -> str:
     """The page.
 
@@ -62,7 +69,8 @@ def accounted_page(
         last: where the same noises end; None where they were not sampled.
         data: what the network was trained on.
         border: of the data.
-        chosen: the fitted parameters, a sentence a theory and place.
+        theories: those that were fitted, by place and name.
+        tried: the values that were tried, by name.
     """
     name = found[0].name
     title = f"What {name} does instead of the optimum of {data.name}"
@@ -80,7 +88,7 @@ def accounted_page(
         *([] if last is None else [_ends(last)]),
         *([] if last is None or not data.is_image else [_sheet(last)]),
         "<h2>Parameters</h2>",
-        *(f"<p>{escape(sentence)}.</p>" for sentence in chosen),
+        parameters(theories, tried),
         "<h2>Words</h2>",
         "<dl>" + "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in _WORDS.items()) + "</dl>",
         f"<footer><p>{escape(data.describe())}; licence: {escape(data.licence)}.</p></footer>",

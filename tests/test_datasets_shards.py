@@ -149,7 +149,10 @@ def test_columns_of_every_kind(tmp_path: Path, column: Any) -> None:
     ("column", "message"),
     [
         (pa.array([[png(), png()]]), "row 0 of x.parquet holds 2 images, but one a row is read"),
-        (pa.array([[[1, 2], [3, 4]]]), r"no column is binary: image \(list<element: list<element: int64>>\)"),
+        (pa.array([["a"]]), r"no column is binary or lists of numbers in lists: image \(list<element: string>\)"),
+        (pa.array([[[1, 2], [3, 4]]]), r"image of x.parquet must be uint8 or floating point, got int64; value_range="),
+        (pa.array([[[1, 2], [3]]]), "row 0 of image of x.parquet differs in shape from those before it"),
+        (pa.array([[[1, 2], [3, None]]]), "row 0 of image of x.parquet has missing values"),
         (pa.array([{"bytes": None, "path": "../b.png"}], KIND), r"path '../b.png', which leads out of"),
         (pa.array([{"bytes": None, "path": "b.png"}], KIND), r"path 'b.png', which is not there"),
         (pa.array([{"bytes": b"xy", "path": None}], KIND), "cannot identify image file$"),
@@ -239,3 +242,82 @@ def test_pages_beyond_a_gigabyte_are_said_and_those_beyond_all_memory_refused(
     monkeypatch.setattr("optimal.datasets.pages.main_memory", lambda: 3 * held)
     with pytest.warns(UserWarning, match=r"each is decoded whole; written again with row_group_size=100 it takes less"):
         assert len(read(file)) == 300
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+
+
+def nested(values: np.ndarray, fixed: bool = False) -> Any:
+    """Lists in lists, one a row."""
+    flat = pa.array(values.ravel())
+    for length in values.shape[:0:-1]:
+        starts = pa.array(range(0, len(flat) + 1, length), pa.int32())
+        flat = pa.FixedSizeListArray.from_arrays(flat, length) if fixed else pa.ListArray.from_arrays(starts, flat)
+    return flat
+
+
+class Array3D(pa.ExtensionType):
+    """As Hugging Face's: lists, of a shape that only its metadata know."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.list_(pa.list_(pa.list_(pa.uint8()))), "test.array3d")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b"8,8,3"
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: Any, serialized: bytes) -> Array3D:
+        del storage_type, serialized
+        return cls()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+@pytest.mark.parametrize("kind", ["lists", "fixed", "tensor", "extension", "known extension"])
+def test_columns_of_pixels(tmp_path: Path, kind: str, suffix: str) -> None:
+    from pyarrow import parquet
+
+    column = nested(PIXELS, kind == "fixed")
+    if kind == "tensor":
+        column = pa.FixedShapeTensorArray.from_numpy_ndarray(PIXELS)
+    if "extension" in kind:
+        column = pa.ExtensionArray.from_storage(Array3D(), column)
+    if kind == "known extension":
+        pa.register_extension_type(Array3D())
+    try:
+        table = pa.table({"image": column, "label": [4, 3, 2, 1, 0], "box": [[1.0, 2.0]] * 5})
+        file = tmp_path / f"a.{suffix}"
+        if suffix == "parquet":
+            parquet.write_table(table, file, row_group_size=2)
+        else:
+            with pa.ipc.new_stream(str(file), table.schema) as writer:
+                writer.write_table(table, max_chunksize=2)
+        data = read(file)
+        np.testing.assert_array_equal(data.array, PIXELS.transpose(0, 3, 1, 2))
+        np.testing.assert_array_equal(data.labels, [4, 3, 2, 1, 0])
+        np.testing.assert_array_equal(read(file, column="box", value_range="any").array, [[1.0, 2.0]] * 5)
+        with pytest.raises(ValueError, match=r"resolution is for encoded images, but image of .* holds pixels"):
+            read(file, resolution=4)
+    finally:
+        if kind == "known extension":
+            pa.unregister_extension_type("test.array3d")
+
+
+def test_pixels_follow_the_rule_of_arrays(tmp_path: Path) -> None:
+    flat = shard(tmp_path / "flat.parquet", image=nested(PIXELS.reshape(5, -1)))
+    with pytest.raises(ValueError, match=r"column= must name the images of .*no column is binary or lists"):
+        read(flat)
+    shaped = read(flat, column="image", shape=(8, 8, 3), layout="NHWC")
+    np.testing.assert_array_equal(shaped.array, PIXELS.transpose(0, 3, 1, 2))
+    boxes = shard(tmp_path / "boxes.parquet", image=["a.png"], boxes=[[[0.0, 1.0]]])
+    with pytest.raises(ValueError, match=r"column= must name the images of .*boxes.parquet: boxes$"):
+        read(boxes)
+    whole = shard(tmp_path / "whole.parquet", image=nested(PIXELS.astype(np.int64)))
+    np.testing.assert_allclose(
+        read(whole, value_range=(0, 255)).array, PIXELS.transpose(0, 3, 1, 2) / 127.5 - 1, atol=1e-6
+    )
+    for i, side in enumerate((8, 6)):
+        shard(tmp_path / "two" / f"train-{i:05}-of-00002.parquet", image=nested(PIXELS[:, :side]))
+    with pytest.raises(ValueError, match=r"row 0 of train-00001-of-00002.parquet is uint8 \(6, 8, 3\) and the first"):
+        read(tmp_path / "two")
+    with pytest.raises(ValueError, match=r"layout and shape are for pixels, but image of .* holds encoded images"):
+        read(shard(tmp_path / "b.parquet", 2), layout="NHWC")

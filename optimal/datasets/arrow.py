@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ def read_arrow(
     column: str | None = None,
     label_column: str | bool | None = None,
     resolution: int | None = None,
+    layout: str | None = None,
+    shape: Sequence[int] | None = None,
     value_range: ValueRange = None,
     progress: bool = True,
 ) -> Dataset:
@@ -58,11 +60,13 @@ def read_arrow(
         column: as in `read_parquet`.
         label_column: as in `read_parquet`.
         resolution: as in `read_parquet`.
+        layout: as in `read_parquet`.
+        shape: as in `read_parquet`.
         value_range: as in `read_parquet`.
         progress: whether a progress bar is drawn on stderr.
 
     Returns:
-        uint8 (N, C, H, W).
+        As `read_parquet`.
 
     Raises:
         ValueError: as `read_parquet`.
@@ -73,9 +77,11 @@ def read_arrow(
     there = [] if path.is_file() else list_folder(path)
     files, said = ([path], alone(path)) if path.is_file() else choose(path, split, arrow_shards(there))
 
+    asked = Options(column, label_column, resolution, value_range, layout, shape)
+
     def decode() -> Decoding:
         required("an Arrow file", "pyarrow")
-        return decoded(files, path.name, _opened, Options(column, label_column, resolution, value_range))
+        return decoded(files, path.name, _opened, asked)
 
     identity: dict[str, Any] = {
         "kind": "arrow",
@@ -83,6 +89,7 @@ def read_arrow(
         "options": [column, label_column, resolution],
         "value_range": limits_of(value_range) or value_range,
     }
+    identity |= asked.identity
     name = path.resolve().name
     data = store.build(name, identity, decode, source=os.path.abspath(path), licence=OWN, progress=progress)
     shards = set(arrow_shards(there))

@@ -6,7 +6,7 @@
 | `*.npy`                            | images or points            | layout, shape, value_range                    |
 | `*.npy` in a folder or zip         | points, such as latents     | value_range                                   |
 | `*.npz`                            | images or points            | key, label_key, and those of `.npy`           |
-| `*.parquet` or a folder of them    | Hugging Face's images       | split, column, label_column, and the first two |
+| `*.parquet` or a folder of them    | Hugging Face's images       | split, column, label_column, and all above     |
 | `*.arrow` or a folder of them      | what `save_to_disk` writes  | the same                                      |
 | `*-ubyte.gz`, `*-ubyte`, `*.idx*`  | MNIST's format              | value_range                                   |
 | `cifar-*-python.tar.gz`, unpacked  | CIFAR, in Python's version  | split, label_key, value_range                 |

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ def read_parquet(
     column: str | None = None,
     label_column: str | bool | None = None,
     resolution: int | None = None,
+    layout: str | None = None,
+    shape: Sequence[int] | None = None,
     value_range: ValueRange = None,
     progress: bool = True,
 ) -> Dataset:
@@ -49,15 +51,17 @@ def read_parquet(
         path: the file or folder.
         split: which split of a folder, e.g. "train" for `train-00000-of-00002.parquet` or `train/0000.parquet`, or
             "all"; may be None if there is only one.
-        column: which column holds the images; may be None if only one can.
+        column: which column holds the images, encoded or as pixels; may be None if only one can.
         label_column: which column holds whole-number labels; None takes `label` or `labels` if there is one, and leaves
             it out with a warning where it holds something else or has gaps; False carries no labels.
         resolution: crop the centre square of every image and resize it (Lanczos) to so many pixels.
+        layout: of a column of pixels, lists in lists or a tensor of fixed shape, as in `read_npy`.
+        shape: as in `read_npy`, of a column of flat lists.
         value_range: the grey levels that become -1 and 1; None means (0, 255); "any" takes them as they are.
         progress: whether a progress bar is drawn on stderr.
 
     Returns:
-        uint8 (N, C, H, W).
+        uint8 (N, C, H, W), or as `read_npy` where the column holds pixels.
 
     Raises:
         ValueError: if pyarrow is missing, a file is broken, no column or several can be the images, or an image is
@@ -68,15 +72,18 @@ def read_parquet(
         raise ValueError(f"split is for a folder of shards, but {path} is a file")
     files, said = ([path], alone(path)) if path.is_file() else choose(path, split, listed(path))
 
+    asked = Options(column, label_column, resolution, value_range, layout, shape)
+
     def decode() -> Decoding:
         required("a parquet file", "pyarrow")
-        return decoded(files, path.name, _opened, Options(column, label_column, resolution, value_range))
+        return decoded(files, path.name, _opened, asked)
 
     identity: dict[str, Any] = {
         "kind": "parquet",
         "files": [store.stamp(file) for file in files],
         "options": [column, label_column, resolution],
     }
+    identity |= asked.identity
     identity |= {} if value_range is None else {"value_range": limits_of(value_range) or value_range}
     name = path.resolve().name
     data = store.build(name, identity, decode, source=os.path.abspath(path), licence=OWN, progress=progress)

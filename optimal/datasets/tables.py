@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from .arrays import Header, plan_of
 from .beginnings import beginning, named, refuse_pointer
 from .cells import encoded
 from .columns import columns_of, is_whole
 from .notes import reason, tell
 from .pictures import Encoded, decode_images
-from .store import Decoding
+from .pixels import stacked
+from .store import Block, Decoding
 from .values import ValueRange
 
 __all__ = ["Options", "Table", "broken", "decoded"]
@@ -43,6 +45,14 @@ class Options(NamedTuple):
     label_column: str | bool | None
     resolution: int | None
     value_range: ValueRange
+    layout: str | None
+    shape: Sequence[int] | None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What identities hold of those of pixels."""
+        shape = None if self.shape is None else list(self.shape)
+        return {name: value for name, value in (("layout", self.layout), ("shape", shape)) if value is not None}
 
 
 def decoded(
@@ -61,7 +71,7 @@ def decoded(
     """
     notes: list[str] = []
     with opened(files[0]) as table:
-        image, label = columns_of(table.schema, files[0], asked.column, asked.label_column, notes)
+        image, label, pixels = columns_of(table.schema, files[0], asked.column, asked.label_column, notes)
     total = 0
     for file in files:
         with opened(file) as table:
@@ -70,6 +80,13 @@ def decoded(
             tell(table.said(image))
     labels = None if label is None else _labels(opened, files, label, asked.label_column == label, notes)
 
+    if pixels:
+        if asked.resolution is not None:
+            raise ValueError(f"resolution is for encoded images, but {image} of {files[0]} holds pixels")
+        return Decoding(_pixels(files, where, opened, image, labels, total, asked, notes), total, notes)
+    if asked.identity:
+        raise ValueError(f"layout and shape are for pixels, but {image} of {files[0]} holds encoded images")
+
     def items() -> Iterator[Encoded]:
         for file in files:
             with opened(file) as table:
@@ -77,6 +94,41 @@ def decoded(
 
     blocks = decode_images(items, where, labels, asked.resolution, value_range=asked.value_range, notes=notes)
     return Decoding(blocks, total, notes)
+
+
+def _pixels(
+    files: list[Path],
+    where: str,
+    opened: Callable[[Path], AbstractContextManager[Table]],
+    image: str,
+    labels: np.ndarray | None,
+    total: int,
+    asked: Options,
+    notes: list[str],
+) -> Iterator[Block]:
+    """The rows of a column of pixels, as those of a `.npy` of all of them would be read."""
+    done, plan = 0, None
+    like: tuple[Any, ...] = ()
+    for file in files:
+        first = done
+        with opened(file) as table:
+            for cells in table.batches(image):
+                rows = stacked(cells, f"{image} of {file.name}", done - first)
+                if not len(rows):
+                    continue
+                if plan is None:
+                    like = rows.shape[1:], rows.dtype
+                    header = Header((total, *rows.shape[1:]), fortran=False, dtype=rows.dtype, offset=0)
+                    plan = plan_of(f"{image} of {where}", header, asked.layout, asked.shape, asked.value_range)
+                    notes += plan.doubt(rows, asked.value_range)
+                if (rows.shape[1:], rows.dtype) != like:
+                    raise ValueError(
+                        f"the pixels of {where} must all have one shape, but row {done - first} of {file.name} "
+                        f"is {rows.dtype} {rows.shape[1:]} and the first {like[1]} {like[0]}"
+                    )
+                marks = None if labels is None else labels[done : done + len(rows)]
+                yield Block(plan.converted(rows, done), marks)
+                done += len(rows)
 
 
 def broken(file: Path, kind: str, mark: bytes | tuple[bytes, ...], error: Exception) -> ValueError:

@@ -18,6 +18,7 @@ from neural.transport import transport, transport_interval
 from optimal import FlowMap, OptimalDenoiser, karras, load
 from optimal.process import VP
 from optimal.randomness import RowNoise, stream
+from optimal.theories import Wiener
 
 Normal = Callable[..., Tensor]
 
@@ -166,3 +167,13 @@ def test_noises_are_the_same_at_every_level() -> None:
     noises = UnitNoises(DELTAS, 16, seed=3)
     torch.testing.assert_close(noises.at(80.0)[0] / 80, noises.at(20.0)[0] / 20)
     assert not torch.equal(noises.at(80.0)[0], UnitNoises(DELTAS, 16, seed=4).at(80.0)[0])
+
+
+def test_a_theory_is_sampled_like_any_other_denoiser() -> None:
+    D = OptimalDenoiser(load("digits"))
+    W = Wiener(D)
+    arguments = {"sigmas": karras(18), "solver": "heun"}
+    (plain, asked) = samplers({"W": W, "asked": (W, arguments)}, D, n=16)
+    assert plain | {"method": "asked"} == asked
+    with pytest.raises(ValueError, match="any denoiser, or"):
+        samplers({"W": 3}, D, n=4)  # pyright: ignore

@@ -31,11 +31,10 @@ LEVELS = torch.tensor([1e-4, 0.05, 0.37, 2.46, 40.0], dtype=torch.float64)
 FITTED: dict[str, Denoiser] = {
     "Gaussian": DIGITS,
     **{
-        name: Fitted(DIGITS.tempered, LEVELS, (0.0625, 0.0846, 1, 2, 4096), DIGITS.event)
+        name: Fitted(DIGITS.tempered, LEVELS, (0.0625, 0.0846, 1, 2, 4096), DIGITS.event, cut=(0.0625, 4096))
         for name in ("smoothed data", "smoothed score", "temperature", "local score", "patch posterior", "PCA-locality")
     },
 }
-TRIED = dict.fromkeys(FITTED, (0.0625, 1.0, 4096.0, 0.5))
 BELOW = {"gap_share": 0.5, "accounted": -0.004}
 NAMES = [*STYLES, "a theory that somebody brought"]
 
@@ -70,7 +69,7 @@ def ends() -> Endings:
 def page(found: Explained, ends: Endings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
     border = seeking_refining_border(DIGITS, draws=16)
-    path.write_text(accounted_page([found], ends, DATA, border, {"data": FITTED}, TRIED), encoding="utf-8")
+    path.write_text(accounted_page([found], ends, DATA, border, {"data": FITTED}), encoding="utf-8")
     return path
 
 
@@ -173,14 +172,15 @@ def test_the_page_names_no_theory_where_the_sentence_names_none(found: Explained
 
 
 def test_a_value_at_the_end_of_its_list_is_marked() -> None:
-    text = parameters({"data": FITTED, "trajectory": {"Gaussian": DIGITS}}, TRIED)
+    text = parameters({"data": FITTED, "trajectory": {"Gaussian": DIGITS}})
     rows = re.findall(r"<tr class=\"\">(.*?)</tr>", text)
     cells = [re.findall("<td>(.*?)</td>", row)[1] for row in rows]
     assert cells == ["4096 *", "2", "1", "0.0846", "0.0625 *"]
     assert "* The least or the greatest value that was tried" in text
     assert "Gaussian" not in text
     assert "trajectory" not in text
-    assert "*" not in parameters({"data": FITTED}, dict.fromkeys(FITTED, (0.001, 9999.0)))
+    whole = Fitted(DIGITS.tempered, LEVELS, (0.0625, 1, 1, 2, 4096), DIGITS.event)
+    assert "*" not in parameters({"data": {"temperature": whole}})
 
 
 def test_few_noises_say_how_many_would_tell() -> None:

@@ -75,7 +75,6 @@ def explain_command(command: Explain) -> None:
     chosen: list[str] = []
     theories: dict[str, Any] = {}
     fitted: dict[str, dict[str, Denoiser]] = {}
-    tried = {name: family.values for name, family in known.items() if isinstance(family, Family)}
     for place in places:
         going = place == "trajectory"
         if going or not theories:
@@ -93,7 +92,7 @@ def explain_command(command: Explain) -> None:
     if last is not None:
         save_table([plain(row) for row in last.rows()], files[2], about)
     with replacing(files[0]) as temporary:
-        temporary.write_text(accounted_page(found, last, data, border, fitted, tried), encoding="utf-8")
+        temporary.write_text(accounted_page(found, last, data, border, fitted), encoding="utf-8")
     named = [str(files[0]), *(f"{path}.{kind}" for path in files[1 : 2 + (noises > 0)] for kind in ("csv", "json"))]
     if command.json:
         print(as_json(about | {"theories": [row for each in found for row in each.rows()], "files": named}))

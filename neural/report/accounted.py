@@ -60,7 +60,6 @@ def accounted_page(
     data: Dataset,
     border: Border,
     theories: Mapping[str, Mapping[str, Denoiser]],
-    tried: Mapping[str, Sequence[float]],
 ) -> str:
     """The page.
 
@@ -70,7 +69,6 @@ def accounted_page(
         data: what the network was trained on.
         border: of the data.
         theories: those that were fitted, by place and name.
-        tried: the values that were tried, by name.
     """
     name = found[0].name
     title = f"What {name} does instead of the optimum of {data.name}"
@@ -88,7 +86,7 @@ def accounted_page(
         *([] if last is None else [_ends(last)]),
         *([] if last is None or not data.is_image else [_sheet(last)]),
         "<h2>Parameters</h2>",
-        parameters(theories, tried),
+        parameters(theories),
         "<h2>Words</h2>",
         "<dl>" + "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in _WORDS.items()) + "</dl>",
         f"<footer><p>{escape(data.describe())}; licence: {escape(data.licence)}.</p></footer>",

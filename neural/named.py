@@ -95,8 +95,14 @@ def own_pairs(model: Model) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _tell_of_other_data(name: str, folder: Path, data: Dataset, say: Say, *, flipped: bool) -> None:
-    about = checkpoint.about(checkpoint.latest(model_path(folder)))
+    about, experiment = checkpoint.about(checkpoint.latest(model_path(folder))), experiment_of(load_model(folder)[1])
     if tuple(about["event"]) == data.event and about["fingerprint"] != data.fingerprint:
-        say(f"warning: {name} was trained on other data ({about['name']}) than {data.name}")
-    if experiment_of(load_model(folder)[1]).optimisation.flip and not flipped:
+        options = [f"--option {key}={_as_word(value)}" for key, value in experiment.options.items()]
+        asked = " ".join(["", *options]) if about["name"] == data.name else ""
+        say(f"warning: {name} was trained on other data ({about['name']}{asked}) than {data.name}")
+    if experiment.optimisation.flip and not flipped:
         say(f"warning: {name} was trained with mirrored images; its optimum is that of --orbit flip")
+
+
+def _as_word(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

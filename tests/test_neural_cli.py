@@ -25,6 +25,7 @@ from neural.cli.parsing import command_of
 from neural.commands import QUICK_DRAWS, QUICK_SAMPLES, Distill, Preset, Train
 from neural.config import Network, to_json
 from neural.model import open_model
+from neural.named import _tell_of_other_data
 from neural.presets import PRESETS, student_of
 from optimal import OptimalDenoiser, load
 
@@ -369,3 +370,11 @@ def test_the_time_is_said_first_and_holds_within_a_factor_of_two(
     assert before[1] < 500
     seconds = 3e-3 * (network.calls - before[2]) + 3e-4 * (network.rows - before[1])
     assert 0.5 < float(before[0].split()[-1]) / seconds < 2
+
+
+def test_a_part_of_the_same_data_is_told_from_them() -> None:
+    told: list[str] = []
+    run = open_model("pretrained:digits").run
+    assert run is not None
+    _tell_of_other_data("it", run, load("digits"), told.append, flipped=False)
+    assert told == ["warning: it was trained on other data (digits --option without=10,11) than digits"]

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from optimal import FlowMap, OptimalDenoiser, design, guided, karras, load, sample, seeking_refining_border
 from optimal.__main__ import main
 from optimal.cli import answers, estimate
+from optimal.cli.located import located
 from optimal.datasets import to_uint8
+from optimal.posterior import Posterior
 from optimal.randomness import stream
 from optimal.samplers import DPMSolverPP
 from optimal.schedules import starts_of, wrong_landings
@@ -201,6 +204,27 @@ def test_where_says_how_sure_it_is(capsys: Captured) -> None:
     assert (tile == data.array[far["index"]][0]).all()
     assert run("where", "two-points", "0", "--sigma", "1") == 0
     assert "undecided: x lies on the border" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "group"), [("digits", {"n": 200}, None), ("digits", {"n": 200}, "flip"), ("ring", {}, None)]
+)
+def test_the_estimate_of_border_comes_first_and_holds(
+    name: str, options: dict[str, int], group: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that the optimum's answers alone move, with every row."""
+    clock, posterior, told = [0.0], OptimalDenoiser.posterior, list[tuple[float, float]]()
+    monkeypatch.setattr("optimal.cli.estimate.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("optimal.cli.located.announce", lambda seconds, _: told.append((seconds, clock[0])))
+
+    def slow(D: OptimalDenoiser, x: Tensor, sigma: Any) -> Posterior:
+        clock[0] += 0.1 * len(x)
+        return posterior(D, x, sigma)
+
+    monkeypatch.setattr(OptimalDenoiser, "posterior", slow)
+    located(load(name, **options), 256, 0, group=group, say=lambda _: None)
+    [(seconds, start)] = told
+    assert 0.5 < seconds / (clock[0] - start) < 2
 
 
 def test_border_is_the_library_s(capsys: Captured) -> None:

@@ -46,15 +46,15 @@ _ODD = 1e-9
 """Chance of a distance from the nearest point below which x is said to be no noisy point."""
 _CPU = torch.device("cpu")
 _FLOW_CALLS = 80
-_CALLS = {"border": 56, "denoise": 2, "where": _FLOW_CALLS}
+_CALLS = {"denoise": 2, "where": _FLOW_CALLS}
 
 
-def expected(question: Literal["info", "border", "denoise", "where"], data: Dataset, draws: int = 1) -> float:
-    """Seconds that an answer will take, about; of `border`, with so many draws."""
+def expected(question: Literal["info", "denoise", "where"], data: Dataset) -> float:
+    """Seconds that an answer will take, about."""
     dim = math.prod(data.event)
     if question == "info":
         return (dim / 16 if dim <= 1024 else 25) * seconds_of_reading(data.array.size)
-    return _CALLS[question] * seconds_of_a_call(len(data), dim, draws)
+    return _CALLS[question] * seconds_of_a_call(len(data), dim, 1)
 
 
 def described(data: Dataset, *, device: torch.device = _CPU, say: Say) -> dict[str, Any]:

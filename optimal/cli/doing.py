@@ -16,10 +16,10 @@ from ..datasets import Dataset
 from ..devices import device_of
 from ..randomness import stream
 from ..storage import replacing
-from .answers import denoised, described, destination, expected, names_of, sampled, shown_points
+from .answers import denoised, described, destination, expected, names_of, optimum, sampled, shown_points, under
 from .commands import AtPoint, Border, Common, Denoise, Info, Sample, Schedule, Where
 from .estimate import in_words
-from .located import located
+from .located import located, seconds_of_the_border
 from .options import parse_options
 from .output import as_table, suffixed, writable
 from .point_files import place_of, read_point
@@ -83,7 +83,8 @@ def _border(command: Border, data: Dataset) -> Told:
     draws = min(draws, _QUICK_DRAWS) if command.quick else draws
     device = device_of(command.device)
     if command.dry_run:
-        return _planned(data, f"the border by {draws} draws", expected("border", data, draws))
+        D = under(optimum(data, device, command.label), command.orbit)
+        return _planned(data, f"the border by {draws} draws", seconds_of_the_border(D, draws))
     found = located(data, draws, command.seed, label=command.label, group=command.orbit, device=device, say=say)
     count, entropy = found["count"], found["entropy"]
     return found, [

@@ -52,10 +52,13 @@ def verdict(a: Arrays) -> str:
         levels = [j for j, word in enumerate(words) if word == most]
         shares = 100 * a[f"theories/{i}_accounted"][0, names.index(most), levels]
         least, largest = shares[:, 1].min(), shares[:, 2].max()
-        said.append(f"{_SHORT[name]}: {most}, {_range(sigmas, levels)} ({least:z.0f} to {largest:z.0f}% of it)")
+        near = _as_near(a, i, 0, levels, most, names)
+        also = f"; others as near{_at_some(a, i, 0, levels, most)}" if near else ""
+        where = _range(sigmas, levels)
+        said.append(f"{_SHORT[name]}: {most}, {where} ({least:z.0f} to {largest:z.0f}%{also})")
     return (
-        "What accounts for the shipped networks' deviation from the optimum, at most levels where any theory surely "
-        f"does: {'; '.join(said)}."
+        "The theory that accounts for a network's deviation from the optimum at most levels, and for how much of it: "
+        f"{'; '.join(said)}."
     )
 
 
@@ -110,7 +113,21 @@ def _told(a: Arrays, i: int, place: int, levels: list[int], word: str, names: li
     if not word:
         return "no theory surely accounts for a twentieth of its deviation"
     shares = 100 * a[f"theories/{i}_accounted"][place, names.index(word), levels]
-    return f"{word} is nearest ({shares[:, 1].min():z.0f} to {shares[:, 2].max():z.0f}%)"
+    near = _as_near(a, i, place, levels, word, names)
+    also = f", not told apart from {' or '.join(near)}{_at_some(a, i, place, levels, word)}" if near else ""
+    return f"{word} is nearest ({shares[:, 1].min():z.0f} to {shares[:, 2].max():z.0f}%{also})"
+
+
+def _as_near(a: Arrays, i: int, place: int, levels: list[int], word: str, names: list[str]) -> list[str]:
+    """Those that could not be told from the nearest at one of the levels."""
+    sets = [f"{a[f'theories/{i}_nearest'][place, j]}," for j in levels]
+    return [name.partition(",")[0] for name in names if name != word and any(f"{name}," in each for each in sets)]
+
+
+def _at_some(a: Arrays, i: int, place: int, levels: list[int], word: str) -> str:
+    """At how many of the levels, where it is not at all of them."""
+    tied = sum(str(a[f"theories/{i}_nearest"][place, j]) != word for j in levels)
+    return "" if tied == len(levels) else f" at {tied} of {len(levels)} levels"
 
 
 def _samples(a: Arrays, i: int) -> str:

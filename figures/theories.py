@@ -18,6 +18,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from neural.explained import LEAST
 from neural.report.styles import STYLES
 from neural.studies import Done, table
 
@@ -147,15 +149,17 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
     parts[3].legend(
         row[0].lines[:2], list(_PLACES.values()), loc="outside lower center", ncols=2, fontsize=SMALL, frameon=False
     )
-    draws = " or ".join(str(n) for n in sorted({int(column["draws"]) for column in columns}, reverse=True))
+    draws = ", ".join(str(int(column["draws"])) for column in columns)
     note(
         figure,
-        f"F is the network, D the optimum of its data, T the theory: 1 − E‖F − T‖²/E‖F − D‖² at {draws} draws is 1 "
-        "for a theory that is the network, 0 for one as far from it as the optimum is, and below 0 for one that is "
-        f"farther; what is below {_LOWEST:g} is not shown. A theory with a parameter has at each level the one of a "
-        "list that suits the network best, found on other draws; the equivariant machine has the windows of the local "
-        "one, and of all but digits a part of the images. Numbers beside the pictures: median correlation with the "
-        "network's samples. Upright lines: borders. Bands are 95% intervals over draws; each network was trained once.",
+        "F is the network, D the optimum of its data, T the theory: 1 − E‖F − T‖²/E‖F − D‖² (at "
+        f"{draws} draws, from left) is 1 for a theory that is the network, 0 for one as far from it as the optimum is, "
+        f"and below 0 for one that is farther. Not shown: what is below {_LOWEST:g}, but for bands; "
+        f"levels where the gap is below {LEAST:.1%} of E‖D − mean‖², with nothing to account for. A theory with a "
+        "parameter has at each level the one of a list that suits the network best, found on other draws; the "
+        "equivariant machine has the windows of the local one, and of all but digits a part of the images. Numbers "
+        "beside the pictures: median correlation with the network's samples. Upright lines: borders. Bands are 95% "
+        "intervals over draws; each network was trained once.",
     )
     return figure
 
@@ -174,10 +178,16 @@ def _draw_samples(axes: Axes, column: Mapping[str, np.ndarray]) -> None:
 
 
 def _draw_shares(axes: Axes, column: Mapping[str, np.ndarray], place: int) -> None:
+    told = column["gap_share"][place][:, 0] >= LEAST
     for name, curve in zip(column["theories"].tolist(), column["accounted"][place], strict=True):
         style = STYLES.get(name.partition(",")[0])
         if style is not None:
-            banded(axes, column["sigmas"], curve, marker="o", markersize=2.5, linewidth=1.4, **style)
+            seen = np.where(told[:, None], curve, np.nan)
+            banded(axes, column["sigmas"], seen, marker="o", markersize=2.5, linewidth=1.4, **style)
+    if not told.all():
+        edge = math.sqrt(column["sigmas"][~told].max() * column["sigmas"][told].min())
+        axes.axvspan(float(column["sigmas"][0]), edge, color="k", alpha=0.06, linewidth=0)
+        axes.text(0.02, 0.97, f"gap below {LEAST:.1%}", transform=axes.transAxes, va="top", fontsize=SMALL)
     axes.axhline(0, color="k", linewidth=0.8)
     axes.set_ylim(_LOWEST, 1.03)
     _level_axis(axes, column)

@@ -43,6 +43,7 @@ from .direction import direction_interval
 from .measures import evaluate, save_table
 from .places import On, placed
 from .published import coefficients
+from .theories import theories_of
 from .verdict import LEAST, LITTLE, OPTIMUM, Verdict, nearest_of, whole_percent
 
 __all__ = ["LEAST", "LITTLE", "OPTIMUM", "Explained", "Held", "explain", "nearest_of"]
@@ -179,7 +180,7 @@ class Explained:
 def explain(
     model: Denoiser,
     D: OptimalDenoiser,
-    theories: Mapping[str, Denoiser],
+    theories: Mapping[str, Denoiser] | None = None,
     *,
     on: On = None,
     sigmas: Levels | None = None,
@@ -194,16 +195,22 @@ def explain(
     Args:
         model: F, any denoiser; a `Model` says its range, its name and its labels.
         D: the optimum of the data that the network was trained on.
-        theories: name -> denoiser: those of `optimal.theories`, `neural.theories_of`, or any other.
+        theories: name -> denoiser: those of `optimal.theories`, `neural.theories_of`, or any other; those that the data
+            allow, fitted to the network where it is asked, unless given.
         on, sigmas, draws, seed, labels, level, progress: as for `neural.measure`.
 
     Raises:
         ValueError: no theory, or one named "optimum"; an answer of another shape or not finite; as for
             `neural.measure`.
     """
-    if not theories or OPTIMUM in theories:
+    if theories is not None and (not theories or OPTIMUM in theories):
         raise ValueError(f"theories must be at least one, none of them named {OPTIMUM}, got {', '.join(theories) or 0}")
     asked = placed(model, D, on, sigmas, draws=draws, seed=seed, labels=labels, level=level, progress=progress)
+    if theories is None:
+        if labels is not None:
+            raise ValueError("theories must be given where labels are: they are fitted without")
+        options: dict[str, Any] = {"trajectory": asked.on == "trajectory", "seed": seed, "progress": progress}
+        theories = theories_of(model, D, sigmas=asked.levels, **options)
     held: list[Held] = []
     bar = tqdm(asked.places, total=len(asked.levels), desc="explain", unit="level", leave=False, disable=not progress)
     for sigma, x, answer, _ in bar:

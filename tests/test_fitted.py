@@ -197,3 +197,13 @@ def test_a_study_is_done_again_where_other_values_are_tried() -> None:
     cell = THEORIES.cells[0]
     other = dataclasses.replace(cell.config, values=Tried(temperatures=(1.0,)))
     assert key(other) != key(cell.config)
+
+
+def test_without_theories_a_network_is_held_to_those_that_the_data_allow() -> None:
+    machine, options = local_score(SMALL, 3), {"sigmas": [0.5, 1.0], "draws": 8}
+    for on in (None, "trajectory"):
+        found = theories_of(machine, SMALL, sigmas=[0.5, 1.0], trajectory=on == "trajectory")
+        asked, given = (explain(machine, SMALL, *theories, on=on, **options).rows() for theories in ((), (found,)))
+        assert str(asked) == str(given)  # undefined numbers among them
+    with pytest.raises(ValueError, match="theories must be given where labels are"):
+        explain(machine, SMALL, labels=3, **options)

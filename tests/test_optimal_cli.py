@@ -454,6 +454,16 @@ def test_a_schedule_is_the_library_s_and_is_judged_beside_edm_s(capsys: Captured
         assert found[name]["wrong"] == landed.share
         assert (found[name]["low"], found[name]["high"]) == landed.interval()
         assert found[name]["nfe"] == 4
+    own = wrong_landings(starts_of(D, 64, 3, purpose="design"), levels, solver=DPMSolverPP(3))
+    assert found["design"]["wrong"] == own.share
+
+
+def test_a_grid_that_is_no_better_than_edm_s_is_said_to_be(capsys: Captured) -> None:
+    words = ["schedule", "digits", "-n", "8", "--solver", "heun", "--objective", "path-kl", "--judged", "64"]
+    assert run(*words) == 0
+    out = capsys.readouterr().out
+    assert "this grid is no better than EDM's here: --objective landings is made for that share" in out
+    assert "the same levels elsewhere; the shares hold for samplers that step as heun does, and no others" in out
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers itself
@@ -463,7 +473,7 @@ def test_a_schedule_is_told_as_the_libraries_take_it(capsys: Captured) -> None:
     words = ["schedule", "five-deltas", "-n", "3", "--objective", "gaussian", "--judged", "8"]
     assert run(*words) == 0
     out = capsys.readouterr().out
-    given = re.search(r"EulerDiscreteScheduler: set_timesteps\(sigmas=\[(.*)\]\)", out)
+    given = re.search(r"set_timesteps takes sigmas=\[(.*)\]", out)
     assert given is not None
     levels = [float(level) for level in given[1].split(", ")]
     assert levels == pytest.approx(design(OptimalDenoiser(load("five-deltas")), 3, "gaussian").tolist(), rel=1e-5)

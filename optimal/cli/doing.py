@@ -311,10 +311,15 @@ def _schedule(command: Schedule, data: Dataset) -> Told:
                 f"{name}: {grid['wrong']:.1%} [{grid['low']:.1%}, {grid['high']:.1%}] of {found['judged']} other "
                 f"starts end on another point than the exact flow, {grid['nfe']} calls each"
             )
+        if "design" in found:
+            lines.append(f"of the {found['starts']} starts that it was designed on {found['design']['wrong']:.1%} do")
+        if found["designed"]["wrong"] >= found["edm"]["wrong"] > 0:
+            lines.append("this grid is no better than EDM's here: --objective landings is made for that share")
     if command.gaussian_start:
         return found, [*lines, "other libraries begin with plain noise at the first level, which this grid is not for"]
     lines += [
-        f"diffusers, EulerDiscreteScheduler: set_timesteps(sigmas=[{', '.join(levels)}])",
+        f"the same levels elsewhere; the shares hold for samplers that step as {command.solver} does, and no others:",
+        f"diffusers, a scheduler whose set_timesteps takes sigmas=[{', '.join(levels)}]",
         f"k-diffusion: torch.tensor([{', '.join(levels)}]); ComfyUI, custom sigmas: {', '.join(levels)}",
     ]
     return found, lines

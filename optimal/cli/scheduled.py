@@ -56,7 +56,7 @@ def scheduled(
     """The grid, and the share of wrong landings on it and on EDM's, each on the same `judged` other starts.
 
     `designed` and `edm` hold the share, its 95% interval and the calls; None for solvers that draw noise, whose ends
-    are no function of the start.
+    are no function of the start. `design` holds those of the starts that landings were designed on, too low for others.
     """
     if judged < 1:
         raise ValueError(f"judged must be at least 1, got {judged}")
@@ -93,6 +93,8 @@ def scheduled(
     found["undecided"] = others.undecided
     found["designed"] = _reached(others, sigmas, used)
     found["edm"] = _reached(others, karras(n, sigma_min=high * _EDM_LOW, sigma_max=high), plain)
+    if objective == "landings":
+        found["design"] = _reached(starts_of(D, starts, seed, purpose="design", sigma_max=high), sigmas, used)
     return found
 
 

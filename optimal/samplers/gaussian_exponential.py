@@ -35,6 +35,11 @@ class GaussianExponential(FromGaussian):
 
     The grid may begin where D stops being nearly Gaussian: `start` takes noise from σ_max there in no call.
 
+    Of order 3 it overshoots on grids whose last steps are long in log σ, where D is far from Gaussian: on digits and
+    EDM's 18 levels 98.8% of 256 trajectories of the optimum end on another point than the exact flow's, of order 2
+    11.7%, of order 1 14.5%, and of `DPMSolverPP(3)` 9.4%; in 36 calls order 3 has 2.3%, in 72 none. For few calls
+    `Calibrated` has numbers of its own.
+
     Args:
         gaussian: the linear part, `Wiener(D)`.
         order: how many values of r a step uses, from 1 on.

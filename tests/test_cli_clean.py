@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from optimal import load
 from optimal.__main__ import main
+from optimal.datasets import to_uint8
 
 
 def answered(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[dict[str, object], str]:
@@ -31,6 +34,17 @@ def test_a_clean_picture_is_noticed(
         noisy, said = answered(capfd, command, "digits", "@8", "--sigma", "1", "--add-noise", "--seed", str(seed))
         assert "nearest point" not in said
         assert 4 < float(str(noisy["nearest_distance"])) < 12
+
+
+def test_noise_that_eight_bits_cut_off_is_not_taken_for_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    noisy = load("faces", progress=False)[8] + 3 * torch.randn((1, 25, 25), generator=torch.Generator().manual_seed(0))
+    Image.fromarray(to_uint8(noisy)[0].numpy()).save("cut.png")
+    _, said = answered(capfd, "denoise", "faces", "cut.png", "--sigma", "3")
+    assert "cut off at 8 bits" in said
+    assert "clean" not in said
 
 
 def test_another_unit_is_noticed(

@@ -382,6 +382,12 @@ def test_the_start_grows_with_the_data(capsys: Captured) -> None:
         ),
         (["sample", "digits", "--solvr", "heun"], "unknown words or options: --solvr, heun; did you mean --solver"),
         (["sample"], "python -m optimal sample needs DATA"),
+        (
+            ["info", "digits", "--value-range", "0", "255"],
+            "unknown words or options: --value-range 0 255; of the data there is --option value_range=…",
+        ),
+        (["info", "digits", "--resolution", "32"], "--resolution, 32; of the data there is --option resolution=…"),
+        (["schedule", "digits", "--steps", "4"], "unknown words or options: --steps 4"),
         (["info", "digits", "more"], "unknown words or options: more"),
         (["simple"], "unknown words or options: simple; available subcommands: info, denoise, sample, border, where"),
         ([], "name a command: info, denoise, sample, border, where"),

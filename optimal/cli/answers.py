@@ -42,6 +42,8 @@ __all__ = [
     "under",
 ]
 
+_CLEAN = 0.3
+"""Share of the noise's length below which x is taken for a picture without any."""
 _ODD = 1e-9
 """Chance of a distance from the nearest point below which x is said to be no noisy point."""
 _CPU = torch.device("cpu")
@@ -193,7 +195,13 @@ def _held_to_noise(D: OptimalDenoiser, x: Tensor, sigma: float, say: Say) -> dic
     square = (distance / sigma) ** 2
     closer = float(chdtr(dim, square + 2 * math.log(len(D)))) < _ODD
     if closer or float(chdtrc(dim, square)) < _ODD:
-        said = "a clean picture? --add-noise adds the noise" if closer else "is sigma in units of the data?"
+        said = "is sigma in units of the data?"
+        if closer and distance < _CLEAN * math.sqrt(dim) * sigma:
+            said = "a clean picture? --add-noise adds the noise"
+        elif closer:
+            said = (
+                "is there less noise in it, or was it lost, cut off at 8 bits or averaged by resizing? a .npy holds all"
+            )
         say(
             f"x lies {distance:.4g} from the nearest point, and noise of sigma = {sigma:g} would put it about "
             f"{math.sqrt(dim) * sigma:.4g} from its source, as sigma = {distance / math.sqrt(dim):.3g} would: {said}"

@@ -64,7 +64,7 @@ def writable(out: str | Path, name: str, *, folder: bool = False) -> Path:
         raise ValueError(f"{home} could not be written to: {error.strerror or error}") from error
     there = [] if folder else [file for suffix in _SUFFIXES if (file := suffixed(path, suffix)).exists()]
     if there:
-        say(f"{', '.join(map(str, there))} of an earlier run: replaced, unless --out says otherwise")
+        say(f"{', '.join(map(str, there))} of an earlier run: replaced (--out names others)")
     return path
 
 

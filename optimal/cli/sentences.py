@@ -18,6 +18,21 @@ _KINDS = {
     "FLOAT [FLOAT ...]": "numbers",
 }
 """What stands for a value in --help, in words."""
+_OF_DATA = (
+    "resolution",
+    "value_range",
+    "n",
+    "only",
+    "without",
+    "xflip",
+    "labels",
+    "shape",
+    "layout",
+    "split",
+    "key",
+    "column",
+)
+"""Options of `load` that are looked for among those of commands."""
 
 
 def sentence(box: str) -> str:
@@ -28,12 +43,15 @@ def sentence(box: str) -> str:
     """
     parts = _parts(box)
     message = " ".join(row.strip() for row in parts[0] if not row.startswith(" " * 8)).removesuffix(".")
+    asked = re.findall(r"--[\w-]+", message)
+    message = re.sub(r" \(applied to [^)]*\)", "", message)
     for part in parts[1:]:
         first = part[0] if part else ""
         if first.startswith("Available"):
             message += f"; {' '.join(row.strip() for row in part).lower()}"
         elif first.startswith(("Perhaps", "Arguments similar")):
-            near = dict.fromkeys(row.split()[0].rstrip(",") for row in part if row.startswith("    --"))
+            words = (row.split()[0].rstrip(",") for row in part if row.startswith("    --"))
+            near = dict.fromkeys(word for word in words if word not in asked)  # of other commands: these have them not
             message += f"; did you mean {' or '.join(near)}?" if near else ""
     helped = next((part[1] for part in parts[1:] if part and part[0].startswith("Argument helptext")), "")
     return _rewritten(message, parts[0], helped.strip())
@@ -71,7 +89,11 @@ def _rewritten(message: str, rows: list[str], helped: str) -> str:
         return f"{found[1]} needs {' and '.join(missing)}"
     if found := re.fullmatch(r"Expected one of \{(.*)\}", message):
         return f"name a command: {found[1]}"
-    return re.sub("^Unrecognized (or misplaced )?options:", "unknown words or options:", message)
+    message, unknown = re.subn("^Unrecognized (or misplaced )?options:", "unknown words or options:", message)
+    of_data = [word for word in re.findall(r"--([\w-]+)", message) if word.replace("-", "_") in _OF_DATA]
+    if unknown and of_data:
+        message += f"; of the data there is --option {of_data[0].replace('-', '_')}=…"
+    return message
 
 
 def _of_value(name: str, reason: str, helped: str) -> str:

@@ -388,6 +388,8 @@ def test_the_start_grows_with_the_data(capsys: Captured) -> None:
         ),
         (["info", "digits", "--resolution", "32"], "--resolution, 32; of the data there is --option resolution=…"),
         (["schedule", "digits", "--steps", "4"], "unknown words or options: --steps 4"),
+        (["schedule", "digits", "--sigma-max", "-1"], "error: sigma_max must be positive and finite, got -1"),
+        (["sample", "digits", "--sigma-max", "nan"], "error: sigma_max must be positive and finite, got nan"),
         (["info", "digits", "more"], "unknown words or options: more"),
         (["simple"], "unknown words or options: simple; available subcommands: info, denoise, sample, border, where"),
         ([], "name a command: info, denoise, sample, border, where"),

@@ -28,6 +28,8 @@ def require_room(name: str, count: int, values: int = 1) -> None:
 
 
 def require_single(name: str, sigma: float) -> None:
-    """Raise ValueError for a noise level whose noise no single-precision number holds; others check the rest."""
+    """Raise ValueError for what is no noise level, or one whose noise no single-precision number holds."""
+    if not sigma > 0:
+        raise ValueError(f"{name} must be positive and finite, got {sigma:g}")
     if sigma > _LARGEST:
         raise ValueError(f"{name} must be at most {_LARGEST:g}: noise is drawn in single precision, got {sigma:g}")

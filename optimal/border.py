@@ -262,7 +262,9 @@ def default_draws(values: int) -> int:
 
 
 def _drawn(D: Optimum, data: Data | None, draws: int | None, generator: torch.Generator | None) -> Drawn:
-    count = default_draws(len(D) * math.prod(D.event)) if draws is None else draws
+    # What has no points is refused below, in its own words.
+    size = len(D) if hasattr(D, "__len__") else 0
+    count = default_draws(size * math.prod(D.event)) if draws is None else draws
     return Drawn(D, data, count, generator or stream(0, "figures"))
 
 

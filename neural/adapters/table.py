@@ -18,6 +18,9 @@ from .clipping import Given, clip_of
 
 __all__ = ["Tabulated", "from_ddpm"]
 
+_ROUNDED = 1e-6
+"""In ln σ, what single precision may take from a level."""
+
 
 def from_ddpm(
     network: Callable[..., Any],
@@ -99,7 +102,11 @@ class Tabulated(Adapted):
         self.sigma_min, self.sigma_max = (float(level) for level in np.exp(table[[0, -1]]))
 
     def _denoised(self, x: Tensor, sigma: Tensor, arguments: dict[str, Any]) -> Tensor:
-        place = np.interp(sigma.log().cpu().numpy(), self._table, np.arange(len(self._table)))
+        log_sigma = sigma.log().cpu().numpy()
+        place = np.interp(log_sigma, self._table, np.arange(len(self._table)))
+        # Of betas rescaled to no signal the last level lies below some before it, and a scheduler in single precision
+        # may ask for it a little lower: it is the last step all the same.
+        place = np.where(log_sigma >= self._table[-1] - _ROUNDED, len(self._table) - 1.0, place)
         step = torch.from_numpy(place).to(x.device)
         step = step.round().long() if self._whole else step
         scale = beside((1 + sigma.square()).rsqrt(), x)

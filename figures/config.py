@@ -26,8 +26,8 @@ class Config:
     quick: options.Quick = False
     """Fewer draws and coarser grids, to have a look."""
     network: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None
-    """Network whose guess stands beside the optimum's, for `explore` alone: pretrained:NAME, a checkpoint or a run; of
-    digits, unless --dataset is given, pretrained:digits."""
+    """Network whose guess stands beside the optimum's, for `explore` alone: pretrained:NAME, a checkpoint, a run;
+    none unless given, of digits as they come pretrained:digits."""
 
     def load(self, default: str) -> Dataset:
         """The data set that was asked for, or the figure's own.

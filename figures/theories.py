@@ -18,7 +18,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -182,12 +181,9 @@ def _draw_shares(axes: Axes, column: Mapping[str, np.ndarray], place: int) -> No
     for name, curve in zip(column["theories"].tolist(), column["accounted"][place], strict=True):
         style = STYLES.get(name.partition(",")[0])
         if style is not None:
-            seen = np.where(told[:, None], curve, np.nan)
-            banded(axes, column["sigmas"], seen, marker="o", markersize=2.5, linewidth=1.4, **style)
+            banded(axes, column["sigmas"][told], curve[told], marker="o", markersize=2.5, linewidth=1.4, **style)
     if not told.all():
-        edge = math.sqrt(column["sigmas"][~told].max() * column["sigmas"][told].min())
-        axes.axvspan(float(column["sigmas"][0]), edge, color="k", alpha=0.06, linewidth=0)
-        axes.text(0.02, 0.97, f"gap below {LEAST:.1%}", transform=axes.transAxes, va="top", fontsize=SMALL)
+        axes.text(0.02, 0.97, f"below: gap under {LEAST:.1%}", transform=axes.transAxes, va="top", fontsize=SMALL)
     axes.axhline(0, color="k", linewidth=0.8)
     axes.set_ylim(_LOWEST, 1.03)
     _level_axis(axes, column)

@@ -35,7 +35,7 @@ from .denoiser import OptimalDenoiser
 from .draws import Data, draw_pairs
 from .posterior import Optimum
 from .query import Levels, level_list
-from .randomness import generator_of, stream
+from .randomness import figures_generator, generator_of
 
 __all__ = [
     "Border",
@@ -180,7 +180,7 @@ def seeking_refining_border(
         data: the points x0 is drawn from, those of D unless given.
         threshold: effective_count at the border, > 1.
         draws: pairs (x0, ε) behind the median; as `default_draws` says unless given.
-        generator: source of randomness; without one, stream(0, "figures"), so that all show one border.
+        generator: source of randomness; without one, that of the figures, so that all show one border.
         progress: whether a progress bar is drawn on stderr.
 
     Raises:
@@ -265,7 +265,7 @@ def _drawn(D: Optimum, data: Data | None, draws: int | None, generator: torch.Ge
     # What has no points is refused below, in its own words.
     size = len(D) if hasattr(D, "__len__") else 0
     count = default_draws(size * math.prod(D.event)) if draws is None else draws
-    return Drawn(D, data, count, generator or stream(0, "figures"))
+    return Drawn(D, data, count, figures_generator() if generator is None else generator)
 
 
 def _require_count(threshold: float) -> None:

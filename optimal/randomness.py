@@ -20,7 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["PURPOSES", "Purpose", "RowNoise", "fixed_generator", "generator_of", "hashed_words", "stream"]
+__all__ = [
+    "PURPOSES",
+    "Purpose",
+    "RowNoise",
+    "figures_generator",
+    "fixed_generator",
+    "generator_of",
+    "hashed_words",
+    "stream",
+]
 
 Purpose = Literal[
     "unnamed",
@@ -59,6 +68,11 @@ _AT_ONCE = 2**20
 def fixed_generator(purpose: Purpose = "unnamed") -> torch.Generator:
     """A fresh source of randomness, the same in every run."""
     return stream(_SEED, purpose)
+
+
+def figures_generator() -> torch.Generator:
+    """What the figures draw from with their default seed, 0."""
+    return stream(0, "figures")
 
 
 def stream(seed: int, purpose: Purpose, part: int = 0, *, device: str | torch.device = "cpu") -> torch.Generator:

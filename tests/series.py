@@ -19,7 +19,7 @@ __all__ = ["SERIES", "shown"]
 Arrays = Mapping[str, np.ndarray]
 Pair = tuple[np.ndarray, np.ndarray]
 Shown = tuple[list[Panel], list[str]]
-_ABOUT = ("(toy_)?border_draws", "dataset", "size", "event", "fingerprint", "source", "licence")
+_ABOUT = ("(toy_)?border_draws", r"\d_cut", "dataset", "size", "event", "fingerprint", "source", "licence")
 
 
 class Asked(dict[str, np.ndarray]):
@@ -445,8 +445,9 @@ def theories(a: Asked) -> Shown:
         drawn = [k for k, each in enumerate(names) if each in legends[0]]
         assert [*names] == ["optimum", *(names[k] for k in drawn)]
         for place in (0, 1):
-            curves = [c["accounted"][place][k] for k in drawn]
-            panel = _banded([names[k] for k in drawn], [sigmas] * len(drawn), curves)
+            told = c["gap_share"][place][:, 0] >= 0.001  # elsewhere there is nothing to account for
+            curves = [c["accounted"][place][k][told] for k in drawn]
+            panel = _banded([names[k] for k in drawn], [sigmas[told]] * len(drawn), curves)
             panel.legend, panel.inside, panel.lines = [], 0.2, [across(0.0), straight(border)]
             rows[1 + place].append(panel)
         gaps = _banded(legends[1], [sigmas] * 2, list(c["gap_share"]))

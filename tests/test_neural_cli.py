@@ -55,7 +55,7 @@ def test_train_distil_sample_compare(capsys: pytest.CaptureFixture[str]) -> None
     lines = printed.splitlines()
     assert lines[lines.index("net on data") + 1].split() == ["sigma", "gap", "per", "value", "share", "gap/sigma²"]
     assert "net on data: farthest from the optimum at σ = " in printed
-    assert "; border 0.4" in printed
+    assert "; border 0.5" in printed
     assert "same on own pairs" in printed
     assert lines[lines.index("") - 1] == "50 draws at every noise level, 40 samples of every method"
     at = next(i for i, line in enumerate(lines) if line.startswith("optimum, 4 steps"))

@@ -25,7 +25,7 @@ from optimal import (
 )
 from optimal.__main__ import main
 from optimal.draws import draw_pairs
-from optimal.randomness import PURPOSES, RowNoise, fixed_generator, stream
+from optimal.randomness import PURPOSES, RowNoise, figures_generator, fixed_generator, stream
 from optimal.reference import Gaussian, GaussianMixture, OnePoint, TwoPoint
 
 D = OptimalDenoiser(load("five-deltas"))
@@ -141,7 +141,6 @@ def test_a_seed_is_no_generator(call: Callable[[Any], Any], given: Any) -> None:
 
 def test_without_a_generator_it_is_the_fixed_one() -> None:
     for call in (
-        lambda g: seeking_refining_border(D, draws=9, generator=g),
         lambda g: draw_pairs(D, None, 9, g)[1].tolist(),
         lambda g: Gaussian(ZERO, 1.0).sample(3, g).tolist(),
         lambda g: GaussianMixture(torch.stack([ZERO, ONE]), 0.1).sample(3, g).tolist(),
@@ -149,6 +148,9 @@ def test_without_a_generator_it_is_the_fixed_one() -> None:
     ):
         assert call(None) == call(None) == call(fixed_generator())
         assert call(None) != call(seeded())
+    border = seeking_refining_border(D, draws=9)
+    assert border == seeking_refining_border(D, draws=9, generator=figures_generator())
+    assert border != seeking_refining_border(D, draws=9, generator=seeded())
 
 
 @pytest.mark.parametrize(

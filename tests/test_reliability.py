@@ -51,7 +51,9 @@ CALLS = {"load": "pickle marshal shelve dill cloudpickle joblib torch", "loads":
 @pytest.mark.parametrize("package", ["optimal", "neural", "figures"])
 def test_nothing_unpickles(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
-        assert unpickling(path.read_text()) == [], path
+        # Of CIFAR's files, whose pickles may name nothing that is called: tests/test_datasets_cifar.py.
+        known = ["pickle"] if path == ROOT / "optimal" / "datasets" / "pickles.py" else []
+        assert unpickling(path.read_text()) == known, path
 
 
 def unpickling(source: str) -> list[str]:

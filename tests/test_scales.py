@@ -204,11 +204,11 @@ def test_threads_batch_and_order_change_nothing(dim: int, normal: Normal) -> Non
             **{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(whole) if name != "method"},
             method=whole.method,
         )
-        assert_same(joined, whole, 3e-5)
+        assert_same(joined, whole, 1e-5)
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            assert_same(D.posterior(x, levels), whole, 3e-5)
+            assert_same(D.posterior(x, levels), whole, 1e-5)
     finally:
         torch.set_num_threads(threads)
 

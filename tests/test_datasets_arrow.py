@@ -94,6 +94,25 @@ def test_splits_of_a_dictionary_of_data_sets_are_not_mixed(tmp_path: Path) -> No
         read(tmp_path / "d" / "test" / "data-00000-of-00002.arrow", split="test")
 
 
+@pytest.mark.parametrize("folder", ["d", "d/outer"])
+def test_splits_of_any_name_are_those_that_are_written_down(tmp_path: Path, folder: str) -> None:
+    for split, part in (("sunny", slice(0, 4)), ("rainy days", slice(4, 6))):
+        saved(tmp_path / folder / split, LEVELS[part])
+    written = tmp_path / folder / "dataset_dict.json"
+    written.write_text('{"splits": ["sunny", "rainy days"]}')
+    with pytest.raises(ValueError, match=r"split= must name one of the splits of .*d: rainy days, sunny, all$"):
+        read(tmp_path / "d")
+    np.testing.assert_array_equal(read(tmp_path / "d", split="rainy days").array, LEVELS[4:].transpose(0, 3, 1, 2))
+    assert len(read(tmp_path / "d", split="all")) == 6
+    written.write_text('{"splits": ["sunny", "rainy days", "foggy"]}')
+    with pytest.warns(UserWarning, match=r"dataset_dict.json of .*d names .*foggy too, of which nothing is there"):
+        assert len(read(tmp_path / "d", split="sunny")) == 4
+    for text in ("[]", '{"splits": "sunny"}', "{", '{"splits": [["sunny"]]}'):
+        written.write_text(text)
+        with pytest.raises(ValueError, match=r'dataset_dict.json of .* must be {"splits": \[name, …\]}, and is not'):
+            read(tmp_path / "d")
+
+
 def test_refusals(tmp_path: Path) -> None:
     whole = write(tmp_path / "a.arrow", LEVELS).read_bytes()
     (tmp_path / "b.arrow").write_bytes(whole[: len(whole) // 2])

@@ -181,3 +181,58 @@ def test_only_bytes_come_out_of_a_pickle() -> None:
     found = plain_values(old_pickle(LEVELS[:1].reshape(1, -1), labels=[4]))
     np.testing.assert_array_equal(found["data"], LEVELS[:1].reshape(1, -1))
     assert found["labels"] == [4]
+
+
+def binary(levels: np.ndarray, *labels: list[int]) -> bytes:
+    """Rows of the binary version."""
+    return np.concatenate([np.array(labels, np.uint8).T, levels.reshape(len(levels), -1)], 1).tobytes()
+
+
+def binary_batches() -> dict[str, bytes]:
+    made = {f"data_batch_{i + 1}.bin": binary(LEVELS[2 * i : 2 * i + 2], [i, 9 - i]) for i in range(5)}
+    return made | {"test_batch.bin": binary(LEVELS[10:], [3, 2, 1, 0]), "batches.meta.txt": b"cat\ndog\n"}
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_the_binary_version_is_the_same_data(tmp_path: Path, archived: bool) -> None:
+    make = (lambda name, files, inner: packed(tmp_path / f"{name}.tar.gz", files, inner)) if archived else (
+        lambda name, files, inner: unpacked(tmp_path / name / inner, files).parent
+    )  # fmt: skip
+    path = make("ten", binary_batches(), "cifar-10-batches-bin")
+    with pytest.raises(ValueError, match=r"split= must name one of the splits of .*: train, test, all$"):
+        read(path)
+    theirs = unpacked(tmp_path / "python", batches())
+    for split in ("train", "test", "all"):
+        ours, same = read(path, split=split), read(theirs, split=split)
+        np.testing.assert_array_equal(ours.array, same.array)
+        np.testing.assert_array_equal(ours.labels, same.labels)
+    files = {
+        "train.bin": binary(LEVELS[:10], [7] * 10, list(range(10))),
+        "test.bin": binary(LEVELS[10:], [0] * 4, [1] * 4),
+    }
+    files |= {"fine_label_names.txt": b"", "coarse_label_names.txt": b""}
+    path = make("hundred", files, "cifar-100-binary")
+    np.testing.assert_array_equal(read(path, split="train").array, LEVELS[:10])
+    np.testing.assert_array_equal(read(path, split="train").labels, range(10))
+    np.testing.assert_array_equal(read(path, split="train", label_key="coarse_labels").labels, [7] * 10)
+    np.testing.assert_array_equal(read(path, split="test", label_key="coarse_labels").labels, [0] * 4)
+
+
+def test_binary_batches_alone_broken_or_beside_the_others(tmp_path: Path) -> None:
+    folder = unpacked(tmp_path / "b", binary_batches())
+    for label in (0, 80):  # 80 and 75 are how a zip file begins
+        (folder / "data_batch_2.bin").write_bytes(bytes([label]) + b"K\x03\x04" + bytes(3069))
+        with pytest.warns(UserWarning, match="data_batch_2.bin is one of 5 batches of train; only its points are read"):
+            assert read(folder / "data_batch_2.bin").labels == [label]
+    (folder / "data_batch_2.bin").write_bytes(bytes(3073 + 1000))
+    with pytest.raises(
+        ValueError,
+        match=r"data_batch_2.bin in b is no batch of CIFAR: it must be rows of 3073 bytes, but has 4,073 bytes",
+    ):
+        read(folder, split="train")
+    (folder / "test_batch").write_bytes(batches()["test_batch"])
+    with pytest.raises(ValueError, match=r"holds more than one set of batches: test_batch, test_batch.bin; keep one"):
+        read(folder, split="test")
+    (folder / "train.bin").write_bytes(bytes(3074))  # of anything: nothing beside it says of what
+    with pytest.raises(ValueError, match="is no data set"):
+        read(folder / "train.bin")

@@ -55,8 +55,8 @@ def read_arrow(
 
     Args:
         path: the file or folder.
-        split: which split of a folder, e.g. "train" for `train/data-00000-of-00001.arrow`; may be None if there is only
-            one.
+        split: which split of a folder, e.g. "train" for `train/data-00000-of-00001.arrow`, or one that
+            `dataset_dict.json` names; may be None if there is only one.
         column: as in `read_parquet`.
         label_column: as in `read_parquet`.
         resolution: as in `read_parquet`.
@@ -75,7 +75,7 @@ def read_arrow(
     if path.is_file() and split is not None:
         raise ValueError(f"split is for a folder of shards, but {path} is a file")
     there = [] if path.is_file() else list_folder(path)
-    files, said = ([path], alone(path)) if path.is_file() else choose(path, split, arrow_shards(there))
+    files, said = ([path], alone(path)) if path.is_file() else choose(path, split, arrow_shards(there), there)
 
     asked = Options(column, label_column, resolution, value_range, layout, shape)
 

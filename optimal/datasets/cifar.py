@@ -1,9 +1,11 @@
-"""CIFAR-10 and CIFAR-100 as their authors hand them out: pickled batches in a tar archive, or in the folder it holds.
+"""CIFAR-10 and CIFAR-100 as their authors hand them out: batches in a tar archive, or in the folder that it holds.
 
     cifar-10-batches-py/data_batch_1 … data_batch_5  test_batch       {data: (10000, 3072), labels: [10000], …}
     cifar-100-python/train  test                                      {data, fine_labels, coarse_labels, …}
+    cifar-10-batches-bin/data_batch_1.bin …                           see `cifar_binary`
+    cifar-100-binary/train.bin  test.bin
 
-A row is one picture, channels first. The pickles are read by `pickles`, which calls nothing.
+A row is one picture, channels first. The pickles of Python's version are read by `pickles`, which calls nothing.
 
 References:
     Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images.
@@ -25,6 +27,7 @@ import numpy as np
 
 from . import store
 from .archives import OWN, read_file
+from .cifar_binary import rows_of
 from .dataset import Dataset
 from .folders import list_folder
 from .labels import as_labels
@@ -34,10 +37,13 @@ from .pictures import LARGEST_FILE
 from .store import Block, Decoding
 from .values import ValueRange, Values, doubt, limits_of
 
-__all__ = ["batches_in", "has_batches", "is_batch", "read_cifar"]
+__all__ = ["batches_in", "has_batches", "is_batch", "is_binary_batch", "read_cifar"]
 
 _TEN = re.compile(r"data_batch_(\d)|(test)_batch")
 _HUNDRED = ("train", "test")
+_BINARY = ".bin"
+_BESIDE = {"": ("meta",), _BINARY: ("fine_label_names.txt", "coarse_label_names.txt")}
+"""What lies beside CIFAR-100's batches, whose names alone say little, in Python's version and the binary one."""
 _EVENT = (3, 32, 32)
 _LABELS = ("labels", "fine_labels", "coarse_labels")
 _BROKEN = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError)
@@ -51,9 +57,16 @@ def is_batch(path: str) -> bool:
     return _split(path) is not None
 
 
+def is_binary_batch(path: Path) -> bool:
+    """Whether a file is a batch of the binary version, by its name, and of CIFAR-100 by what lies beside it."""
+    there = [name for name in _BESIDE[_BINARY] if (path.parent / name).is_file()]
+    return path.name.endswith(_BINARY) and bool(batches_in([path.name, *there]))
+
+
 def batches_in(names: list[str]) -> list[str]:
-    """Which files of a folder are batches, by their names; `train` and `test` only beside `meta`."""
-    return [name for name in names if is_batch(name) and _is_sure(name, names)]
+    """Which files of a folder are batches, by their names; CIFAR-100's only beside `meta` or the names of labels."""
+    known = set(names)
+    return [name for name in names if is_batch(name) and _is_sure(name, known)]
 
 
 def has_batches(archive: Path) -> bool:
@@ -80,7 +93,7 @@ def read_cifar(
     """The pictures of one split with their labels.
 
     Args:
-        path: `cifar-10-python.tar.gz`, `cifar-100-python.tar.gz`, the folder that one unpacks to, or one batch of it.
+        path: `cifar-10-python.tar.gz`, `cifar-100-binary.tar.gz` …, the folder that one unpacks to, or one batch of it.
         split: "train", "test", or "all", the batches of training first; may be None if there is only one.
         label_key: which labels; None takes `labels`, or `fine_labels` of CIFAR-100, False carries none.
         value_range: the grey levels that become -1 and 1; None means (0, 255); "any" takes them as they are.
@@ -108,14 +121,15 @@ def read_cifar(
 
 
 def _split(path: str) -> str | None:
-    name = path.rpartition("/")[2]
+    name = path.rpartition("/")[2].removesuffix(_BINARY)
     found = _TEN.fullmatch(name)
     return ("test" if found[2] else "train") if found else name if name in _HUNDRED else None
 
 
-def _is_sure(name: str, names: list[str]) -> bool:
+def _is_sure(name: str, names: set[str]) -> bool:
     folder, slash, file = name.rpartition("/")
-    return file not in _HUNDRED or f"{folder}{slash}meta" in names
+    kind = _BINARY if file.endswith(_BINARY) else ""
+    return file.removesuffix(kind) not in _HUNDRED or any(f"{folder}{slash}{also}" in names for also in _BESIDE[kind])
 
 
 def _members(path: Path) -> list[str]:
@@ -136,7 +150,7 @@ def _chosen(path: Path, names: list[str], split: str | None) -> tuple[list[str],
         asked = "" if split is None else f", got {split!r}"
         raise ValueError(f"split= must name one of the splits of {path}: {', '.join([*there, 'all'])}{asked}")
     chosen = [name for known, found in there.items() if split in (None, "all", known) for name in found]
-    files = [name.rpartition("/")[2] for name in chosen]
+    files = [name.rpartition("/")[2].removesuffix(_BINARY) for name in chosen]
     if len(set(files)) < len(files):
         raise ValueError(f"{path} holds more than one set of batches: {', '.join(chosen[:4])}; keep one of them")
     count = sum(name.startswith(_NUMBERED) for name in files)
@@ -181,7 +195,7 @@ def _blocks(
         for name in names:
             where = f"{name} in {path.name}" if name != path.name else path.name
             try:
-                batch = plain_values(read(name))
+                batch = rows_of(name, read(name)) if name.endswith(_BINARY) else plain_values(read(name))
             except ValueError as error:
                 raise ValueError(f"{where} is no batch of CIFAR: {error}") from error
             levels = _levels(batch, where)

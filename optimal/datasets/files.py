@@ -9,7 +9,7 @@
 | `*.parquet` or a folder of them    | Hugging Face's images       | split, column, label_column, and all above     |
 | `*.arrow` or a folder of them      | what `save_to_disk` writes  | the same                                      |
 | `*-ubyte.gz`, `*-ubyte`, `*.idx*`  | MNIST's format              | value_range                                   |
-| `cifar-*-python.tar.gz`, unpacked  | CIFAR, in Python's version  | split, label_key, value_range                 |
+| `cifar-*.tar.gz`, or unpacked      | CIFAR, Python's or binary   | split, label_key, value_range                 |
 
 The first bytes of a file decide what it is, before its suffix. Whatever is joined, left out, cut or changed on the way
 is a `UserWarning` of one line, with numbers.
@@ -67,6 +67,8 @@ def reader(path: Path) -> Callable[..., Dataset]:
         raise ValueError(f"{path} is neither a file nor a folder, but a pipe or device")
     head = beginning(path)
     refuse_pointer(head, str(path))
+    if cifar.is_binary_batch(path):
+        return cifar.read_cifar  # it begins with a label, which may be any byte
     what, suffix = named(head), path.suffix.lower()
     if what in ("a zip file", "an empty zip file"):
         return npz.read_npz if suffix == ".npz" else _of_zip(path)

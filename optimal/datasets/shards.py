@@ -3,21 +3,26 @@
     train-00000-of-00002.parquet   train_00000_of_00002.parquet   train-0.parquet   train.parquet
     train/0000.parquet             CONFIG/train/0000.parquet      train/part-00000-….parquet
     train/data-00000-of-00001.arrow
+    dataset_dict.json, {"splits": ["sunny", "rainy"]}, beside sunny/data-00000-of-00001.arrow
 
 Of several splits one has to be named, of several configurations the folder has to be given: nothing is joined unasked.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from .folders import list_folder
 
 __all__ = ["alone", "choose", "is_shard", "listed"]
+
+_SPLITS = "dataset_dict.json"
+"""Where Hugging Face's `save_to_disk` writes down the splits, each a folder beside it of whatever name."""
 
 _WORDS = "training|train|testing|test|validation|valid|val|dev|evaluation|eval|holdout|unlabeled|unlabelled"
 _OF = re.compile(r"(?P<split>.+?)[-_](?P<number>\d+)[-_]of[-_](?P<of>\d+)")
@@ -45,6 +50,26 @@ def listed(path: Path) -> list[str]:
     return [name for name in list_folder(path) if is_shard(name)]
 
 
+def _written(path: Path, there: Iterable[str]) -> set[str]:
+    """The folders that a file `dataset_dict.json` calls splits, relative to `path`.
+
+    Raises:
+        ValueError: if it says something else.
+    """
+    found: set[str] = set()
+    for name in there:
+        folder, slash, file = name.rpartition("/")
+        if file == _SPLITS:
+            try:
+                splits = json.loads((path / name).read_bytes())["splits"]
+                if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
+                    raise TypeError(splits)
+                found |= {f"{folder}{slash}{split}" for split in splits}
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise ValueError(f'{name} of {path} must be {{"splits": [name, …]}}, and is not') from error
+    return found
+
+
 def alone(file: Path) -> list[str]:
     """What is said of a file that is one of several by its name.
 
@@ -58,19 +83,23 @@ def alone(file: Path) -> list[str]:
     return [f"{file.name} is one of {shard.of} shards of {shard.split}; only its points are read"]
 
 
-def choose(path: Path, split: str | None, names: Iterable[str]) -> tuple[list[Path], list[str]]:
+def choose(
+    path: Path, split: str | None, names: Iterable[str], there: Iterable[str] = ()
+) -> tuple[list[Path], list[str]]:
     """The files of one split, and what is to be said of them.
 
     Args:
         path: the folder.
         split: its name, "all" for whatever is there, or None if there is only one.
         names: the tables that are in it, as paths relative to it.
+        there: all that is in it, where splits may be written down.
 
     Raises:
         ValueError: if there are several splits and none of them is named, several configurations, or two versions of
             the same shards.
     """
-    shards = _named([_placed(name) for name in names])
+    written = _written(path, there)
+    shards = _named([_placed(name, written) for name in names])
     splits = sorted({shard.split for shard in shards})
     if split == "all" or (split is None and len(splits) == 1):
         chosen = shards
@@ -87,11 +116,17 @@ def choose(path: Path, split: str | None, names: Iterable[str]) -> tuple[list[Pa
             f"{path} holds {len(configurations)} data sets in folders of their own, {names}: give the folder of one, "
             'or split="all" for all that is there'
         )
-    return [path / shard.name for shard in chosen], _complete(chosen, path)
+    gone = sorted(folder for folder in written if not any(shard.name.startswith(f"{folder}/") for shard in shards))
+    missing = [f"{_SPLITS} of {path} names {', '.join(gone)} too, of which nothing is there"] if gone else []
+    return [path / shard.name for shard in chosen], [*missing, *_complete(chosen, path)]
 
 
-def _placed(name: str) -> _Shard:
+def _placed(name: str, written: Collection[str] = ()) -> _Shard:
     *folders, file = name.split("/")
+    known = next((i for i in range(len(folders)) if "/".join(folders[: i + 1]) in written), None)
+    if known is not None:
+        shard = _placed("/".join([*folders[:known], "train", *folders[known + 1 :], file]))
+        return shard._replace(name=name, split=folders[known])
     stem = file[: file.rindex(".")]
     numbered, word = _OF.match(stem), _WORD.match(stem)
     within = next((found["split"] for part in reversed(folders) if (found := _FOLDER.fullmatch(part))), None)

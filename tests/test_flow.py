@@ -341,8 +341,13 @@ def test_few_points_are_followed_in_their_span(
     assert torch.equal(landing.index, expected.index)
     assert torch.equal(landing.x, expected.x)
     assert not (landing.index == 31).any()
-    torch.testing.assert_close(landing.captured, expected.captured, rtol=0.02, atol=0)
+    # The certificate is asked at steps. Where it nearly held, rounding to float32 decides which of two is first.
+    same = landing.nfe == expected.nfe
+    assert (~same).sum() <= (0 if dtype == torch.float64 else 2)
+    rtol = 1e-9 if dtype == torch.float64 else 0.002
+    torch.testing.assert_close(landing.captured[same], expected.captured[same], rtol=rtol, atol=0)
     assert (landing.nfe - expected.nfe).abs().max() <= 12
+    assert (landing.captured / expected.captured).log().abs().max() <= math.log(2)
 
 
 @pytest.mark.slow

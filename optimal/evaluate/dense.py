@@ -48,6 +48,9 @@ def moments(
     for part in scan.parts():
         _add(sums, part, squares[part.places])
     sums.lead(scan.leader, scan.top)
+    if scan.single:
+        leaders = points.read(scan.leader.to(points.device), torch.empty_like(z))
+        sums.recount(scan.counted - scan.top, leaders, squares[scan.leader])
     sums.top = sums.top + scan.origin
     if scan.single:
         size = points.restored(sums.average).flatten(1).norm(dim=1) / points.unit

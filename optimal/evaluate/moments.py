@@ -82,6 +82,18 @@ class Moments:
         self.total, self.square, self.mean = factor * self.total, factor * self.square, factor[:, None] * self.mean
         self.top, self.index = top, index
 
+    def recount(self, counted: Tensor, values: Tensor, square: Tensor) -> None:
+        """Let the leader's term be 1, which came as e^counted: then a point that is alone weighs 1, not nearly 1.
+
+        counted: (B,), its logit relative to `top`; values: (B, D), its y − c; square: (B,), their ‖y − c‖².
+        """
+        weight = counted.exp()
+        missing = 1 - weight
+        self.total = self.total + missing
+        self.energy = self.energy - counted * weight
+        self.square = self.square + missing * square
+        self.mean.addcmul_(missing[:, None], values)
+
     @classmethod
     def cat(cls, parts: list[Moments]) -> Moments:
         """The sums of several groups of queries, one after another."""

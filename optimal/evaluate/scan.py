@@ -119,6 +119,7 @@ class Scan:
         origin: (B,) float64, to be added to `top` and to `Part.top`: l_j = logits + top + origin.
         leader: (B,) int64, the most probable point, the first in the data among equals; known at the end.
         top: (B,) float64, its logit.
+        counted: (B,) float64, its logit as parts had it, where that is a float32 product; `top` where it is exact.
         coarse: whether float32 may be used at all: it is allowed, and has the range of these points and queries.
         single: whether it is for products.
         copies: rows and points, (P,) each, that are known to be equal to the leader of their row.
@@ -146,7 +147,7 @@ class Scan:
         if self.close:
             self.origin = 0.5 * z.square().sum(1) * self.precision
         self.leader = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-        self.top = torch.full_like(sigma, -torch.inf)
+        self.top = self.counted = torch.full_like(sigma, -torch.inf)
         self.copies = self.leader[:0], self.leader[:0]
         self._best = self.top.clone()
         self._window = WINDOW if self.coarse else _WINDOW_EXACT
@@ -154,6 +155,7 @@ class Scan:
         self._dtype = torch.float32 if self.single else torch.float64
         self._memory, self._most = memory, max(2**16, memory // (4 * _PAIR_BYTES))
         self._near = torch.zeros_like(sigma)
+        self._scored = torch.zeros_like(self.leader, dtype=torch.bool)
         self._kept: list[_Pairs] = []
         self._aside = 0
 
@@ -218,6 +220,7 @@ class Scan:
         self._kept.append(_Pairs(rows, places + index.start, values, aside))
         if sharp.any():
             logits[places[aside], rows[aside]] = -torch.inf
+            self._scored[rows[aside]] = True
             self._aside += int(aside.sum())
         chosen = (~doubt & (top >= floor - self._window)).nonzero().squeeze(1)
         if 2 * len(chosen) >= len(best) and not doubt.any():
@@ -274,6 +277,10 @@ class Scan:
         if not self.single:
             # The very number that parts came relative to, if it is one: then a lone point weighs 1, not nearly 1.
             self.top = torch.where((self.top - self._best).abs() <= 2 * error, self._best, self.top)
+        self.counted = self.top
+        if self.single:
+            own = (kept.points == self.leader[kept.rows]) & ~self._scored[kept.rows]
+            self.counted = self.top.index_put((kept.rows[own],), kept.logits[own])
 
     def _compare(self, rows: Tensor, index: Tensor) -> None:
         """The leader by differences, of pairs that products do not tell apart."""

@@ -255,7 +255,7 @@ def test_every_row_has_the_denoiser_of_its_level(digits: OptimalDenoiser) -> Non
     assert torch.equal(switch(linear, digits, 0.0)(x, sigma), linear(x, sigma))
     with pytest.raises(ValueError, match="points of one shape"):
         switch(digits, OptimalDenoiser(random(3, 2)), 1.0)
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="must be a number and not negative, got -1"):
         switch(digits, digits, -1.0)
 
 

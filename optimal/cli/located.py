@@ -12,7 +12,7 @@ from ..conditional import Group
 from ..datasets import Dataset
 from ..draws import draw_pairs
 from ..posterior import Optimum
-from ..randomness import stream
+from ..randomness import figures_generator, stream
 from .answers import optimum, told, under
 from .estimate import Say, announce, seconds_of_a_row
 from .room import require_room
@@ -57,7 +57,7 @@ def seconds_of_the_border(D: Optimum, draws: int) -> float:
     By the size of the data alone it was fourteen times too little for 2,000 faces: what a row takes depends on how its
     sums are done, and with how many others it is asked.
     """
-    x0, eps = draw_pairs(D, None, draws, stream(0, "figures"))
+    x0, eps = draw_pairs(D, None, draws, figures_generator())
     sigma = float(x0.double().std(correction=0)) or 1.0
     return _LEVELS * draws * seconds_of_a_row(D.posterior, x0 + sigma * eps, sigma)
 

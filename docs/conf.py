@@ -5,7 +5,14 @@ from __future__ import annotations
 import importlib
 import itertools
 import re
+import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
+
+from docutils.nodes import SkipNode
+
+sys.path.insert(0, str(Path(__file__).parent))
+from notation import latex, mathml
 
 project = "optimal-diffusion"
 version = release = version_of(project)
@@ -21,6 +28,7 @@ html_copy_source = False
 html_static_path = ["_static"]
 html_extra_path = ["explore.html"]
 html_css_files = ["wide.css"]
+html_math_renderer = "mathml"
 
 default_role = "py:obj"
 highlight_language = "none"
@@ -63,7 +71,11 @@ def to_rest(app: object, what: str, name: str, obj: object, options: object, lin
             end = i
             while end < len(lines) and (not lines[end].strip() or lines[end].startswith(base + "    ")):
                 end += 1
-            made += [f"{base}::", "", *lines[i:end], ""]
+            formula = latex(lines[i:end])
+            if formula is None:
+                made += [f"{base}::", "", *lines[i:end], ""]
+            else:
+                made += [f"{base}.. math::", f"{base}   :no-wrap:", "", f"{base}   {formula}", ""]
             i = end
         else:
             made.append(line if line.lstrip().startswith((">>>", "...")) else _escaped(line))
@@ -138,7 +150,18 @@ def defaults(app, what, name, obj, options, signature, returned):
     return (signature or "").replace("<factory>", "...") or None, returned
 
 
+def inline_math(self, node) -> None:
+    self.body.append(mathml(node.astext(), display=False))
+    raise SkipNode
+
+
+def block_math(self, node) -> None:
+    self.body.append(f'<div class="math">{mathml(node.astext(), display=True)}</div>\n')
+    raise SkipNode
+
+
 def setup(app) -> None:
+    app.add_html_math_renderer("mathml", (inline_math, None), (block_math, None))
     app.connect("autodoc-process-docstring", to_rest, priority=400)
     app.connect("autodoc-process-signature", defaults)
     app.connect("missing-reference", resolve)

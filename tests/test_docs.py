@@ -11,6 +11,8 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 
@@ -74,6 +76,43 @@ def test_every_module_has_a_page() -> None:
 def test_the_front_page_names_the_whole_door() -> None:
     named = set(re.findall(r"`(\w+)`", FRONT))
     assert not {name for door, name in DOORS if door == "optimal"} - named
+
+
+@pytest.mark.parametrize("text", ["w_j ∝ exp(−‖x − y_j‖²/2σ²)", "c_skip = σ_d²/√(σ² + σ_d²)", "x̂ = D_{−j} + e^{l_j}"])
+def test_formulas_are_read(text: str) -> None:
+    found = notation().latex([f"    {text}"])
+    assert found is not None
+    ElementTree.fromstring(notation().mathml(found, display=True))
+
+
+def test_a_formula_has_its_parts_where_they_belong() -> None:
+    found = notation().latex(["    σ_max = Σ_j √(2x0) x_θ⁻¹ A_j² D_{−j} e^{l_j − m} ŷ"])
+    for part in (
+        r"\sum_{j}",
+        r"\sigma_{\mathrm{max}}",
+        r"\sqrt{2 x_{0}}",
+        r"x_{\theta}^{-1}",
+        "A_{j}^{2}",
+        "D_{- j}",
+        r"\hat{y}",
+    ):
+        assert part in found, part
+    assert re.search(r"e\^\{l_\{j\} .*- .*m\}", found)
+
+
+@pytest.mark.parametrize(
+    "text", ["net(x) -> `y`", "gap  = 2 # a comment", "held   share = 1", "a < b: no formula", "x, y"]
+)
+def test_what_is_no_formula_stays(text: str) -> None:
+    assert notation().latex([f"    {text}"]) is None
+
+
+def notation() -> ModuleType:
+    """`docs/notation.py`, which is no package's."""
+    pytest.importorskip("latex2mathml")
+    if str(DOCS) not in sys.path:
+        sys.path.insert(0, str(DOCS))
+    return importlib.import_module("notation")
 
 
 @pytest.mark.slow

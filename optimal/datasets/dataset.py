@@ -1,6 +1,6 @@
 """The empirical distribution: N equally likely points.
 
-    p_data(x0) = (1/N) sum_i delta(x0 - x0_i)                                    (Eq. 44)
+    p_data(x0) = (1/N) Σ_i δ(x0 − x0_i)                                          (Eq. 44)
 
 An image is kept as the uint8 it was stored as and becomes a point x = u8 / 127.5 - 1 of [-1, 1]^D only where it is
 used, so that a data set larger than memory stays a memory-mapped file. Points that are no images are float32.

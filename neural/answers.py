@@ -21,6 +21,7 @@ from optimal.cli.answers import solver_on
 from optimal.cli.estimate import Say, announce
 from optimal.cli.room import require_room, require_single
 from optimal.denoiser import Denoiser
+from optimal.numbers import require_whole
 from optimal.randomness import RowNoise, fixed_generator, stream
 from optimal.samplers import solver_of
 
@@ -88,8 +89,7 @@ def drawing(
     Raises:
         ValueError: n < 1; levels for a student, which has its own; as for `solver_of` and `karras`.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    n = require_whole("n", n)
     if solver is None and sigma_min is None and sigma_max is None:
         denoiser, arguments = as_meant(model, steps, seed)
     elif solver is None and model.meant is not None:

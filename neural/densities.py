@@ -16,6 +16,7 @@ from optimal import Dataset, OptimalDenoiser
 from optimal.cli import seconds_of_a_row
 from optimal.draws import draw_indexed
 from optimal.intervals import Interval, mean_interval
+from optimal.numbers import require_whole
 from optimal.randomness import fixed_generator, stream
 
 from .heldout import Apart, check_held_out, require_drawn
@@ -178,5 +179,4 @@ def planned(
 
 
 def _require_points(n: int) -> None:
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    n = require_whole("n", n)

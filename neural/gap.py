@@ -19,6 +19,7 @@ from optimal import OptimalDenoiser, seeking_refining_border
 from optimal.denoiser import Denoiser
 from optimal.draws import draw_pairs
 from optimal.intervals import carriers_of, positive_interval
+from optimal.numbers import require_whole
 from optimal.query import Levels, level_list
 from optimal.randomness import stream
 
@@ -84,8 +85,7 @@ class GapCurve:
         seed: int = 0,
     ):
         draws = (_DRAWS if math.prod(D.event) <= _SMALL else _FEWER) if draws is None else draws
-        if draws < 2:
-            raise ValueError(f"draws must be at least 2, got {draws}")
+        draws = require_whole("draws", draws, 2)
         if sigmas is None:
             border = seeking_refining_border(D).sigma
             sigmas = default_sigmas(D, border, (sigma_min, sigma_max))

@@ -33,6 +33,7 @@ from optimal.intervals import (
     require_level,
     share_interval,
 )
+from optimal.numbers import require_whole
 from optimal.randomness import stream
 from optimal.samplers import Solver
 from optimal.schedule import grid
@@ -137,8 +138,7 @@ def followed(
     Raises:
         ValueError: n < 1; points of another shape than the model's.
     """
-    if not hasattr(n, "__index__") or n < 1:
-        raise ValueError(f"n must be a whole number, at least 1, got {n!r}")
+    n = require_whole("n", n)
     model.require_event(D.event, "the data")
     arguments = model.sampling(steps)
     first = float(grid(arguments["sigmas"])[0])

@@ -33,6 +33,7 @@ from tqdm import tqdm
 from optimal import OptimalDenoiser
 from optimal.denoiser import Denoiser
 from optimal.draws import draw_pairs
+from optimal.numbers import require_whole
 from optimal.query import Levels, level_list
 from optimal.schedule import grid
 from optimal.storage import replacing
@@ -114,8 +115,7 @@ def agreement(
         Wang, Vastola 2024, "The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion Models and its
         Applications" (explained variance).
     """
-    if draws < 2:
-        raise ValueError(f"draws must be at least 2, got {draws}")
+    draws = require_whole("draws", draws, 2)
     levels = level_list(sigmas)
     x0, eps = draw_pairs(D, None, draws, generator)
     centre = D.mean.flatten()

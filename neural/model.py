@@ -24,6 +24,7 @@ from torch import Tensor
 
 from optimal import karras
 from optimal.devices import device_of
+from optimal.numbers import require_whole
 from optimal.query import Levels, levels, require_points
 
 from .adapters import Adapted
@@ -242,8 +243,8 @@ def open_model(
 
 def require_batch(batch: int | None) -> None:
     """Raise ValueError for no rows at once."""
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    if batch is not None:
+        batch = require_whole("batch", batch)
 
 
 def batch_of(denoiser: Any, event: tuple[int, ...] | None, device: torch.device) -> int:

@@ -18,6 +18,7 @@ from optimal.border import Border, seeking_refining_border
 from optimal.denoiser import Denoiser
 from optimal.draws import Data, draw_indexed
 from optimal.intervals import require_level
+from optimal.numbers import require_whole
 from optimal.posterior import Optimum
 from optimal.query import Levels, level_list
 from optimal.randomness import stream
@@ -113,8 +114,7 @@ def placed(
 
     Args, Raises: as for `neural.measure`.
     """
-    if draws < 2:
-        raise ValueError(f"draws must be at least 2, got {draws}")
+    draws = require_whole("draws", draws, 2)
     require_level(level)
     event = getattr(model, "event", None)
     if event is not None and tuple(event) != D.event:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from optimal import Dataset, OptimalDenoiser
 from optimal.denoiser import Denoiser
 from optimal.devices import device_of
+from optimal.numbers import require_whole
 from optimal.storage import cache_folder
 
 from . import checkpoint
@@ -88,8 +89,7 @@ def run(
     """
     steps, listeners = training.options.steps, tuple(listeners)
     for name, value in (("every", every), ("keep", keep), ("gap_every", gap_every)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        require_whole(name, value)
     if folder is not None:
         folder = Path(folder)
         training.try_saving()

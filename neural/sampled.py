@@ -32,6 +32,7 @@ from tqdm import tqdm
 from optimal import FlowMap, Guided, OptimalDenoiser, karras, sample
 from optimal.denoiser import Denoiser
 from optimal.intervals import Interval, distinct_interval, positive_interval, require_level, share_interval
+from optimal.numbers import require_whole
 from optimal.randomness import RowNoise, stream
 from optimal.schedule import grid
 
@@ -153,8 +154,7 @@ def samplers(
         (1.0, 0.96, 1.0)
     """
     require_level(level)
-    if not hasattr(n, "__index__") or n < 1:
-        raise ValueError(f"n must be a whole number, at least 1, got {n!r}")
+    n = require_whole("n", n)
     pairs = pairs or {}
     unknown = [name for name in pairs if name not in methods]
     if unknown:

@@ -101,6 +101,10 @@ class Fitted:
     event: tuple[int, ...]
     cut: tuple[float, ...] = ()
 
+    def __repr__(self) -> str:
+        chosen = ", ".join(f"{value:g} at {level:.3g}" for value, level in zip(self.values, self.sigmas, strict=True))
+        return f"Fitted({chosen})"
+
     def at(self, sigma: float) -> float:
         """The parameter at a level: that of the nearest in log σ, the lower of two."""
         return self.values[int((self.sigmas.log() - math.log(sigma)).abs().argmin())]

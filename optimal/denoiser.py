@@ -31,6 +31,7 @@ from .datasets import Dataset
 from .datasets.memory import gathered, require_plain
 from .evaluate import Accuracy, Evaluator, Tilt
 from .evaluate.derivatives import posterior_sums
+from .numbers import require_whole
 from .other_priors import OtherPriors
 from .points import Points
 from .posterior import Posterior
@@ -192,8 +193,7 @@ class OptimalDenoiser(OtherPriors):
             >>> D.neighbours(torch.tensor([[0.5]]))
             (tensor([[1, 0]]), tensor([[0.5000, 1.5000]], dtype=torch.float64))
         """
-        if count < 1:
-            raise ValueError(f"count must be at least 1, got {count}")
+        count = require_whole("count", count)
         index, distance = self.evaluator.neighbours(self.query(x.detach(), self.points.unit)[0], count)
         return self.points.outer(index), distance
 

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from .denoiser import Denoiser
 from .flow import FlowMap
+from .numbers import is_whole
 from .query import Levels, beside, levels, require_points
 from .samplers import Solver
 from .schedule import grid, on_grid
@@ -145,7 +146,7 @@ class ProgressiveOptimum:
     """
 
     def __init__(self, D: Denoiser, teacher_sigmas: Tensor, stage: int):
-        if not hasattr(stage, "__index__") or stage < 0:
+        if not is_whole(stage) or stage < 0:
             raise ValueError(f"stage must be a whole number from 0 on, got {stage!r}")
         self.D, self.stage = D, stage
         self._teacher = teacher_sigmas

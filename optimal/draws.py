@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .datasets import Dataset, to_float
+from .numbers import require_whole
 from .posterior import Optimum
 from .randomness import fixed_generator, generator_of
 
@@ -36,10 +37,7 @@ def draw_indexed(
     D: Optimum, data: Data | None, draws: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`draw_pairs`, and before them which of the points every x0 is, (draws,) int64 on the CPU."""
-    if not hasattr(draws, "__index__"):
-        raise ValueError(f"draws must be a whole number, got {draws!r}")
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
+    draws = require_whole("draws", draws)
     source = generator_of(generator)
     if data is None:
         index = D.drawn(draws, source)

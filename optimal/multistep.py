@@ -34,6 +34,7 @@ from tqdm import tqdm
 from .denoiser import OptimalDenoiser
 from .distilled import teacher_map
 from .flow import FlowMap
+from .numbers import require_whole
 from .query import Levels, beside, levels, require_points
 from .samplers import Solver
 
@@ -78,8 +79,7 @@ def multistep_knowledge_optimum(
     """
     if not isinstance(D, OptimalDenoiser):
         raise ValueError(f"the search for ends among the data needs an OptimalDenoiser, got {type(D).__name__}")
-    if tries < 1:
-        raise ValueError(f"tries must be at least 1, got {tries}")
+    tries = require_whole("tries", tries)
     return MultistepKnowledgeOptimum(*teacher_map(D, sigmas, solver, options), tries=tries, progress=progress)
 
 

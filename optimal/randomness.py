@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .numbers import is_whole, require_whole
+
 __all__ = [
     "PURPOSES",
     "Purpose",
@@ -100,8 +102,9 @@ def stream(seed: int, purpose: Purpose, part: int = 0, *, device: str | torch.de
     """
     if purpose not in PURPOSES:
         raise ValueError(f"purpose must be one of {', '.join(PURPOSES)}, got {purpose!r}")
-    if part < 0:
-        raise ValueError(f"part must be at least 0, got {part}")
+    part = require_whole("part", part, 0)
+    if not is_whole(seed):
+        raise ValueError(f"a seed must be a whole number, got {seed!r}")
     word = (int(seed) + part * _GOLDEN) % 2**_BITS
     for factor in (0x2C1B3C6D, 0x297A2D39):  # Odd factors and shifts to the right are one to one.
         word = ((word ^ (word >> 13)) * factor) % 2**_BITS

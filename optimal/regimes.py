@@ -24,6 +24,7 @@ import torch
 
 from .arithmetic import ours
 from .denoiser import OptimalDenoiser
+from .numbers import require_whole
 from .randomness import fixed_generator
 
 __all__ = ["collapse_sigma", "speciation_sigma", "top_eigenvalue"]
@@ -68,8 +69,8 @@ def collapse_sigma(n: int, d: int, s: float = 1.0) -> float:
         >>> round(collapse_sigma(50_000, 3_072), 3), round(collapse_sigma(70_000, 12_288), 3)
         (11.894, 23.457)
     """
-    if n < 1 or d < 1:
-        raise ValueError(f"collapse needs at least one point and one dimension, got n = {n}, d = {d}")
+    require_whole("n", n)
+    require_whole("d", d)
     if not 0 <= s < math.inf:
         raise ValueError(f"a standard deviation is finite and not negative, got {s:g}")
     return s / math.sqrt(math.expm1(2 * math.log(n) / d)) if n > 1 else math.inf

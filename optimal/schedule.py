@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .numbers import is_whole
 from .process import VP, CosineVP, Process
 from .query import Levels, per_row
 
@@ -238,7 +239,7 @@ def on_grid(sigmas: Tensor, sigma: Levels, batch: int) -> Tensor:
 
 
 def _check(n: int, low: float, high: float, name: str = "sigma", *, may_be_infinite: bool = False) -> None:
-    if not hasattr(n, "__index__"):
+    if not is_whole(n):
         raise ValueError(f"a grid needs a whole number of steps, got n = {n!r}")
     if n < 1:
         raise ValueError(f"a grid needs at least 1 step, got n = {n}")

@@ -167,7 +167,7 @@ def test_toys() -> None:
         ("two-points", {"positions": (0.0,)}, "exactly two positions, got 1"),
         ("ring", {"radius": 0.0}, "radius must be finite and greater than 0, got 0.0"),
         ("grid", {"n": 10}, "square number, got 10; the nearest are 9 and 16"),
-        ("ring", {"n": 0}, "n must be a whole number of at least 1, got 0"),
+        ("ring", {"n": 0}, "n must be at least 1, got 0"),
         ("five-deltas", {"n": 6}, "at most the number of points of five-deltas, 5, got 6"),
         ("five-deltas", {"n": 2.0}, "whole number"),
         ("ring", {"xflip": True}, r"xflip needs images.*\(2,\)"),

@@ -79,6 +79,7 @@ def test_a_local_network_is_found_to_be_local() -> None:
     local, moved = theories["local score"], theories[EQUIVARIANT]
     assert isinstance(local, Fitted)
     assert local.values == (3.0, 3.0)
+    assert repr(local) == "Fitted(3 at 0.5, 3 at 1)"
     x = torch.randn(3, 1, 4, 4, generator=stream(0, "unnamed"))
     assert torch.equal(moved(x, 0.5), equivariant_local_score(SMALL, 3)(x, 0.5))
     found = explain(machine, SMALL, theories, sigmas=[0.5, 1.0], draws=24)

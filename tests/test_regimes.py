@@ -94,8 +94,8 @@ def test_a_single_point_has_no_variance() -> None:
     [
         (lambda: speciation_sigma(-1.0), "finite and not negative, got -1"),
         (lambda: speciation_sigma(math.nan), "finite and not negative, got nan"),
-        (lambda: collapse_sigma(0, 3), "at least one point and one dimension, got n = 0, d = 3"),
-        (lambda: collapse_sigma(10, 0), "got n = 10, d = 0"),
+        (lambda: collapse_sigma(0, 3), "n must be at least 1, got 0"),
+        (lambda: collapse_sigma(10, 0), "d must be at least 1, got 0"),
         (lambda: collapse_sigma(10, 3, math.inf), "finite and not negative, got inf"),
         (
             lambda: collapse_border(OptimalDenoiser(torch.eye(3)), threshold=0.0),

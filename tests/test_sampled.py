@@ -106,7 +106,7 @@ def test_bad_input() -> None:
         with pytest.raises(ValueError, match=words):
             samplers(methods, DELTAS, n=800, pairs=pairs)
     for n in (0, 2.5):
-        with pytest.raises(ValueError, match="n must be a whole number, at least 1, got"):
+        with pytest.raises(ValueError, match=r"n must be (a whole number|at least 1), got"):
             samplers(methods, DELTAS, n=n)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="must name its noise levels, sigmas="):
         samplers({"optimum": (DELTAS, {"solver": "heun"})}, DELTAS)

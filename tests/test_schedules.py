@@ -319,7 +319,7 @@ def test_data_of_one_point_take_any_grid_and_say_so() -> None:
         ("draws noise", {"solver": "reverse_sde", "objective": "gaussian"}),
         ("objective must be one of", {"objective": "best"}),
         ("unknown solver", {"solver": "rk45"}),
-        ("at least 1 start", {"starts": 0}),
+        ("starts must be at least 1", {"starts": 0}),
     ],
 )
 def test_what_design_refuses(words: str, given: dict[str, Any], digits: OptimalDenoiser) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from optimal.numbers import require_whole
 from optimal.randomness import stream
 from optimal.storage import ArrayWriter, describe, made_once, open_entry, replacing
 
@@ -99,8 +100,7 @@ class FreshPairs:
         progress: bool = False,
     ):
         for name, value in (("uses", uses), ("at_once", at_once)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            require_whole(name, value)
         self.jump, self.event, self.sigma_max = jump, event, sigma_max
         self.seed, self.uses, self.device, self.folder, self.progress = seed, uses, device, folder, progress
         bytes_of_one = 2 * 4 * int(np.prod(event, dtype=np.int64))

@@ -40,6 +40,7 @@ from torch import Tensor
 from ..denoiser import OptimalDenoiser
 from ..draws import draw_indexed, draw_pairs
 from ..intervals import positive_interval
+from ..numbers import is_whole
 from ..query import Levels, level_list, levels
 from ..randomness import generator_of
 
@@ -190,7 +191,7 @@ def _drawn(D: OptimalDenoiser, draws: int, generator: torch.Generator | None) ->
 
 
 def _some(draws: int) -> int:
-    if hasattr(draws, "__index__") and draws < 2:
+    if is_whole(draws) and draws < 2:
         raise ValueError(f"draws must be at least 2, for an interval, got {draws}")
     return draws
 

@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..denoiser import Denoiser, OptimalDenoiser
+from ..numbers import require_whole
 from ..randomness import RowNoise, generator_of
 from ..samplers import Solver, sample
 from ..schedule import grid
@@ -138,8 +139,7 @@ def landing_shares(
         >>> landing_shares(D, D, karras(18), draws=4000)
         tensor([0.4928, 0.5072], dtype=torch.float64)
     """
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
+    draws = require_whole("draws", draws)
     noises = RowNoise(generator_of(generator)).draw((draws, *D.event)).to(D.points.device)
     ends = sample(denoiser, (float(grid(sigmas)[0]) * noises).float(), sigmas, solver=solver)
     if not torch.isfinite(ends).all():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from ..converted import converted, shown
+from ..numbers import require_whole
 from . import embedded, files, memory, patches, toy
 from .dataset import Dataset
 from .derive import Part, derive
@@ -83,8 +84,8 @@ def load(
     own = _converted(name, make, every)
     kept = {name: own.pop(name) for name in _OF_ALL}
     count = kept["n"]
-    if count is not None and count < 1:
-        raise ValueError(f"n must be a whole number of at least 1, got {count}")
+    if count is not None:
+        require_whole("n", count)
     known = _kinds(make)
     if "n" in known and count is not None:
         own["n"], kept["n"] = count, None

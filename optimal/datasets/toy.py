@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..numbers import require_whole
 from .dataset import Dataset
 
 __all__ = ["five_deltas", "grid", "ring", "spiral", "two_points"]
@@ -113,8 +114,7 @@ def _in_the_plane(name: str, points: np.ndarray, options: str) -> Dataset:
 
 
 def _check(n: int, **positive: float) -> None:
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    require_whole("n", n)
     for name, value in positive.items():
         if not (value > 0.0 and math.isfinite(value)):
             raise ValueError(f"{name} must be finite and greater than 0, got {value}")

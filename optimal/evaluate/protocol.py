@@ -9,6 +9,7 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
+from ..numbers import is_number
 from ..points import Points
 from .moments import Moments
 
@@ -40,10 +41,10 @@ class Accuracy:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
-        if self.memory <= 0:
-            raise ValueError(f"memory must be a positive number of bytes, got {self.memory}")
-        if not 0 < self.tolerance < math.inf:
-            raise ValueError(f"tolerance must be positive and finite, got {self.tolerance:g}")
+        if not (is_number(self.memory) and 0 < self.memory < math.inf):
+            raise ValueError(f"memory must be a positive number of bytes, got {self.memory!r}")
+        if not (is_number(self.tolerance) and 0 < self.tolerance < math.inf):
+            raise ValueError(f"tolerance must be positive and finite, got {self.tolerance!r}")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from ..denoiser import OptimalDenoiser
 from ..draws import Data, draw_pairs, fixed_generator
+from ..numbers import is_whole
 from ..query import Levels, level_list
 from ..reference.transport import log_normal
 from .flow_map import FlowMap
@@ -141,7 +142,7 @@ def basins(
         >>> found.copies, (found.counts / 1000).round(decimals=1)
         (tensor([1, 2, 0, 1]), tensor([1., 2., 0., 1.]))
     """
-    if not hasattr(n, "__index__") or n < 1:
+    if not is_whole(n) or n < 1:
         raise ValueError(f"n must be a whole number from 1 on, got {n!r}")
     if generator is None:
         generator = fixed_generator()

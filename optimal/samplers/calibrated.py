@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .gaussian_exponential import adams, residuals_of
-from .gaussian_start import FromGaussian, Linear, carried
+from .gaussian_start import FromGaussian, Linear, carried, logs_of
 from .solver import Step
 
 __all__ = ["Calibrated"]
@@ -59,7 +59,7 @@ class Calibrated(FromGaussian):
             raise ValueError(f"this solver was calibrated for the levels {levels} and 0 only")
 
     def start(self, x: Tensor, sigma: float, sigma_end: float) -> Tensor:
-        return carried(self.gaussian, x, math.log(sigma), math.log(sigma_end), self.gains[0])
+        return carried(self.gaussian, x, *logs_of(sigma, sigma_end), self.gains[0])
 
     def __call__(self, step: Step) -> Tensor:
         if step.sigma_next == 0:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser, OptimalDenoiser
+from ..numbers import is_whole
 from .inversion import ascent
 from .solver import Solver
 
@@ -83,7 +84,7 @@ def log_densities(
     optimum = D if isinstance(D, OptimalDenoiser) else None
     signs = None
     if probes != "exact" and optimum is None:
-        if not isinstance(probes, int) or probes < 1:
+        if not is_whole(probes) or probes < 1:
             raise ValueError(f'probes must be at least 1, or "exact", got {probes!r}')
         if generator is None:
             raise ValueError("probes are drawn: give generator=torch.Generator()")

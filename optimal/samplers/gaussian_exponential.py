@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .gaussian_start import FromGaussian, Linear, carried
+from .gaussian_start import FromGaussian, Linear, carried, logs_of
 from .solver import Step
 
 __all__ = ["GaussianExponential", "adams", "residuals_of"]
@@ -62,7 +62,7 @@ class GaussianExponential(FromGaussian):
             raise ValueError(f"gaussian_exponential has orders from 1 on, got {self.order!r}")
 
     def start(self, x: Tensor, sigma: float, sigma_end: float) -> Tensor:
-        return carried(self.gaussian, x, math.log(sigma), math.log(sigma_end))
+        return carried(self.gaussian, x, *logs_of(sigma, sigma_end))
 
     def __call__(self, step: Step) -> Tensor:
         if step.sigma_next == 0:

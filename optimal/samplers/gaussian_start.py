@@ -18,9 +18,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..numbers import is_number
 from .solver import Solver, Step
 
-__all__ = ["FromGaussian", "GaussianStart", "Linear", "carried"]
+__all__ = ["FromGaussian", "GaussianStart", "Linear", "carried", "logs_of"]
 
 
 class Linear(Protocol):
@@ -38,7 +39,11 @@ class FromGaussian(Solver):
     gaussian: Linear
 
     def start(self, x: Tensor, sigma: float, sigma_end: float) -> Tensor:
-        """The state at sigma_end, the grid's first level, of x at sigma: without a call."""
+        """The state at sigma_end, the grid's first level, of x at sigma: without a call.
+
+        Raises:
+            ValueError: a level that is not positive and finite; x of another shape than the data.
+        """
         raise NotImplementedError
 
 
@@ -87,10 +92,22 @@ class GaussianStart(FromGaussian):
         return self.solver.perturb(x, sigma, index=index, steps=steps, noise=noise)
 
     def start(self, x: Tensor, sigma: float, sigma_end: float) -> Tensor:
-        return carried(self.gaussian, x, math.log(sigma), math.log(sigma_end))
+        return carried(self.gaussian, x, *logs_of(sigma, sigma_end))
 
     def __call__(self, step: Step) -> Tensor:
         return self.solver(step)
+
+
+def logs_of(sigma: float, sigma_end: float) -> tuple[float, float]:
+    """log σ of the level that the Gaussian's flow leaves and of the one that it goes to.
+
+    Raises:
+        ValueError: one of them is not positive and finite.
+    """
+    for name, level in (("sigma", sigma), ("sigma_end", sigma_end)):
+        if not (is_number(level) and 0 < level < math.inf):
+            raise ValueError(f"{name} must be a positive and finite noise level, got {level!r}")
+    return math.log(sigma), math.log(sigma_end)
 
 
 def carried(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..numbers import require_whole
 from ..randomness import stream
 from ..samplers.calibrated import Calibrated
 from ..samplers.gaussian_exponential import GaussianExponential, adams
@@ -63,10 +64,11 @@ def calibrated(
         The solver; its grid is `[*solver.levels, 0]`, and `solver.start` takes noise to its first level.
 
     Raises:
-        ValueError: n < 1, fewer than 64 starts.
+        ValueError: n, order or steps < 1, fewer than 64 starts.
     """
     if len(starts) < 64:
         raise ValueError(f"calibration takes at least 64 starts, got {len(starts)}")
+    n, steps = require_whole("n", n), require_whole("steps", steps)
     first = GaussianExponential(gaussian, order)
     levels = landings_grid(starts.first(_DESIGN), n, solver=first, progress=progress)[:-1]
     # Whatever mode the caller is in: it takes gradients, and no tensor that was made without them.

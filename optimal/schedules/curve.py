@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..border import forward_statistics
 from ..denoiser import OptimalDenoiser
+from ..numbers import is_whole, require_whole
 from ..randomness import generator_of
 
 __all__ = ["Curve", "curve_of", "known_below", "probabilities_of", "start_level"]
@@ -144,8 +145,7 @@ def curve_of(
     """
     from scipy.optimize import isotonic_regression
 
-    if nodes < 8:
-        raise ValueError(f"a curve takes at least 8 levels, got {nodes}")
+    nodes, draws = require_whole("nodes", nodes, 8), require_whole("draws", draws)
     start = start_level(D)
     high = start if sigma_max is None else sigma_max
     source = generator_of(generator)
@@ -193,7 +193,7 @@ def _left(
 
 def require_steps(n: int) -> None:
     """Raise ValueError unless n is a whole number of steps, at least 1."""
-    if not hasattr(n, "__index__") or n < 1:
+    if not is_whole(n) or n < 1:
         raise ValueError(f"a grid needs at least 1 step, got n = {n!r}")
 
 

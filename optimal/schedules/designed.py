@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..border import forward_statistics
 from ..denoiser import OptimalDenoiser
+from ..numbers import require_whole
 from ..randomness import stream
 from ..samplers import Solver, solver_of
 from ..schedule import log_linear
@@ -74,8 +75,7 @@ def design(
     if objective not in get_args(Objective):
         raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, got {objective!r}")
     require_steps(n)
-    if starts < 1:
-        raise ValueError(f"at least 1 start is needed, got {starts}")
+    starts = require_whole("starts", starts)
     if not isinstance(D, OptimalDenoiser):
         raise ValueError(f"grids are made from the optimum of data, an OptimalDenoiser, got {type(D).__name__}")
     chosen = solver_of(solver, options)

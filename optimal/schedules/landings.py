@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
 from ..flow import FlowMap
+from ..numbers import require_whole
 from ..randomness import stream
 from ..samplers import FromGaussian, Solver, State, solver_of, trajectory
 from ..schedule import grid
@@ -54,6 +55,9 @@ class Starts:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def __repr__(self) -> str:
+        return f"Starts({len(self)} of shape {tuple(self.D.event)} at sigma {self.sigma:g}, {self.undecided} undecided)"
 
     def first(self, count: int) -> Starts:
         """The first of them."""
@@ -116,8 +120,7 @@ def starts_of(
     Raises:
         ValueError: count < 1; another purpose; no end could be certified; D is no `OptimalDenoiser`.
     """
-    if count < 1:
-        raise ValueError(f"at least 1 start is needed, got {count}")
+    count = require_whole("count", count)
     if purpose not in ("design", "evaluation"):
         raise ValueError(f'purpose must be "design" or "evaluation", got {purpose!r}')
     if not isinstance(D, OptimalDenoiser):

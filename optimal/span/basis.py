@@ -21,6 +21,7 @@ from tqdm import tqdm
 from ..arithmetic import ours
 from ..datasets import Dataset
 from ..denoiser import OptimalDenoiser
+from ..numbers import require_whole
 from ..points import Points
 from ..randomness import stream
 from ..storage import ArrayWriter, cache_folder, describe, fingerprint_of_blocks, made_once, open_entry
@@ -67,8 +68,7 @@ def basis_of(D: OptimalDenoiser, rank: int = RANK, *, progress: bool = False) ->
     References:
         Halko, Martinsson, Tropp 2011, "Finding Structure with Randomness", Algorithm 4.4.
     """
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1, got {rank}")
+    rank = require_whole("rank", rank)
     if type(D) is not OptimalDenoiser:
         raise NotImplementedError(f"a basis needs all points in one process, D is {type(D).__name__}")
     points = D.points

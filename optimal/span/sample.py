@@ -46,6 +46,7 @@ from tqdm import tqdm
 
 from ..arithmetic import ours
 from ..denoiser import OptimalDenoiser
+from ..numbers import require_whole
 from ..points import Points, in_range
 from ..samplers import Solver, sample, solver_of, trajectory
 from ..schedule import grid
@@ -123,8 +124,7 @@ def sample_in_span(
         raise ValueError(f"{type(chosen).__name__} draws noise at every step, which is not in the span of the start")
     if not tolerance > 0:
         raise ValueError(f"tolerance must be positive, got {tolerance:g}")
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1, got {rank}")
+    rank = require_whole("rank", rank)
     D.points.whole()
     x = x.detach()
     z, _ = D.query(x, float(levels[0]))

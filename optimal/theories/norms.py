@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ..denoiser import Denoiser, OptimalDenoiser
 from ..draws import draw_pairs
 from ..intervals import Interval, positive_interval, require_level
+from ..numbers import require_whole
 from ..posterior import Optimum
 from ..query import Levels, level_list
 from .gaussian import require_rank
@@ -84,7 +85,7 @@ def mean_square_norms(
     """
     levels = level_list(sigmas)
     require_level(level)
-    x0, eps = draw_pairs(D, None, n, generator)
+    x0, eps = draw_pairs(D, None, require_whole("n", n), generator)
     rows = max(1, _AT_ONCE // x0[0].numel())
     found: list[Tensor] = []
     for sigma in tqdm(levels.tolist(), desc="norms", unit="level", leave=False, disable=not progress):

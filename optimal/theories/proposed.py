@@ -17,7 +17,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
-from ..numbers import is_whole
+from ..numbers import require_whole
 from ..query import Levels, levels, require_points
 from ..randomness import generator_of
 from .moments import require_optimum
@@ -109,8 +109,7 @@ def nearest_proposal(D: OptimalDenoiser, k: int, n: int, generator: torch.Genera
     """
     require_optimum(D, "a proposal by the nearest points")
     for name, value in (("k", k), ("n", n)):
-        if not is_whole(value) or value < 1:
-            raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
+        require_whole(name, value)
     if k > len(D):
         raise ValueError(f"k must be at most the {len(D):,} points that there are, got {k}")
     uniform = torch.rand(int(n), generator=generator_of(generator), dtype=torch.float64, device="cpu")

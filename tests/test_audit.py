@@ -220,7 +220,7 @@ def test_what_python_m_neural_sample_writes(
         (["digits", "faces"], "those of faces are 25x25 grey, digits is 8x8 grey"),
         (["five-deltas", "ring"], "those of ring are points of shape (2,), five-deltas is points of shape (1,)"),
         (["digits", "nowhere"], "unknown data set 'nowhere'"),
-        (["digits", "wide.npy"], "(here: --sample-option value_range=…)"),
+        (["digits", "wide.npy"], "(here: --sample-option value_range=LOWEST,HIGHEST)"),
     ],
 )
 def test_bad_input_is_one_sentence(

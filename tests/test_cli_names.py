@@ -57,6 +57,19 @@ def test_points_of_folders_and_zips_keep_their_names_in_every_part(folder: Path)
         Dataset("odd", np.zeros((2, 1), np.float32), names=("a",))
 
 
+def test_names_of_several_points_are_refused_and_near_ones_are_named() -> None:
+    names = ("a.png", "a.png", "1F600 grinning face", "E2CC", "x grinning face")
+    data = Dataset("d", np.zeros((5, 1, 2, 2), np.uint8), names=names)
+    for text, places in (("a.png", "@0 a.png, @1 a.png"), ("grinning face", "@2 1F600 grinning face, @4 x grinning")):
+        with pytest.raises(ValueError, match=f"2 points of d are called {text}: {places}"):
+            place_of(text, data)
+    assert place_of("1F600", data) == 2
+    with pytest.raises(ValueError, match=r"no file E2CD: .* or its name; did you mean @3 E2CC\?$"):
+        read_point("E2CD", data)
+    with pytest.raises(ValueError, match=r"no file nothing like it: .* or its name$"):
+        read_point("nothing like it", data)
+
+
 @pytest.mark.parametrize(
     ("text", "place"),
     [

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optimal.cli.point_files import place_of
 from optimal.datasets import load
+from optimal.datasets.embedded import name_of
 from optimal.datasets.patches import window_corners
 
 
@@ -48,6 +50,11 @@ def test_emoji_of_another_size() -> None:
     data = load("emoji", size=16, progress=False)
     assert data.event == (3, 16, 16)
     assert data.name == "emoji-16"
+    assert data.names is not None
+    assert len(set(data.names)) == len(data)
+    grin = data.names.index("1F600 grinning face")
+    assert all(place_of(text, data) == grin for text in ("1F600", "grinning face", f"@{grin}"))
+    assert name_of("E2CC") in data.names  # of OpenMoji's own: Unicode has no name for it
     large = load("emoji", progress=False)
     # The same drawings: on white, and as dark on average.
     assert abs(float(data.points.mean() - large.points.mean())) < 0.01

@@ -6,6 +6,7 @@ or zip, cats/a.png, or, where it has one or two values, by these: 0.3 or 0.3,-1.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from pathlib import Path
@@ -26,6 +27,7 @@ NUMBERS = re.compile(rf"\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*")
 """A number, or several with commas between them."""
 _FEW = 2
 _LISTED = 4
+_NEAR = 0.7
 _FIRST = 256  # points that are looked at for whether any value of the data is below 0
 
 
@@ -62,7 +64,10 @@ def read_point(text: str, data: Dataset, value_range: tuple[float, float] | None
     if not path.is_file():
         other = ", @K for a data point" + (", or its name" if data.names else "")
         other += ", or numbers" if math.prod(data.event) <= _FEW else ""
-        raise ValueError(f"no file {text}: an image or a .npy is read{other}")
+        names = data.names or ()
+        near = difflib.get_close_matches(text, names, n=1, cutoff=_NEAR)
+        meant = f"; did you mean {data.called(names.index(near[0]))}?" if near else ""
+        raise ValueError(f"no file {text}: an image or a .npy is read{other}{meant}")
     if path.suffix.lower() == ".npy":
         return _array(path, data, value_range)
     if not data.is_image:
@@ -71,10 +76,12 @@ def read_point(text: str, data: Dataset, value_range: tuple[float, float] | None
 
 
 def place_of(text: str, data: Dataset) -> int | None:
-    """Which point of the data `text` names: @K, the path of a file in their folder, a name, or the end of just one.
+    """Which point of the data `text` names: @K, the path of a file in their folder, a name, or a part of just one.
+
+    A part is what follows a slash, or what stands before the first space, or after it: 1F600, or grinning face.
 
     Raises:
-        ValueError: @K beyond the last; the end of several names.
+        ValueError: @K beyond the last; a name, or part, of several.
     """
     if re.fullmatch(r"@\d+", text):
         place = int(text[1:])
@@ -88,13 +95,14 @@ def place_of(text: str, data: Dataset) -> int | None:
         inside = path.resolve().is_relative_to(data.source)
         name = path.resolve().relative_to(data.source).as_posix() if inside else None
         return data.names.index(name) if name in data.names else None
-    if text in data.names:
-        return data.names.index(text)
-    ends = [place for place, name in enumerate(data.names) if name.endswith(f"/{text}")]
-    if len(ends) > 1:
-        listed = ", ".join(map(data.called, ends[:_LISTED])) + (", …" if len(ends) > _LISTED else "")
-        raise ValueError(f"{len(ends)} points of {data.name} are called {text}: {listed}; give the @K of one")
-    return ends[0] if ends else None
+    for fits in (text.__eq__, lambda name: name.endswith(f"/{text}"), lambda name: text in name.split(" ", 1)):
+        places = [place for place, name in enumerate(data.names) if fits(name)]
+        if len(places) > 1:
+            listed = ", ".join(map(data.called, places[:_LISTED])) + (", …" if len(places) > _LISTED else "")
+            raise ValueError(f"{len(places)} points of {data.name} are called {text}: {listed}; give the @K of one")
+        if places:
+            return places[0]
+    return None
 
 
 def save_grid(images: Tensor, path: Path, *, columns: int | None = None, scale: int = 1) -> Path:

@@ -31,6 +31,7 @@ _OF_DATA = (
     "split",
     "key",
     "column",
+    "skip_unreadable",
 )
 """Options of `load` that are looked for among those of commands."""
 
@@ -92,7 +93,9 @@ def _rewritten(message: str, rows: list[str], helped: str) -> str:
     message, unknown = re.subn("^Unrecognized (or misplaced )?options:", "unknown words or options:", message)
     of_data = [word for word in re.findall(r"--([\w-]+)", message) if word.replace("-", "_") in _OF_DATA]
     if unknown and of_data:
-        message += f"; of the data there is --option {of_data[0].replace('-', '_')}=…"
+        given = re.search(rf"--{of_data[0]},? ((?!-)[^\s;]+(?:,? (?!--)[^\s;]+)*)", message)
+        value = given[1].replace(", ", ",").replace(" ", ",") if given else "…"
+        message += f"; of the data there is --option {of_data[0].replace('-', '_')}={value}"
     return message
 
 

@@ -13,6 +13,7 @@ import re
 import stat
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,11 +24,21 @@ from .dataset import Dataset
 from .folders import hidden, list_folder
 from .labels import FILE, files_of_labels, folder_labels, read_labels
 from .notes import joined, left_out, tell
-from .pictures import LARGEST_FILE, LATER, Encoded, check_resolution, decode_images, is_picture
-from .store import Decoding
+from .pictures import LARGEST_FILE, LATER, Encoded, check_resolution, decode_images, encoded_of, is_picture
+from .store import Block, Decoding
 from .values import ValueRange, limits_of
 
-__all__ = ["largest_labels", "member_of", "open_member", "open_zip", "read_file", "read_folder", "read_zip"]
+__all__ = [
+    "file_in",
+    "largest_labels",
+    "member_of",
+    "open_member",
+    "open_zip",
+    "read_file",
+    "read_folder",
+    "read_zip",
+    "stamp_in",
+]
 
 OWN = "the user's own data, terms unknown"
 Labels = str | bool | None
@@ -43,6 +54,7 @@ def read_zip(
     resolution: int | None = None,
     labels: Labels = None,
     value_range: ValueRange = None,
+    skip_unreadable: bool = False,
     progress: bool = True,
 ) -> Dataset:
     """Images of a zip file, ZIP64 included; `__MACOSX`, `._*`, other hidden files and non-images are skipped.
@@ -53,6 +65,7 @@ def read_zip(
         labels: None reads `dataset.json`; "folders" numbers the folders, at the first level at which they differ, in
             the order of their names; False carries none.
         value_range: the grey levels that become -1 and 1; None means (0, 255); "any" takes them as they are.
+        skip_unreadable: whether images that cannot be read are left out, with a word; else they are refused.
         progress: whether a progress bar is drawn on stderr.
 
     Returns:
@@ -82,14 +95,14 @@ def read_zip(
         def items() -> Iterator[Encoded]:
             with open_zip(path) as archive:
                 for name in names:
-                    yield Encoded(name, member_of(archive, members[name], path, LARGEST_FILE))
+                    yield encoded_of(name, partial(member_of, archive, members[name], path, LARGEST_FILE))
 
-        return _decoding(items, path.name, found, resolution, value_range, len(names))
+        return _decoding(items, path.name, found, resolution, value_range, names, skip_unreadable)
 
     identity = {"kind": "zip", "file": store.stamp(path), "resolution": resolution}
     # Entries of earlier versions are found where these read the same, and only there.
     identity |= {"later": True} if _is_read_otherwise(members, files) else {}
-    identity |= _asked(labels, value_range)
+    identity |= _asked(labels, value_range, skip_unreadable)
     options: dict[str, Any] = {"source": str(path.resolve()), "licence": OWN, "names": names, "progress": progress}
     data = store.build(path.name, identity, decode, **options)
     tell(_of_names(members, names, path.name, labels))
@@ -102,6 +115,7 @@ def read_folder(
     resolution: int | None = None,
     labels: Labels = None,
     value_range: ValueRange = None,
+    skip_unreadable: bool = False,
     progress: bool = True,
 ) -> Dataset:
     """Images of a folder and of all folders in it, linked ones too, hidden files skipped.
@@ -111,6 +125,7 @@ def read_folder(
         resolution: crop the centre square of every image and resize it (Lanczos) to so many pixels.
         labels: as in `read_zip`.
         value_range: as in `read_zip`.
+        skip_unreadable: as in `read_zip`.
         progress: whether a progress bar is drawn on stderr.
 
     Returns:
@@ -127,21 +142,21 @@ def read_folder(
         raise ValueError(" ".join([f"{path} holds no images;", *left_out(there, where)]).removesuffix(";"))
     files = files_of_labels(there, names)
     own = _own_labels(labels)
-    listing = [[name, *_stamp(path, name)[1:]] for name in [*names, *files]]
+    listing = [[name, *stamp_in(path, name)[1:]] for name in [*names, *files]]
 
     def items() -> Iterator[Encoded]:
         for name in names:
-            yield Encoded(name, read_file(path / name))
+            yield encoded_of(name, partial(file_in, path, name))
 
     def decode() -> Decoding:
         found = folder_labels(names) if labels == "folders" else None
         if own and files:
             largest = largest_labels(len(names))
-            found = read_labels({name: read_file(path / name, largest) for name in files}, names, where)
-        return _decoding(items, where, found, resolution, value_range, len(names))
+            found = read_labels({name: file_in(path, name, largest) for name in files}, names, where)
+        return _decoding(items, where, found, resolution, value_range, names, skip_unreadable)
 
     identity = {"kind": "folder", "folder": os.path.abspath(path), "listing": listing, "resolution": resolution}
-    identity |= _asked(labels, value_range)
+    identity |= _asked(labels, value_range, skip_unreadable)
     options: dict[str, Any] = {"source": str(path.resolve()), "licence": OWN, "names": names, "progress": progress}
     data = store.build(path.resolve().name or "folder", identity, decode, **options)
     tell(_of_names(there, names, where, labels))
@@ -154,11 +169,20 @@ def _decoding(
     labels: np.ndarray | None,
     resolution: int | None,
     value_range: ValueRange,
-    count: int,
+    names: list[str],
+    skip: bool,
 ) -> Decoding:
     notes: list[str] = []
-    blocks = decode_images(items, where, labels, resolution, value_range=value_range, notes=notes)
-    return Decoding(blocks, count, notes)
+    called: list[str] = []
+
+    def blocks() -> Iterator[Block]:
+        kept: list[int] = []
+        options: dict[str, Any] = {"value_range": value_range, "notes": notes, "skip": skip, "kept": kept}
+        yield from decode_images(items, where, labels, resolution, **options)
+        # Those of all are known without the entry.
+        called.extend(names[place] for place in kept if skip)
+
+    return Decoding(blocks(), len(names), notes, called)
 
 
 def _own_labels(labels: Labels) -> bool:
@@ -168,9 +192,10 @@ def _own_labels(labels: Labels) -> bool:
     return labels is None
 
 
-def _asked(labels: Labels, value_range: ValueRange) -> dict[str, Any]:
+def _asked(labels: Labels, value_range: ValueRange, skip: bool) -> dict[str, Any]:
     """What identities hold of options that are given."""
     asked: dict[str, Any] = {} if labels is None else {"labels": labels}
+    asked |= {"skip_unreadable": True} if skip else {}
     return asked if value_range is None else asked | {"value_range": limits_of(value_range) or value_range}
 
 
@@ -188,10 +213,25 @@ def _of_names(there: Iterable[str], names: list[str], where: str, labels: Labels
     return [*([] if labels == "folders" else joined(names, where)), *left_out(others, where)]
 
 
-def _stamp(path: Path, name: str) -> list[Any]:
+def stamp_in(path: Path, name: str) -> list[Any]:
+    """As `store.stamp`; of what is gone nothing, which reading will tell."""
     try:
         return store.stamp(path / name)
-    except OSError as error:
+    except OSError:
+        return []
+
+
+def file_in(path: Path, name: str, largest: int = LARGEST_FILE) -> bytes:
+    """As `read_file`, and a file that is gone is called so.
+
+    Args:
+        path: the folder.
+        name: of the file in it.
+        largest: number of bytes.
+    """
+    try:
+        return read_file(path / name, largest)
+    except FileNotFoundError as error:
         gone = "a link to a file that is gone" if (path / name).is_symlink() else f"not there: {error.strerror}"
         raise ValueError(f"{name} in {path} is {gone}") from error
 

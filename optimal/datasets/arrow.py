@@ -49,6 +49,7 @@ def read_arrow(
     layout: str | None = None,
     shape: Sequence[int] | None = None,
     value_range: ValueRange = None,
+    skip_unreadable: bool = False,
     progress: bool = True,
 ) -> Dataset:
     """Images of one Arrow file or stream, or of all in a folder, in the order of their names.
@@ -63,6 +64,7 @@ def read_arrow(
         layout: as in `read_parquet`.
         shape: as in `read_parquet`.
         value_range: as in `read_parquet`.
+        skip_unreadable: as in `read_parquet`.
         progress: whether a progress bar is drawn on stderr.
 
     Returns:
@@ -77,7 +79,7 @@ def read_arrow(
     there = [] if path.is_file() else list_folder(path)
     files, said = ([path], alone(path)) if path.is_file() else choose(path, split, arrow_shards(there), there)
 
-    asked = Options(column, label_column, resolution, value_range, layout, shape)
+    asked = Options(column, label_column, resolution, value_range, layout, shape, skip_unreadable)
 
     def decode() -> Decoding:
         required("an Arrow file", "pyarrow")

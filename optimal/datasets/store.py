@@ -1,6 +1,7 @@
 """The on-disk store: images are decoded once, then memory-mapped.
 
-One entry is one folder `<cache>/<name>-<key>/` with `array.npy`, `labels.npy` where there are labels, and `meta.json`.
+One entry is one folder `<cache>/<name>-<key>/` with `array.npy` and `meta.json`, and where decoding found some
+`labels.npy` and `names.npy`, UTF-8 with a 0 after each name.
 The key is a hash of everything that decides the content: source, size, modification time, options, `VERSION`.
 An entry is built under a temporary name and renamed as a whole when it is complete, so whatever stands under its final
 name was finished: a build that is interrupted, even by SIGKILL, leaves only a temporary folder, which the next build
@@ -55,6 +56,8 @@ class Decoding(NamedTuple):
     total: int | None = None
     notes: list[str] | None = None
     """What is to be said of the data, filled by the time the last block is out."""
+    names: list[str] | None = None
+    """What the points are called, filled as well; left empty where they have no names."""
 
 
 def stamp(path: Path) -> list[Any]:
@@ -81,7 +84,7 @@ def build(
         decode: called only if the entry has to be built.
         source: where the data comes from, for people.
         licence: its terms.
-        names: of the points, in their order; not kept in the entry.
+        names: of the points, in their order, where they are known before; not kept in the entry.
         progress: whether a progress bar is drawn on stderr while decoding.
 
     Returns:
@@ -101,13 +104,14 @@ def build(
 
     try:
         entry = folder / _entry_name(name, identity)
-        array, labels, array_print, notes = made_once(entry, _open, make, f"decoding {name}")
+        array, labels, array_print, notes, called = made_once(entry, _open, make, f"decoding {name}")
     except OSError as error:
         if is_full(error):
             raise ValueError(_no_room(name, folder, error)) from error
         raise
     tell(notes)
-    return Dataset(name, array, labels, licence, source, array_print, None if names is None else tuple(names))
+    known = called if called is not None else None if names is None else tuple(names)
+    return Dataset(name, array, labels, licence, source, array_print, known)
 
 
 def _no_room(name: str, folder: Path, error: OSError) -> str:
@@ -180,12 +184,21 @@ def _write(building: Path, name: str, decoding: Decoding, progress: bool) -> dic
         with ArrayWriter(building / "labels.npy") as file:
             file.append(np.concatenate(labels))
             prints["labels"] = file.finish()
+    if decoding.names:
+        assert len(decoding.names) == array.count
+        text = "".join(name.replace("\0", " ") + "\0" for name in decoding.names)
+        with ArrayWriter(building / "names.npy") as file:
+            file.append(np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8))
+            prints["names"] = file.finish()
     return prints
 
 
-def _open(entry: Path) -> tuple[np.ndarray, np.ndarray | None, str, list[str]] | None:
-    """Array, labels, fingerprint and notes of an entry, or None if it is missing or damaged in any way."""
-    found = open_entry(entry, loaded=("labels",))
+_Opened = tuple[np.ndarray, np.ndarray | None, str, list[str], tuple[str, ...] | None]
+
+
+def _open(entry: Path) -> _Opened | None:
+    """Array, labels, fingerprint, notes and names of an entry, or None if it is missing or damaged in any way."""
+    found = open_entry(entry, loaded=("labels", "names"))
     if found is None or "array" not in found.arrays:
         return None
     array, labels = found.arrays["array"], found.arrays.get("labels")
@@ -193,4 +206,9 @@ def _open(entry: Path) -> tuple[np.ndarray, np.ndarray | None, str, list[str]] |
     if not isinstance(print_, str) or (labels is not None and (labels.ndim == 0 or len(labels) != len(array))):
         return None
     notes = found.meta.get("notes")
-    return array, labels, print_, [str(note) for note in notes] if isinstance(notes, list) else []
+    names = None
+    if "names" in found.arrays:
+        names = tuple(found.arrays["names"].tobytes().decode("utf-8", "surrogatepass").split("\0")[:-1])
+        if len(names) != len(array):
+            return None
+    return array, labels, print_, [str(note) for note in notes] if isinstance(notes, list) else [], names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,10 +12,10 @@ import numpy as np
 
 from .arrays import Header, plan_of
 from .beginnings import beginning, named, refuse_pointer
-from .cells import encoded
+from .cells import called, image_of
 from .columns import columns_of, is_whole
 from .notes import reason, tell
-from .pictures import Encoded, decode_images
+from .pictures import Encoded, decode_images, encoded_of
 from .pixels import stacked
 from .store import Block, Decoding
 from .values import ValueRange
@@ -47,12 +48,18 @@ class Options(NamedTuple):
     value_range: ValueRange
     layout: str | None
     shape: Sequence[int] | None
+    skip_unreadable: bool = False
+
+    @property
+    def of_pixels(self) -> dict[str, Any]:
+        """Those of pixels that were given."""
+        shape = None if self.shape is None else list(self.shape)
+        return {name: value for name, value in (("layout", self.layout), ("shape", shape)) if value is not None}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What identities hold of those of pixels."""
-        shape = None if self.shape is None else list(self.shape)
-        return {name: value for name, value in (("layout", self.layout), ("shape", shape)) if value is not None}
+        """What identities hold of them, and that names are kept since."""
+        return self.of_pixels | {"names": True} | ({"skip_unreadable": True} if self.skip_unreadable else {})
 
 
 def decoded(
@@ -83,17 +90,31 @@ def decoded(
     if pixels:
         if asked.resolution is not None:
             raise ValueError(f"resolution is for encoded images, but {image} of {files[0]} holds pixels")
+        if asked.skip_unreadable:
+            raise ValueError(f"skip_unreadable is for encoded images, but {image} of {files[0]} holds pixels")
         return Decoding(_pixels(files, where, opened, image, labels, total, asked, notes), total, notes)
-    if asked.identity:
+    if asked.of_pixels:
         raise ValueError(f"layout and shape are for pixels, but {image} of {files[0]} holds encoded images")
 
+    paths: list[str] = []
+    names: list[str] = []
+
     def items() -> Iterator[Encoded]:
+        paths.clear()  # they are gone through twice
         for file in files:
             with opened(file) as table:
-                yield from _rows(table, file, image)
+                for path, item in _rows(table, file, image):
+                    paths.append(path)
+                    yield item
 
-    blocks = decode_images(items, where, labels, asked.resolution, value_range=asked.value_range, notes=notes)
-    return Decoding(blocks, total, notes)
+    def blocks() -> Iterator[Block]:
+        kept: list[int] = []
+        options: dict[str, Any] = {"value_range": asked.value_range, "notes": notes, "kept": kept}
+        yield from decode_images(items, where, labels, asked.resolution, skip=asked.skip_unreadable, **options)
+        known = all(paths)
+        names.extend(paths[place] for place in kept if known)
+
+    return Decoding(blocks(), total, notes, names)
 
 
 def _pixels(
@@ -201,7 +222,8 @@ def _whole(batch: Any, file: Path, label: str) -> Any:
         raise ValueError(f"{label} of {file} cannot be read as whole numbers below 2⁶³: {reason(error)}") from error
 
 
-def _rows(table: Table, file: Path, image: str) -> Iterator[Encoded]:
+def _rows(table: Table, file: Path, image: str) -> Iterator[tuple[str, Encoded]]:
+    """What each row is called where it came from, and its image."""
     number = 0
     for batch in table.batches(image):
         for row in range(len(batch)):
@@ -209,5 +231,6 @@ def _rows(table: Table, file: Path, image: str) -> Iterator[Encoded]:
                 cell = batch[row].as_py()
             except Exception as error:  # text that is no UTF-8, offsets beyond the data
                 raise ValueError(f"{file} cannot be read, rows {number} and after: {reason(error)}") from error
-            yield encoded(cell, f"row {number} of {file.name}", file)
+            name = f"row {number} of {file.name}"
+            yield called(cell), encoded_of(name, partial(image_of, cell, name, file))
             number += 1

@@ -76,8 +76,9 @@ class Values(NamedTuple):
         if dtype == np.uint8 and image and (value_range is None or limits == _BYTE):
             return cls(where, None, levels=True)
         if dtype.kind != "f" and value_range is None:
+            likely = {"uint16": "(0, 65535)", "bool": "(0, 1)"}.get(dtype.name, "(lowest, highest)")
             raise ValueError(
-                f"{where} must be uint8 or floating point, got {dtype}; value_range=(lowest, highest) says what "
+                f"{where} must be uint8 or floating point, got {dtype}; value_range={likely} says what "
                 'becomes -1 and 1, value_range="any" takes the numbers as they are'
             )
         return cls(where, (-1.0, 1.0) if value_range is None and image else limits, levels=False)
@@ -109,9 +110,11 @@ class Values(NamedTuple):
         if least < low - slack or most > high + slack:
             worst = least if least < low - slack else most
             kind = "float images" if block.dtype.kind == "f" else "values"
+            levels = _BYTE[0] <= least and most <= _BYTE[1]
             raise ValueError(
                 f"{kind} of {self.where} must lie in [{low:g}, {high:g}], got {worst:g}; "
-                f'value_range=(lowest, highest) maps another range to [-1, 1], value_range="any" takes it as it is'
+                f"value_range={'(0, 255)' if levels else '(lowest, highest)'} maps another range to [-1, 1], "
+                f'value_range="any" takes it as it is'
             )
 
     def converted(self, block: np.ndarray, start: int = 0) -> np.ndarray:

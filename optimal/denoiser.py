@@ -28,7 +28,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from .datasets import Dataset
-from .datasets.memory import gathered, require_plain
+from .datasets.memory import doubt_units, gathered, require_plain
 from .evaluate import Accuracy, Evaluator, Tilt
 from .evaluate.derivatives import posterior_sums
 from .numbers import require_whole
@@ -102,6 +102,8 @@ class OptimalDenoiser(OtherPriors):
         if not isinstance(data, Dataset | Tensor | np.ndarray):
             data = gathered(data)
         require_plain(data)
+        if not isinstance(data, Dataset):
+            doubt_units(data)
         if isinstance(data, Tensor) and data.requires_grad:
             raise ValueError("data must not require grad, no gradient flows to the points: give data.detach()")
         self.data = data

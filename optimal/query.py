@@ -24,6 +24,8 @@ __all__ = [
     "require_rows",
 ]
 
+_IMAGE = 3
+"""Axes of an image, (C, H, W)."""
 Levels = float | Tensor | np.ndarray | Sequence[float]
 """Noise levels as they may be given: a number, or numbers in a list, array or tensor."""
 
@@ -97,9 +99,19 @@ def require_points(x: Tensor, event: tuple[int, ...] | None = None, *, name: str
         raise ValueError(f"{name} must be a tensor, got {type(x).__name__}: torch.from_numpy makes one of an array")
     if x.ndim == 0 or (event is not None and tuple(x.shape[1:]) != event):
         shape = "*event" if event is None else ", ".join(map(str, event))
-        raise ValueError(f"{name} must have shape (B, {shape}), got {tuple(x.shape)}")
+        raise ValueError(f"{name} must have shape (B, {shape}), got {tuple(x.shape)}{_meant(name, x, event)}")
     if not x.dtype.is_floating_point:
         raise ValueError(f"{name} must be floating point, got {x.dtype}")
+
+
+def _meant(name: str, x: Tensor, event: tuple[int, ...] | None) -> str:
+    """What makes points of this event of x, where that is only a matter of axes."""
+    if event is not None and tuple(x.shape) == event:
+        return f": {name}[None] is a batch of one"
+    if event is not None and len(event) == _IMAGE and tuple(x.shape[-_IMAGE:]) == (*event[1:], event[0]):
+        batch = "" if x.ndim == _IMAGE + 1 else "[None]"
+        return f": {name}.movedim(-1, -3){batch} puts the channels first" if x.ndim <= _IMAGE + 1 else ""
+    return ""
 
 
 def require_rows(x: Tensor, event: tuple[int, ...], count: int, name: str) -> None:

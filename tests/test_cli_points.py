@@ -47,8 +47,8 @@ def test_floats_without_a_value_below_0_are_in_doubt(tmp_path: Path, digits: Dat
     path = saved(tmp_path, digits.array[PLACE].astype(np.float32) / 255 * top)
     _, notes = read_point(path, digits)
     assert len(notes) == 1
-    assert "is below 0" in notes[0]
-    assert "--value-range 0 1" in notes[0]
+    assert ("is below 0" if top == 1 else "lie between 0 and 255, as grey levels do") in notes[0]
+    assert f"--value-range 0 {top}" in notes[0]
     assert "value_range=" not in notes[0]
     point, notes = read_point(path, digits, (0, top))
     assert notes == []

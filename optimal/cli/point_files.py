@@ -144,7 +144,9 @@ def _array(path: Path, data: Dataset, value_range: tuple[float, float] | None) -
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fui":
         raise ValueError(f"{path} must hold one array of numbers")
     if array.shape not in (data.event, (1, *data.event)) and (data.event[0] != 1 or array.shape != data.event[1:]):
-        raise ValueError(f"{path} must have shape {data.event}, as the points of {data.name}, got {array.shape}")
+        last = len(data.event) == 3 and array.shape[-3:] == (*data.event[1:], data.event[0])
+        hint = ": numpy.moveaxis(x, -1, -3) puts the channels first" if last else ""
+        raise ValueError(f"{path} must have shape {data.event}, as the points of {data.name}, got {array.shape}{hint}")
     if not np.isfinite(array).all():
         raise ValueError(f"{path} must hold finite values")
     if not data.is_image and value_range is None:

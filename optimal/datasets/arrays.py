@@ -68,7 +68,9 @@ class Plan(NamedTuple):
     def doubt(self, block: np.ndarray, value_range: ValueRange) -> list[str]:
         """What is said of the first rows of the file where another range may be meant."""
         first = block[:_FIRST]
-        said = doubt(self.values, value_range, float(first.min()), float(first.max()), f"first {len(first)} images")
+        what = f"first {len(first)} {'points' if self.layout == 'ND' else 'images'}"
+        dim = math.prod(self.shape[1:])
+        said = doubt(self.values, value_range, float(first.min()), float(first.max()), what, dim=dim)
         return [said] if said else []
 
 

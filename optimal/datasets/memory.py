@@ -6,6 +6,7 @@ Pillow's images. Numbers mean what `values` says, in whichever way they come.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,14 +17,15 @@ from ..masks import refuse_mask
 from .arrays import Header, plan_of
 from .dataset import Dataset
 from .notes import tell
-from .values import ValueRange
+from .values import ValueRange, Values, doubt
 
-__all__ = ["gathered", "read_memory", "require_plain"]
+__all__ = ["doubt_units", "gathered", "read_memory", "require_plain"]
 
 _POINTS = ("image", "images", "img", "pixel_values", "x", "data")
 _LABELS = ("label", "labels", "y", "target")
 _PAIR = 2
 _WIDEST = 8
+_FIRST = 256  # points that are looked at for whether they are grey levels
 
 
 def read_memory(
@@ -80,6 +82,20 @@ def _made(
     points = np.ascontiguousarray(plan.converted(array, 0))
     tell(plan.doubt(array, value_range))
     return Dataset("memory", points, _whole(labels, name))
+
+
+def doubt_units(source: np.ndarray | torch.Tensor) -> None:
+    """Warn where floating-point data, taken as they are, look like grey levels, by the first of their points."""
+    if source.ndim < 2:
+        return
+    first = source[:_FIRST]
+    floating = first.dtype.is_floating_point if isinstance(first, torch.Tensor) else first.dtype.kind == "f"
+    if not floating or 0 in first.shape:
+        return
+    values = Values("the data", None, levels=False)
+    what, dim = f"first {len(first)} points", math.prod(first.shape[1:])
+    said = doubt(values, None, float(first.min()), float(first.max()), what, dim=dim)
+    tell([f"{said}: load(data, value_range=(0, 255))"] if said else [])
 
 
 def require_plain(source: Any) -> None:

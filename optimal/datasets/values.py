@@ -24,6 +24,8 @@ ValueRange = tuple[float, float] | str | None
 _SLACK = 1e-6  # by how much rounding may carry an image value beyond its range
 _FEW_LEVELS = 16  # grey levels: images of 8 bits that reach no higher hold classes or a few levels
 _BYTE = (0.0, 255.0)
+_SMALL, _PICTURE = 2.0, 64
+"""Values above the first, none below 0, are no image in [0, 1]; so many of a point may be a picture."""
 
 
 def limits_of(value_range: ValueRange) -> tuple[float, float] | None:
@@ -132,7 +134,9 @@ class Values(NamedTuple):
         return np.asarray(block, dtype=np.float32)
 
 
-def doubt(values: Values, value_range: ValueRange, low: float, high: float, what: str = "image") -> str | None:
+def doubt(
+    values: Values, value_range: ValueRange, low: float, high: float, what: str = "image", *, dim: int = 0
+) -> str | None:
     """What is said where the values look as if another range was meant, or None.
 
     Args:
@@ -140,6 +144,7 @@ def doubt(values: Values, value_range: ValueRange, low: float, high: float, what
         value_range: what was asked for; one that was asked for is never in doubt.
         low, high: the least and the greatest value.
         what: what they are of, "image" or "first 256 images".
+        dim: of points that are no images, how many values each has: a few may be anything.
     """
     if value_range is not None:
         return None
@@ -147,6 +152,17 @@ def doubt(values: Values, value_range: ValueRange, low: float, high: float, what
         return (
             f"no value of {values.where} ({what}) is above {high:g}, though uint8 is taken for grey levels 0 to 255; "
             f"value_range=(0, {high:g}) maps 0 to -1 and {high:g} to 1, value_range=(0, 255) leaves them grey levels"
+        )
+    greys = not values.levels and low >= 0.0 and _SMALL < high <= _BYTE[1]
+    if greys and values.limits is None and dim >= _PICTURE:
+        return (
+            f"the values of {values.where} ({what}) lie between {low:g} and {high:g}, as grey levels do, and are taken "
+            "as they are; value_range=(0, 255) maps 0 to -1 and 255 to 1"
+        )
+    if greys and values.limits is not None:
+        return (
+            f"the values of {values.where} ({what}) lie between {low:g} and {high:g}, as grey levels do, though float "
+            "images are taken to lie in [-1, 1]; value_range=(0, 255) makes them so"
         )
     if not values.levels and values.limits is not None and low >= 0.0 and high > 0.0:
         return (

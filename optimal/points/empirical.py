@@ -22,6 +22,7 @@ from ..arithmetic import ours
 from ..devices import block_bytes
 from ..query import require_finite, require_levels
 from .copies import first_copies
+from .greys import doubt_greys
 from .nearest import Screen, nearest, neighbours
 from .part import Part
 from .prior import Prior
@@ -277,6 +278,7 @@ class Points:
             require_finite(z)
             row = int((~near).nonzero()[0])
             raise ValueError(f"x must lie within {self.unit * _RANGE:.3g} of these data, row {row} does not")
+        doubt_greys(self, z)
 
     def block_rows(
         self, batch: int = 1, memory: int | None = None, itemsize: int = 8, device: torch.device | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ def command_of(words: Sequence[str]) -> Any:
 def _answer(words: list[str]) -> None:
     command = command_of(words)
     data = data_of(command.data, command.option)
+    label = getattr(command, "label", None)
+    if label is not None:
+        command = dataclasses.replace(command, label=data.class_of(label))
     found, sentences = answered(command, data)
     if command.json:
         print(as_json({"dataset": data.name, "fingerprint": data.fingerprint} | found))

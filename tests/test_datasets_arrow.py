@@ -67,6 +67,23 @@ def test_one_file_or_stream(tmp_path: Path, file: bool, codec: str | None) -> No
     assert read(tmp_path / "a.arrow", label_column=False).labels is None
 
 
+def test_names_of_classes_are_those_of_the_schema(tmp_path: Path) -> None:
+    features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    for metadata, names in (({"info": {"features": features}}, ("cat", "dog")), ({"info": 3}, None), ("{", None)):
+        text = metadata if isinstance(metadata, str) else json.dumps(metadata)
+        table = pa.table({"image": [png(image) for image in LEVELS[:2]], "label": [1, 0]})
+        table = table.replace_schema_metadata({"huggingface": text})
+        from pyarrow import parquet
+
+        parquet.write_table(table, tmp_path / "a.parquet")
+        with pa.ipc.new_stream(str(tmp_path / "a.arrow"), table.schema) as opened:
+            opened.write_table(table)
+        for kind in ("parquet", "arrow"):
+            for _ in range(2):
+                assert read(tmp_path / f"a.{kind}").class_names == names
+    assert read(tmp_path / "a.arrow", label_column=False).class_names is None
+
+
 def test_what_save_to_disk_writes(tmp_path: Path) -> None:
     folder = saved(tmp_path / "d", LEVELS, list(range(6)))
     data = read(folder)

@@ -58,7 +58,7 @@ def batches() -> dict[str, bytes]:
     made = {f"data_batch_{i + 1}": old_pickle(flat[2 * i : 2 * i + 2], labels=[i, 9 - i]) for i in range(5)}
     made["data_batch_2"] = pickle.dumps({"data": flat[2:4], "labels": [1, 8]}, protocol=4)
     made["test_batch"] = old_pickle(flat[10:], labels=[3, 2, 1, 0])
-    return made | {"batches.meta": pickle.dumps({"label_names": ["cat"]}), "readme.html": b"<html>"}
+    return made | {"batches.meta": pickle.dumps({b"label_names": [b"cat", b"dog"]}), "readme.html": b"<html>"}
 
 
 def packed(path: Path, files: dict[str, bytes], folder: str = "cifar-10-batches-py") -> Path:
@@ -102,7 +102,9 @@ def test_cifar_10(ten: Path) -> None:
     np.testing.assert_array_equal(test.array, LEVELS[10:])
     np.testing.assert_array_equal(test.labels, [3, 2, 1, 0])
     np.testing.assert_array_equal(both.array, LEVELS)
-    assert read(ten, split="train", label_key=False).labels is None
+    assert train.class_names == test.class_names == ("cat", "dog")
+    bare = read(ten, split="train", label_key=False)
+    assert bare.labels is bare.class_names is None
     with pytest.raises(ValueError, match=r"label_key= must name the labels of .*: labels, got 'fine_labels'"):
         read(ten, split="train", label_key="fine_labels")
 
@@ -113,13 +115,14 @@ def test_cifar_100(tmp_path: Path, archived: bool) -> None:
     files = {
         "train": old_pickle(flat[:10], fine_labels=list(range(10)), coarse_labels=[7] * 10),
         "test": old_pickle(flat[10:], fine_labels=[1] * 4, coarse_labels=[0] * 4),
-        "meta": pickle.dumps({}),
+        "meta": pickle.dumps({"fine_label_names": ["apple"], "coarse_label_names": ["fruit"]}),
     }
     path = packed(tmp_path / "c.tar.gz", files, "cifar-100-python") if archived else unpacked(tmp_path / "c", files)
     np.testing.assert_array_equal(read(path, split="train").labels, range(10))
     coarse = read(path, split="train", label_key="coarse_labels")
     np.testing.assert_array_equal(coarse.array, LEVELS[:10])
     np.testing.assert_array_equal(coarse.labels, [7] * 10)
+    assert (read(path, split="test").class_names, coarse.class_names) == (("apple",), ("fruit",))
 
 
 def test_missing_batches_and_one_alone_are_said(tmp_path: Path) -> None:
@@ -206,16 +209,19 @@ def test_the_binary_version_is_the_same_data(tmp_path: Path, archived: bool) -> 
         ours, same = read(path, split=split), read(theirs, split=split)
         np.testing.assert_array_equal(ours.array, same.array)
         np.testing.assert_array_equal(ours.labels, same.labels)
+        assert ours.class_names == same.class_names == ("cat", "dog")
     files = {
         "train.bin": binary(LEVELS[:10], [7] * 10, list(range(10))),
         "test.bin": binary(LEVELS[10:], [0] * 4, [1] * 4),
     }
-    files |= {"fine_label_names.txt": b"", "coarse_label_names.txt": b""}
+    files |= {"fine_label_names.txt": b"apple\npear\n", "coarse_label_names.txt": b"fruit\n"}
     path = make("hundred", files, "cifar-100-binary")
     np.testing.assert_array_equal(read(path, split="train").array, LEVELS[:10])
     np.testing.assert_array_equal(read(path, split="train").labels, range(10))
     np.testing.assert_array_equal(read(path, split="train", label_key="coarse_labels").labels, [7] * 10)
-    np.testing.assert_array_equal(read(path, split="test", label_key="coarse_labels").labels, [0] * 4)
+    coarse = read(path, split="test", label_key="coarse_labels")
+    np.testing.assert_array_equal(coarse.labels, [0] * 4)
+    assert (read(path, split="test").class_names, coarse.class_names) == (("apple", "pear"), ("fruit",))
 
 
 def test_binary_batches_alone_broken_or_beside_the_others(tmp_path: Path) -> None:
@@ -223,7 +229,9 @@ def test_binary_batches_alone_broken_or_beside_the_others(tmp_path: Path) -> Non
     for label in (0, 80):  # 80 and 75 are how a zip file begins
         (folder / "data_batch_2.bin").write_bytes(bytes([label]) + b"K\x03\x04" + bytes(3069))
         with pytest.warns(UserWarning, match="data_batch_2.bin is one of 5 batches of train; only its points are read"):
-            assert read(folder / "data_batch_2.bin").labels == [label]
+            alone = read(folder / "data_batch_2.bin")
+        assert alone.labels == [label]
+        assert alone.class_names == ("cat", "dog")
     (folder / "data_batch_2.bin").write_bytes(bytes(3073 + 1000))
     with pytest.raises(
         ValueError,

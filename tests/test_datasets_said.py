@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -57,13 +58,16 @@ def zipped(folder: Path) -> Path:
     return path
 
 
-def test_joined_folders_are_said_every_time_and_numbered_ones_are_not(tmp_path: Path) -> None:
+def test_joined_folders_are_said_when_they_are_read_and_numbered_ones_are_not(tmp_path: Path) -> None:
     a, b = encoded(picture(0)), encoded(picture(1))
     joined = put(tmp_path / "h", train__a_png=a, train__c_png=b, test__b_png=b)
-    for path in (joined, zipped(joined), joined):  # the third is already in the store
+    for path in (joined, zipped(joined)):
         with pytest.warns(
             UserWarning, match=rf"{path.name} joins the pictures of 2 folders: test/ \(1\), train/ \(2\)"
         ):
+            assert len(read(path)) == 3
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
             assert len(read(path)) == 3
     shards = put(tmp_path / "s", x__00000__a_png=a, x__00001__b_png=b)
     assert len(read(shards)) == len(read(zipped(shards))) == 2
@@ -74,6 +78,8 @@ def test_folders_are_labels_on_request_only(tmp_path: Path) -> None:
     for path in (folder, zipped(folder)):
         data = read(path, labels="folders")
         np.testing.assert_array_equal(data.labels, [0, 1])
+        assert data.class_names == ("cat", "dog")
+        assert read(path, labels="folders", only=(1, 2), xflip=True).class_names == ("cat", "dog")
         np.testing.assert_array_equal(data.array[1], np.asarray(picture(0)).transpose(2, 0, 1))  # dog after cat
         with pytest.warns(UserWarning, match="joins"):
             assert read(path).labels is None

@@ -19,6 +19,7 @@ from torch import Tensor
 from optimal import FlowMap, OptimalDenoiser, design, guided, karras, load, sample, seeking_refining_border
 from optimal.__main__ import main
 from optimal.cli import answers, estimate
+from optimal.cli.levels import Grid
 from optimal.cli.located import located
 from optimal.datasets import to_uint8
 from optimal.posterior import Posterior
@@ -330,15 +331,15 @@ def test_samples_of_data_with_their_images_are_images(group: str, capsys: Captur
 
 def test_many_samples_of_large_data_are_taken_in_their_span(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, told = load(folder), []
-    options: dict[str, Any] = {"sigma_min": 0.002, "sigma_max": None, "seed": 1, "options": {}, "say": told.append}
+    options: dict[str, Any] = {"seed": 1, "options": {}, "say": told.append}
     monkeypatch.setattr(answers, "seconds_of_the_axes", lambda D: 1e9)
-    direct, about = answers.sampled(data, 8, "heun", 6, **options)
+    direct, about = answers.sampled(data, 8, "heun", Grid(6), **options)
     assert not about["in_span"]
     assert not told
     monkeypatch.setattr(answers, "seconds_of_the_axes", lambda D: 0.0)
     monkeypatch.setattr(answers, "LONG", 1e-9)
     monkeypatch.setattr(estimate, "LONG", 1e-9)
-    arrays, about = answers.sampled(data, 8, "heun", 6, **options)
+    arrays, about = answers.sampled(data, 8, "heun", Grid(6), **options)
     assert about["in_span"]
     assert torch.allclose(arrays["samples"], direct["samples"], atol=1e-4)
     assert not torch.allclose(arrays["samples"].flip(0), direct["samples"], atol=1e-1)
@@ -347,7 +348,7 @@ def test_many_samples_of_large_data_are_taken_in_their_span(folder: Path, monkey
     )
     assert told[0].startswith("this will take about")
     churned = options | {"options": {"S_churn": 2.0}}
-    assert not answers.sampled(data, 8, "edm_stochastic", 6, **churned)[1]["in_span"]
+    assert not answers.sampled(data, 8, "edm_stochastic", Grid(6), **churned)[1]["in_span"]
 
 
 def test_the_start_grows_with_the_data(capsys: Captured) -> None:

@@ -22,11 +22,10 @@ from ..randomness import RowNoise, stream
 from ..regimes import collapse_sigma, speciation_sigma, top_eigenvalue
 from ..rowwise import log_weights_of_class
 from ..samplers import Solver, sample, solver_of
-from ..schedule import karras
-from ..schedules import start_level
 from ..span import landed, sample_in_span, way_of
 from .estimate import LONG, Say, announce, seconds_of_a_call, seconds_of_reading, seconds_of_the_axes
-from .room import require_room, require_single
+from .levels import Grid
+from .room import require_room
 
 __all__ = [
     "denoised",
@@ -213,10 +212,8 @@ def sampled(
     data: Dataset,
     n: int,
     solver: str,
-    steps: int,
+    grid: Grid,
     *,
-    sigma_min: float,
-    sigma_max: float | None,
     seed: int,
     options: Mapping[str, Any],
     label: int | None = None,
@@ -230,17 +227,14 @@ def sampled(
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     require_room("n", n, math.prod(data.event))
-    require_room("steps", steps)
     if group is not None and solver == "consistency":
         raise ValueError("--solver consistency ends on a point of the data as they are: it takes no --orbit")
     _require_guided(label, guidance, interval)
     if guidance is not None and solver == "consistency":
         raise ValueError("--solver consistency ends on a point of the class: it takes no --guidance")
     D = optimum(data, device, label)
-    if sigma_max is None:
-        sigma_max = start_level(D)
-    require_single("sigma_max", sigma_max)
-    sigmas = karras(steps, sigma_min=sigma_min, sigma_max=sigma_max)
+    sigmas = grid.over(D)
+    steps, sigma_max = len(sigmas) - 1, float(sigmas[0])
     chosen = solver_on(sigmas, solver, options)
     rows = RowNoise(stream(seed, "samples"))
     shape = (n, *data.event)
@@ -281,7 +275,7 @@ def sampled(
             "steps": steps,
             "nfe": nfe,
             "sigma_max": sigma_max,
-            "sigma_min": sigma_min,
+            "sigma_min": grid.low,
             "seed": seed,
             "in_span": in_span,
             "copies": int((index >= 0).sum()),

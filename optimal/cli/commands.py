@@ -24,6 +24,7 @@ __all__ = [
     "Schedule",
     "Where",
     "command_of",
+    "label_of",
 ]
 
 Point = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
@@ -64,7 +65,7 @@ class Info(Common):
 class Border(Common):
     """Where the optimal denoiser stops blending many points and returns one, measured on the data."""
 
-    label: options.Label = None
+    label: options.Class = None
     draws: options.Count = None
     """Noisy points x0 + sigma noise that are looked at; unless given 4,000 of up to 200,000 values, else 256."""
     orbit: options.Orbit = None
@@ -76,11 +77,11 @@ class Border(Common):
 @dataclasses.dataclass(frozen=True)
 class AtPoint(Common):
     image: Point = dataclasses.field(kw_only=True)
-    """x: an image file, a .npy (uint8, or in units of the data), @K for point K of the data, or, where points have one
-    or two values, these: 0.3 or 0.3,-1.2."""
+    """x: an image file, a .npy (uint8, or in units of the data), @K for point K of the data, its name (cats/a.png), or,
+    where points have one or two values, these: 0.3 or 0.3,-1.2."""
     sigma: float = dataclasses.field(kw_only=True)
     """Noise level, in units of the data (images span -1 to 1), > 0."""
-    label: options.Label = None
+    label: options.Class = None
     value_range: options.ValueRange = None
     add_noise: bool = False
     """Noise of this level, added to IMAGE first; else IMAGE is taken as the noisy x itself."""
@@ -105,7 +106,7 @@ class Where(AtPoint):
     """Which data point x becomes under the exact probability-flow ODE, and how sure that is."""
 
     out: Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
-    """Path of a PNG, without suffix, of x, E[x0 | x] and the destination (images); none unless given."""
+    """Path of a PNG, without suffix, of x, E[x0 | x] and the destination; of images where.png unless given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +115,18 @@ class Sample(Common):
 
     n: options.Number = 16
     """Number of samples."""
-    label: options.Label = None
-    steps: int = 18
-    """Steps from sigma-max to 0."""
+    label: options.Class = None
+    steps: options.Whole = None
+    """Steps from sigma-max to 0; 18 unless given."""
+    levels: options.Reals = None
+    """Noise levels, decreasing, in units of the data, as `schedule` prints them, with or without a last 0; EDM's unless
+    given."""
     solver: options.SolverName = "heun"
     """Solver; consistency is that of the flow map. Those that draw no noise run in the span of the data where these are
     large."""
     solver_option: options.SolverOption = ()
-    sigma_min: float = 0.002
-    """Last noise level above 0, in units of the data."""
+    sigma_min: options.Real = None
+    """Last noise level above 0, in units of the data; 0.002 unless given."""
     sigma_max: options.Real = None
     """First noise level, in units of the data; unless given 80, or 160 standard deviations of the data if that is
     more."""
@@ -158,6 +162,11 @@ class Schedule(Common):
     seed: options.Seed = 0
     quick: options.Quick = False
     """At most 128 starts and 256 others, whatever is asked, to have a look."""
+
+
+def label_of(command: Border | AtPoint | Sample) -> int | None:
+    """The class that is asked for, a number once the data are known (`Dataset.class_of`)."""
+    return None if command.label is None else int(command.label)
 
 
 COMMANDS: dict[str, type[Common]] = {

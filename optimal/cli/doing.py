@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,22 +18,37 @@ from ..devices import device_of
 from ..randomness import stream
 from ..storage import replacing
 from .answers import denoised, described, destination, expected, names_of, optimum, sampled, shown_points, under
-from .commands import AtPoint, Border, Common, Denoise, Info, Sample, Schedule, Where
+from .commands import AtPoint, Border, Common, Denoise, Info, Sample, Schedule, Where, label_of
 from .estimate import in_words
+from .levels import Grid
 from .located import located, seconds_of_the_border
 from .options import parse_options
-from .output import as_table, suffixed, writable
+from .output import suffixed, writable
 from .point_files import place_of, read_point
 from .room import require_single
 from .run import say
 from .scheduled import expected_schedule, scheduled
 from .sheets import Tile, save_sheet
+from .wording import (
+    about,
+    counted_points,
+    drawn,
+    guided_towards,
+    located_at,
+    named,
+    nats,
+    parts,
+    points_of,
+    pushed,
+    speciation,
+    words_of,
+    written,
+)
 
 __all__ = ["Told", "answered"]
 
 Told = tuple[dict[str, Any], list[str]]
 """What was found, as plain values, and in sentences."""
-_BAR = 24
 _COLUMNS = 6
 """Of a picture, at most."""
 _QUICK_DRAWS = 64
@@ -59,21 +75,14 @@ def _info(command: Info, data: Dataset) -> Told:
     return found, [
         data.describe(),
         f"from {data.source}; licence: {data.licence}",
+        *parts(data),
         f"copies of earlier points: {found['duplicates']:,}, leaving {found['distinct']:,} distinct points",
         f"standard deviation of a value {found['standard_deviation']:.4g}, top eigenvalue of the covariance "
         f"{found['top_eigenvalue']:.4g}",
-        _speciation(found),
+        speciation(found),
         f"collapse predicted at sigma_C = {found['sigma_C']:.4g}, for as many Gaussian points: below it one point is "
         "left (`border` measures it)",
     ]
-
-
-def _speciation(found: dict[str, Any]) -> str:
-    if found["sigma_S"] == 0:
-        # Of data whose scale is that of its noise; √Λ is the same condition for data of any scale.
-        scale = math.sqrt(found["top_eigenvalue"])
-        return f"speciation: the formula for sigma_S needs an eigenvalue above 1; its square root is {scale:.4g}"
-    return f"speciation predicted at sigma_S = {found['sigma_S']:.4g}: above it trajectories have not chosen a class"
 
 
 def _border(command: Border, data: Dataset) -> Told:
@@ -83,43 +92,18 @@ def _border(command: Border, data: Dataset) -> Told:
     draws = min(draws, _QUICK_DRAWS) if command.quick else draws
     device = device_of(command.device)
     if command.dry_run:
-        D = under(optimum(data, device, command.label), command.orbit)
+        D = under(optimum(data, device, label_of(command)), command.orbit)
         return _planned(data, f"the border by {draws} draws", seconds_of_the_border(D, draws))
-    found = located(data, draws, command.seed, label=command.label, group=command.orbit, device=device, say=say)
+    found = located(data, draws, command.seed, label=label_of(command), group=command.orbit, device=device, say=say)
     count, entropy = found["count"], found["entropy"]
     return found, [
-        _about(data, command.label, command.orbit),
-        f"median effective count of 2 at sigma = {_interval(count)}: the border between mode seeking and mode refining",
-        f"mean entropy of 1 nat at sigma = {_interval(entropy)}: the collapse of Biroli et al. 2024",
+        about(data, label_of(command), command.orbit),
+        f"median effective count of 2 at sigma = {located_at(count)}: the border between mode seeking and mode "
+        "refining",
+        f"mean entropy of 1 nat at sigma = {located_at(entropy)}: the collapse of Biroli et al. 2024",
         f"95% bootstrap intervals, {draws} draws, seed {command.seed}",
-        *([] if command.json else _drawn(found["curve"])),
+        *([] if command.json else drawn(found["curve"])),
     ]
-
-
-def _drawn(curve: list[dict[str, Any]]) -> list[str]:
-    """The curve as a table, with a bar of the logarithm of the count."""
-    if not curve:
-        return []
-    most = max(math.log(row["count"]) for row in curve) or 1.0
-    rows = [
-        [
-            f"{row['sigma']:.3g}",
-            f"{row['count']:.4g}",
-            f"{row['low_quartile']:.4g} to {row['high_quartile']:.4g}",
-            f"{row['entropy']:.2f}",
-            f"{100 * row['source']:.0f}%",
-        ]
-        for row in curve
-    ]
-    table = as_table(["sigma", "points in the blend", "middle half", "nats", "led by the source"], rows).splitlines()
-    bars = ["", *("#" * round(_BAR * math.log(row["count"]) / most) for row in curve)]
-    return ["", *(f"{line}  {bar}".rstrip() for line, bar in zip(table, bars, strict=True))]
-
-
-def _interval(border: dict[str, float]) -> str:
-    if not 0 < border["sigma"] < math.inf:
-        return f"{border['sigma']:g} (it is never crossed)"
-    return f"{border['sigma']:.4g} [{border['low']:.4g}, {border['high']:.4g}]"
 
 
 def _x(command: AtPoint, data: Dataset) -> tuple[torch.Tensor, list[Tile]]:
@@ -133,16 +117,10 @@ def _x(command: AtPoint, data: Dataset) -> tuple[torch.Tensor, list[Tile]]:
     if command.add_noise:
         require_single("sigma", command.sigma)
         place = place_of(command.image, data)
-        own = (Path(command.image).name,) if place is None else _words(data, place)
+        own = (Path(command.image).name,) if place is None else words_of(data, place)
         tiles.append(Tile(x, ("source", *own)))
         x = x + command.sigma * torch.randn(x.shape, generator=stream(command.seed, "queries"))
     return x[None], [*tiles, Tile(x, ("x", f"sigma = {command.sigma:g}"))]
-
-
-def _words(data: Dataset, index: int, element: str | None = None) -> tuple[str, ...]:
-    """Of a point of the data, what stands under its picture: @3 cats/a.png, its label."""
-    label = () if data.labels is None else (f"label {data.labels[index].tolist()}",)
-    return (" ".join(filter(None, (data.called(index), element))), *label)
 
 
 def _denoise(command: Denoise, data: Dataset) -> Told:
@@ -158,7 +136,7 @@ def _denoise(command: Denoise, data: Dataset) -> Told:
         x,
         command.sigma,
         command.top,
-        label=command.label,
+        label=label_of(command),
         guidance=command.guidance,
         interval=command.interval,
         group=command.orbit,
@@ -173,35 +151,22 @@ def _denoise(command: Denoise, data: Dataset) -> Told:
     answer = "the guided answer" if guided else "E[x0 | x]"
     if data.is_image:
         rows = shown_points(data, found["points"], command.orbit)
-        tiles = [*before, Tile(mean[0], (answer, f"of {found['effective_count']:.4g} points"))]
+        tiles = [*before, Tile(mean[0], (answer, f"of {counted_points(found['effective_count'])}"))]
         for row, point in zip(rows, found["points"], strict=True):
-            own = _words(data, point["index"], point.get("element"))
+            own = words_of(data, point["index"], point.get("element"))
             tiles.append(Tile(row, (f"weight {point['weight']:.3g}", *own)))
         files.append(save_sheet(tiles, suffixed(out, ".png"), columns=_COLUMNS))
     found["files"] = [str(file) for file in files]
     blend = "that of the class" if guided else "the answer"
     return found, [
-        _about(data, command.label, command.orbit),
-        *([_pushed(found)] if guided else []),
-        f"at sigma = {command.sigma:g} {blend} blends {found['effective_count']:.4g} points (effective count), "
-        f"{found['entropy']:.4g} nats",
-        "most probable: " + ", ".join(f"{_named(data, point)} {point['weight']:.3g}" for point in found["points"]),
+        about(data, label_of(command), command.orbit),
+        *([pushed(found)] if guided else []),
+        f"at sigma = {command.sigma:g} {blend} blends {counted_points(found['effective_count'])} (effective count), "
+        f"{nats(found['entropy'])}",
+        "most probable: " + ", ".join(f"{named(data, point)} {point['weight']:.3g}" for point in found["points"]),
         *([f"{answer} = {', '.join(f'{v:.6g}' for v in mean.flatten())}"] if mean.numel() <= 2 else []),
-        _written(files, f"{_before(command)}, {answer}, the points" if data.is_image else ""),
+        written(files, f"{_before(command)}, {answer}, the points" if data.is_image else ""),
     ]
-
-
-def _pushed(found: dict[str, Any]) -> str:
-    """What guidance does to the answer: it is no posterior mean, and has no entropy of its own."""
-    return (
-        f"guided, w = {found['weight']:g} at this noise level: the answer lies {found['pushed']:.4g} from that of the "
-        f"class, whose probability here is {found['probability']:.4g}; it is the mean of no distribution"
-    )
-
-
-def _named(data: Dataset, point: dict[str, Any]) -> str:
-    """@3 cats/a.png, or that under an element of the group: @3 cats/a.png mirrored."""
-    return _words(data, point["index"], point.get("element"))[0]
 
 
 def _before(command: AtPoint) -> str:
@@ -215,10 +180,10 @@ def _where(command: Where, data: Dataset) -> Told:
     device = device_of(command.device)
     if command.dry_run:
         return _planned(data, f"the landing of x from sigma = {command.sigma:g}", expected("where", data))
-    out = None if command.out is None else writable(command.out, "where")
-    mean, found = destination(data, x, command.sigma, label=command.label, device=device, say=say)
+    out = writable(command.out or "where", "where") if data.is_image else None
+    mean, found = destination(data, x, command.sigma, label=label_of(command), device=device, say=say)
     end, leader = (data.called(found[name]) for name in ("index", "leader"))
-    sentences = [_about(data, command.label, None), f"x becomes data point {end} ({found['sure']})"]
+    sentences = [about(data, label_of(command), None), f"x becomes data point {end} ({found['sure']})"]
     if math.prod(data.event) <= 2:
         sentences[-1] += f", which is {', '.join(f'{v:.6g}' for v in data[found['index']].flatten())}"
     sentences += [
@@ -227,30 +192,29 @@ def _where(command: Where, data: Dataset) -> Told:
     ]
     if out:
         sure = f"certain at {min(found['captured'], command.sigma):.3g}" if found["captured"] else "undecided"
-        answer = ("E[x0 | x]", f"of {found['effective_count']:.4g} points")
-        lines = ("becomes", *_words(data, found["index"]), sure)
+        answer = ("E[x0 | x]", f"of {counted_points(found['effective_count'])}")
+        lines = ("becomes", *words_of(data, found["index"]), sure)
         tiles = [*before, Tile(mean[0], answer), Tile(data[found["index"]], lines)]
         files = [save_sheet(tiles, suffixed(out, ".png"), columns=_COLUMNS)]
         found["files"] = [str(file) for file in files]
-        sentences.append(_written(files, f"{_before(command)}, E[x0 | x], the destination"))
+        sentences.append(written(files, f"{_before(command)}, E[x0 | x], the destination"))
     return found, sentences
 
 
 def _sample(command: Sample, data: Dataset) -> Told:
     device = device_of(command.device)
+    grid = Grid(command.steps, command.sigma_min, command.sigma_max, command.levels)
     if command.dry_run:
-        return _planned(data, f"{command.n} samples, {command.steps} steps of {command.solver}")
+        return _planned(data, f"{command.n} samples, {grid.taken} steps of {command.solver}")
     out = writable(command.out, "samples")
     arrays, found = sampled(
         data,
         command.n,
         command.solver,
-        command.steps,
-        sigma_min=command.sigma_min,
-        sigma_max=command.sigma_max,
+        grid,
         seed=command.seed,
         options=parse_options(command.solver_option),
-        label=command.label,
+        label=label_of(command),
         guidance=command.guidance,
         interval=command.interval,
         group=command.orbit,
@@ -263,16 +227,16 @@ def _sample(command: Sample, data: Dataset) -> Told:
     files = [path]
     if data.is_image:
         ends = zip(arrays["samples"], found["index"], found.get("element") or [None] * command.n, strict=True)
-        tiles = [Tile(x, _words(data, k, element) if k >= 0 else ("no point",)) for x, k, element in ends]
+        tiles = [Tile(x, words_of(data, k, element) if k >= 0 else ("no point",)) for x, k, element in ends]
         files.append(save_sheet(tiles, suffixed(out, ".png")))
     found["files"] = [str(file) for file in files]
     return found, [
-        _about(data, command.label, command.orbit),
-        *([] if command.guidance is None else [_guided(command.guidance, command.label, command.interval)]),
-        f"{command.n} samples, {command.steps} steps of {command.solver} from sigma = {found['sigma_max']:g}, "
+        about(data, label_of(command), command.orbit),
+        *([] if command.guidance is None else [guided_towards(command, data)]),
+        f"{command.n} samples, {found['steps']} steps of {command.solver} from sigma = {found['sigma_max']:g}, "
         f"{found['nfe']} calls each" + (", in the span of the data" if found["in_span"] else ""),
-        f"{found['copies']} of them are {_points_of(command.orbit)}, {found['different']} different ones",
-        _written(files),
+        f"{found['copies']} of them are {points_of(command.orbit)}, {found['different']} different ones",
+        written(files),
     ]
 
 
@@ -321,26 +285,14 @@ def _schedule(command: Schedule, data: Dataset) -> Told:
         f"the same levels elsewhere; the shares hold for samplers that step as {command.solver} does, and no others:",
         f"diffusers, a scheduler whose set_timesteps takes sigmas=[{', '.join(levels)}]",
         f"k-diffusion: torch.tensor([{', '.join(levels)}]); ComfyUI, custom sigmas: {', '.join(levels)}",
+        f"here: sample {_as_typed(command)} --solver {command.solver} --levels {' '.join(levels)}",
     ]
     return found, lines
 
 
-def _about(data: Dataset, label: int | None, orbit: str | None) -> str:
-    own = "" if label is None else f"; its {int((data.classes == label).sum())} points of class {label}"
-    return data.describe() + own + ("" if orbit is None else f"; with their images under {orbit}")
-
-
-def _guided(guidance: float, label: int | None, interval: tuple[float, float] | None) -> str:
-    where = "" if interval is None else f" for {interval[0]:g} < sigma <= {interval[1]:g}"
-    return f"guided from all data towards class {label}, w = {guidance:g}{where}"
-
-
-def _points_of(orbit: str | None) -> str:
-    return "data points" if orbit is None else "images of data points"
-
-
-def _written(files: Iterable[Path], what: str = "") -> str:
-    return ", ".join(map(str, files)) + (f": {what}" if what else "")
+def _as_typed(command: Common) -> str:
+    """The data and their options as a shell takes them."""
+    return shlex.join([command.data, *(word for option in command.option for word in ("--option", option))])
 
 
 _DOES: Mapping[type[Common], Callable[[Any, Dataset], Told]] = MappingProxyType(

@@ -23,6 +23,7 @@ from .sentences import sentence
 
 __all__ = [
     "Batch",
+    "Class",
     "Count",
     "Data",
     "DataOption",
@@ -110,6 +111,15 @@ Label = Annotated[
         help_behavior_hint="",
     ),
 ]
+Class = Annotated[
+    int | str | None,
+    tyro.conf.arg(
+        metavar="CLASS",
+        help="Class, by its name or number: the optimum is that of its points; all unless given.",
+        help_behavior_hint="",
+    ),
+]
+"""Of data that are loaded, whose classes may have names; `Dataset.class_of` finds it."""
 Guidance = Annotated[
     float | None,
     tyro.conf.arg(

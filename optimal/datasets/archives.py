@@ -85,7 +85,7 @@ def read_zip(
     def decode() -> Decoding:
         if not names:
             raise ValueError(f"{path} holds no images")
-        found = folder_labels(names) if labels == "folders" else None
+        found = folder_labels(names)[0] if labels == "folders" else None
         if own and files:
             largest = largest_labels(len(names))
             with open_zip(path) as archive:
@@ -104,8 +104,8 @@ def read_zip(
     identity |= {"later": True} if _is_read_otherwise(members, files) else {}
     identity |= _asked(labels, value_range, skip_unreadable)
     options: dict[str, Any] = {"source": str(path.resolve()), "licence": OWN, "names": names, "progress": progress}
-    data = store.build(path.name, identity, decode, **options)
-    tell(_of_names(members, names, path.name, labels))
+    data = store.build(path.name, identity, decode, **options, **_of_folders(names, path.name, labels))
+    tell(_of_others(members, names, path.name))
     return data
 
 
@@ -149,7 +149,7 @@ def read_folder(
             yield encoded_of(name, partial(file_in, path, name))
 
     def decode() -> Decoding:
-        found = folder_labels(names) if labels == "folders" else None
+        found = folder_labels(names)[0] if labels == "folders" else None
         if own and files:
             largest = largest_labels(len(names))
             found = read_labels({name: file_in(path, name, largest) for name in files}, names, where)
@@ -158,8 +158,9 @@ def read_folder(
     identity = {"kind": "folder", "folder": os.path.abspath(path), "listing": listing, "resolution": resolution}
     identity |= _asked(labels, value_range, skip_unreadable)
     options: dict[str, Any] = {"source": str(path.resolve()), "licence": OWN, "names": names, "progress": progress}
+    options |= _of_folders(names, where, labels)
     data = store.build(path.resolve().name or "folder", identity, decode, **options)
-    tell(_of_names(there, names, where, labels))
+    tell(_of_others(there, names, where))
     return data
 
 
@@ -206,11 +207,15 @@ def _is_read_otherwise(members: Iterable[str], files: list[str]) -> bool:
     return late or any(name != FILE for name in files)
 
 
-def _of_names(there: Iterable[str], names: list[str], where: str, labels: Labels) -> list[str]:
-    """What is said of the files that are read and of those that are not."""
+def _of_folders(names: list[str], where: str, labels: Labels) -> dict[str, Any]:
+    """What their folders are to the images: classes, or what is said once of their being joined."""
+    return {"classes": folder_labels(names)[1]} if labels == "folders" else {"first": joined(names, where)}
+
+
+def _of_others(there: Iterable[str], names: list[str], where: str) -> list[str]:
+    """What is said of the files that are not read."""
     kept = set(names)
-    others = [name for name in there if name not in kept and not hidden(name)]
-    return [*([] if labels == "folders" else joined(names, where)), *left_out(others, where)]
+    return left_out([name for name in there if name not in kept and not hidden(name)], where)
 
 
 def stamp_in(path: Path, name: str) -> list[Any]:

@@ -20,6 +20,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import numpy as np
 from . import store
 from .archives import OWN, read_file
 from .cifar_binary import rows_of
+from .cifar_classes import class_names_of
 from .dataset import Dataset
 from .folders import list_folder
 from .labels import as_labels
@@ -111,11 +113,13 @@ def read_cifar(
 
     def decode() -> Decoding:
         chosen, notes = listed or (_one(path) if is_batch(path.name) else _chosen(path, _members(path), split))
-        return Decoding(_blocks(path, chosen, label_key, value_range, notes), None, notes)
+        classes: list[str] = []
+        blocks = _blocks(path, chosen, label_key, value_range, notes, classes)
+        return Decoding(blocks, None, notes, classes=classes)
 
     files = [path / name for name in listed[0]] if listed else [path]
     identity: dict[str, Any] = {"kind": "cifar", "files": [store.stamp(file) for file in files]}
-    identity |= {"options": [split, label_key], "value_range": limits_of(value_range) or value_range}
+    identity |= {"options": [split, label_key], "classes": True, "value_range": limits_of(value_range) or value_range}
     name = path.resolve().name
     return store.build(name, identity, decode, source=os.path.abspath(path), licence=OWN, progress=progress)
 
@@ -187,7 +191,12 @@ def _content(path: Path) -> Iterator[Callable[[str], bytes]]:
 
 
 def _blocks(
-    path: Path, names: list[str], label_key: str | bool | None, value_range: ValueRange, notes: list[str]
+    path: Path,
+    names: list[str],
+    label_key: str | bool | None,
+    value_range: ValueRange,
+    notes: list[str],
+    classes: list[str],
 ) -> Iterator[Block]:
     values = Values.of(path.name, np.dtype(np.uint8), value_range, image=True)
     done, low, high = 0, 255.0, 0.0
@@ -199,7 +208,10 @@ def _blocks(
             except ValueError as error:
                 raise ValueError(f"{where} is no batch of CIFAR: {error}") from error
             levels = _levels(batch, where)
-            labels = _labels(batch, label_key, where, len(levels))
+            key = _key(batch, label_key, where)
+            labels = None if key is None else _labels(batch, key, where, len(levels))
+            if done == 0 and key is not None:
+                classes += class_names_of(partial(_beside, path, name, read), key, binary=name.endswith(_BINARY))
             low, high = min(low, float(levels.min())), max(high, float(levels.max()))
             yield Block(values.converted(levels, done), labels)
             done += len(levels)
@@ -216,14 +228,26 @@ def _levels(batch: dict[str, Any], where: str) -> np.ndarray:
     return levels.reshape(-1, *_EVENT)
 
 
-def _labels(batch: dict[str, Any], label_key: str | bool | None, where: str, count: int) -> np.ndarray | None:
+def _beside(path: Path, name: str, read: Callable[[str], bytes], other: str) -> bytes:
+    """A file in the folder of a batch, which may be given alone."""
+    folder, slash, _ = name.rpartition("/")
+    alone = path.is_file() and is_batch(path.name)
+    return read_file(path.with_name(other)) if alone else read(f"{folder}{slash}{other}")
+
+
+def _key(batch: dict[str, Any], label_key: str | bool | None, where: str) -> str | None:
+    """Which labels are carried."""
     if label_key is False:
         return None
     known = [key for key in _LABELS if key in batch]
     key = known[0] if label_key is None and known else label_key
     if key not in known:
         raise ValueError(f"label_key= must name the labels of {where}: {', '.join(known) or 'none'}, got {key!r}")
-    labels = as_labels(batch[str(key)], where)
+    return str(key)
+
+
+def _labels(batch: dict[str, Any], key: str, where: str, count: int) -> np.ndarray:
+    labels = as_labels(batch[key], where)
     if labels.shape != (count,) or labels.dtype != np.int64:
         raise ValueError(f"{key} of {where} must be one whole number for each of the {count} images")
     return labels

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dataset", "to_float", "to_uint8"]
 
+_FEW = 10
+
 
 @overload
 def to_float(u8: torch.Tensor) -> torch.Tensor: ...
@@ -100,6 +102,7 @@ class Dataset:
         source: where the data came from: a package and its version, or a path.
         fingerprint: 16 hex digits over dtype, shape and bytes of `array`; computed where not given.
         names: (N,) what each point is called where it came from, the path of a file in its folder or zip; or None.
+        class_names: what the classes 0, 1, … are called; or None.
 
     Raises:
         ValueError: if `array` is empty or of another dtype or rank, has a mask, or `labels` or `names` do not match it.
@@ -117,6 +120,7 @@ class Dataset:
     source: str = "memory"
     fingerprint: str = ""
     names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         array = self.array
@@ -156,6 +160,33 @@ class Dataset:
             '@1 b.png'
         """
         return f"@{index}" if self.names is None else f"@{index} {self.names[index]}"
+
+    def class_called(self, label: int) -> str:
+        """A class in words: its number, and its name where it has one, 3 cat."""
+        named = self.class_names is not None and 0 <= label < len(self.class_names)
+        return f"{label} {self.class_names[label]}" if named and self.class_names else str(label)
+
+    def class_of(self, text: str | int) -> int:
+        """The class that is meant by its name or, where none is called so, by its number.
+
+        Raises:
+            ValueError: there is no such class, or several are called so; or the labels are no classes.
+
+        Example:
+            >>> data = Dataset("pets", np.zeros((2, 1), np.float32), np.array([0, 1]), class_names=("cat", "dog"))
+            >>> data.class_of("dog"), data.class_of(0), data.class_called(1)
+            (1, 0, '1 dog')
+        """
+        there = np.unique(self.classes).tolist()
+        named = [label for label, name in enumerate(self.class_names or ()) if name == str(text) and label in there]
+        if len(named) == 1:
+            return named[0]
+        numbered = [label for label in there if str(label) == str(text)]
+        if named or not numbered:
+            few = ", ".join(map(self.class_called, named or there[:_FEW])) + (", …" if len(there) > _FEW else "")
+            what = f"several classes are called {text}" if named else f"there are no points of class {text}"
+            raise ValueError(f"{what}, the classes are {few}")
+        return numbered[0]
 
     @property
     def is_image(self) -> bool:

@@ -87,14 +87,15 @@ def derive(
     if size > _IN_MEMORY:
         identity = {"of": data.fingerprint, "source": data.source, "n": count, "xflip": xflip}
         identity |= {} if chosen is None else {"only": only, "without": without}
-        options: dict[str, Any] = {"source": data.source, "licence": data.licence, "names": names, "progress": progress}
+        options: dict[str, Any] = {"source": data.source, "licence": data.licence, "names": names}
+        options |= {"classes": data.class_names, "progress": progress}
         return store.build(data.name, identity, decode, **options)
     blocks = list(decode().blocks)
     points = np.concatenate([block.points for block in blocks])
     labels = (
         None if data.labels is None else np.concatenate([block.labels for block in blocks if block.labels is not None])
     )
-    return Dataset(data.name, points, labels, data.licence, data.source, names=names)
+    return Dataset(data.name, points, labels, data.licence, data.source, names=names, class_names=data.class_names)
 
 
 def _names(data: Dataset, kept: np.ndarray | None, xflip: bool) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ import numpy as np
 from .folders import hidden
 from .notes import groups
 
-__all__ = ["FILE", "as_labels", "files_of_labels", "folder_labels", "read_labels"]
+__all__ = ["FILE", "as_labels", "class_names_in", "files_of_labels", "folder_labels", "read_labels"]
 
 FILE = "dataset.json"
 
@@ -60,11 +60,26 @@ def read_labels(texts: Mapping[str, bytes], images: Sequence[str], where: str) -
     return as_labels([known[name] for name in plain], where)
 
 
-def folder_labels(images: Sequence[str]) -> np.ndarray:
-    """The folder of each image, at the first level at which they differ, numbered in the order of their names: (N,)."""
+def folder_labels(images: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The folder of each image, at the first level at which they differ, and the names of all in their order: (N,)."""
     folders = groups(images)
-    number = {name: i for i, name in enumerate(sorted(set(folders)))}
-    return np.array([number[name] for name in folders], dtype=np.int64)
+    names = sorted(set(folders))
+    number = {name: i for i, name in enumerate(names)}
+    return np.array([number[name] for name in folders], dtype=np.int64), names
+
+
+def class_names_in(metadata: Mapping[bytes, bytes] | None, column: str) -> list[str]:
+    """What the classes of a column are called, by what Hugging Face writes into the schema; none where it does not.
+
+    Args:
+        metadata: of the schema.
+        column: of the labels.
+    """
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[column]["names"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def as_labels(values: Sequence[Any], where: str) -> np.ndarray:

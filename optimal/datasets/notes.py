@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-__all__ = ["counted", "joined", "left_out", "reason", "tell"]
+__all__ = ["counted", "folders_of", "joined", "left_out", "reason", "tell"]
 
 _MOST = 8  # names in one line
 _SHARD = re.compile(r"\d{3,}")
@@ -55,14 +55,26 @@ def groups(names: Iterable[str]) -> list[str]:
     return [parts[common] if len(parts) > common else "" for parts in folders]
 
 
-def joined(names: Iterable[str], where: str) -> list[str]:
-    """What is said where pictures of several folders become one data set, unless they are numbered shards."""
+def folders_of(names: Iterable[str]) -> dict[str, int]:
+    """How many of the paths are in each folder, at the first level at which they differ; of numbered shards nothing.
+
+    Example:
+        >>> folders_of(["train/a.png", "train/b.png", "test/a.png", "a.png"])
+        {'none': 1, 'test/': 1, 'train/': 2}
+    """
     counts = Counter(groups(names))
     if len(counts) < 2 or all(_SHARD.fullmatch(name) for name in counts):
+        return {}
+    return {(f"{name}/" if name else "none"): counts[name] for name in sorted(counts)}
+
+
+def joined(names: Iterable[str], where: str) -> list[str]:
+    """What is said where pictures of several folders become one data set."""
+    counts = folders_of(names)
+    if not counts:
         return []
-    shown = {(f"{name}/" if name else "none"): counts[name] for name in sorted(counts)}
     return [
-        f"{where} joins the pictures of {len(counts)} folders: {counted(shown)}; "
+        f"{where} joins the pictures of {len(counts)} folders: {counted(counts)}; "
         'labels="folders" makes the folders labels, the path of one takes it alone'
     ]
 

@@ -58,6 +58,8 @@ class Decoding(NamedTuple):
     """What is to be said of the data, filled by the time the last block is out."""
     names: list[str] | None = None
     """What the points are called, filled as well; left empty where they have no names."""
+    classes: list[str] | None = None
+    """What the classes 0, 1, … are called, filled as well."""
 
 
 def stamp(path: Path) -> list[Any]:
@@ -74,6 +76,8 @@ def build(
     source: str,
     licence: str,
     names: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    first: Sequence[str] = (),
     progress: bool = True,
 ) -> Dataset:
     """The entry for `identity`, decoded now if it is not there yet or is damaged.
@@ -85,6 +89,8 @@ def build(
         source: where the data comes from, for people.
         licence: its terms.
         names: of the points, in their order, where they are known before; not kept in the entry.
+        classes: the names of the classes 0, 1, …, as those of points.
+        first: what is said of the data once, when they are decoded, and not whenever they are used.
         progress: whether a progress bar is drawn on stderr while decoding.
 
     Returns:
@@ -94,24 +100,28 @@ def build(
         ValueError: if there is no point at all, or the disk is full; and whatever `decode` raises. Nothing is kept.
     """
     folder = cache_folder()
+    made = list[str]()
 
     def make(building: Path) -> None:
+        made.extend(first)
         decoding = decode()
         prints = _write(building, name, decoding, progress)
         about = {"name": name, "source": source, "licence": licence, "fingerprint": prints["array"]}
         about |= {"notes": decoding.notes} if decoding.notes else {}
+        about |= {"classes": decoding.classes} if decoding.classes else {}
         describe(building, prints, about)
 
     try:
         entry = folder / _entry_name(name, identity)
-        array, labels, array_print, notes, called = made_once(entry, _open, make, f"decoding {name}")
+        array, labels, array_print, notes, called, found = made_once(entry, _open, make, f"decoding {name}")
     except OSError as error:
         if is_full(error):
             raise ValueError(_no_room(name, folder, error)) from error
         raise
-    tell(notes)
+    tell([*made, *notes])
     known = called if called is not None else None if names is None else tuple(names)
-    return Dataset(name, array, labels, licence, source, array_print, known)
+    classes = found or classes
+    return Dataset(name, array, labels, licence, source, array_print, known, tuple(classes) if classes else None)
 
 
 def _no_room(name: str, folder: Path, error: OSError) -> str:
@@ -193,11 +203,11 @@ def _write(building: Path, name: str, decoding: Decoding, progress: bool) -> dic
     return prints
 
 
-_Opened = tuple[np.ndarray, np.ndarray | None, str, list[str], tuple[str, ...] | None]
+_Opened = tuple[np.ndarray, np.ndarray | None, str, list[str], tuple[str, ...] | None, list[str]]
 
 
 def _open(entry: Path) -> _Opened | None:
-    """Array, labels, fingerprint, notes and names of an entry, or None if it is missing or damaged in any way."""
+    """What an entry holds, names of points and of classes last, or None if it is missing or damaged in any way."""
     found = open_entry(entry, loaded=("labels", "names"))
     if found is None or "array" not in found.arrays:
         return None
@@ -205,10 +215,14 @@ def _open(entry: Path) -> _Opened | None:
     print_ = found.meta.get("fingerprint")
     if not isinstance(print_, str) or (labels is not None and (labels.ndim == 0 or len(labels) != len(array))):
         return None
-    notes = found.meta.get("notes")
+    notes, classes = (_texts(found.meta.get(key)) for key in ("notes", "classes"))
     names = None
     if "names" in found.arrays:
         names = tuple(found.arrays["names"].tobytes().decode("utf-8", "surrogatepass").split("\0")[:-1])
         if len(names) != len(array):
             return None
-    return array, labels, print_, [str(note) for note in notes] if isinstance(notes, list) else [], names
+    return array, labels, print_, notes, names, classes
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(text) for text in value] if isinstance(value, list) else []

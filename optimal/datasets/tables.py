@@ -14,6 +14,7 @@ from .arrays import Header, plan_of
 from .beginnings import beginning, named, refuse_pointer
 from .cells import called, image_of
 from .columns import columns_of, is_whole
+from .labels import class_names_in
 from .notes import reason, tell
 from .pictures import Encoded, decode_images, encoded_of
 from .pixels import stacked
@@ -79,6 +80,7 @@ def decoded(
     notes: list[str] = []
     with opened(files[0]) as table:
         image, label, pixels = columns_of(table.schema, files[0], asked.column, asked.label_column, notes)
+        classes = [] if label is None else class_names_in(table.schema.metadata, label)
     total = 0
     for file in files:
         with opened(file) as table:
@@ -92,7 +94,7 @@ def decoded(
             raise ValueError(f"resolution is for encoded images, but {image} of {files[0]} holds pixels")
         if asked.skip_unreadable:
             raise ValueError(f"skip_unreadable is for encoded images, but {image} of {files[0]} holds pixels")
-        return Decoding(_pixels(files, where, opened, image, labels, total, asked, notes), total, notes)
+        return Decoding(_pixels(files, where, opened, image, labels, total, asked, notes), total, notes, None, classes)
     if asked.of_pixels:
         raise ValueError(f"layout and shape are for pixels, but {image} of {files[0]} holds encoded images")
 
@@ -114,7 +116,7 @@ def decoded(
         known = all(paths)
         names.extend(paths[place] for place in kept if known)
 
-    return Decoding(blocks(), total, notes, names)
+    return Decoding(blocks(), total, notes, names, classes)
 
 
 def _pixels(

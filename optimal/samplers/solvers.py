@@ -31,6 +31,22 @@ SOLVERS: dict[str, type[Solver]] = {
     "reverse_sde": ReverseSDE,
     "consistency": Consistency,
 }
+_ELSEWHERE = {
+    "ddim": '"euler"',
+    "ddpm": '"euler" with eta=1',
+    "euler_a": '"euler" with eta=1',
+    "euler_ancestral": '"euler" with eta=1',
+    "edm": '"heun", and "edm_stochastic"',
+    "dpm_2": '"dpm_solver" with order=2',
+    "dpmpp": '"dpm_solver_pp"',
+    "dpmpp_2m": '"dpm_solver_pp" with order=2',
+    "dpmpp_3m": '"dpm_solver_pp" with order=3',
+    "dpmpp_2m_sde": '"sde_dpm_solver_pp"',
+    "uni_pc": '"unipc"',
+    "unipc_bh2": '"unipc" with variant="bh2"',
+    "lcm": '"consistency"',
+}
+"""What others call a solver, in lower case and with _, and what it is here."""
 
 
 def solver_of(solver: str | Solver, options: dict[str, Any]) -> Solver:
@@ -54,6 +70,9 @@ def solver_of(solver: str | Solver, options: dict[str, Any]) -> Solver:
     if solver not in SOLVERS:
         near = difflib.get_close_matches(str(solver), SOLVERS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
+        plain = str(solver).lower().replace("+", "p").replace("-", "_").replace(" ", "_").removeprefix("sample_")
+        if plain in _ELSEWHERE:
+            hint = f"here it is {_ELSEWHERE[plain]}; "
         raise ValueError(f"unknown solver {solver!r}; {hint}known are {', '.join(SOLVERS)}")
     kind = SOLVERS[solver]
     known = [field.name for field in dataclasses.fields(kind)]  # pyright: ignore[reportArgumentType]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from browser import Browser, browser, missing
+from PIL import Image
 
 from figures import explore
 from figures.__main__ import main
@@ -121,6 +122,21 @@ def test_the_page_in_docs_is_what_is_written_now() -> None:
     numbers = _numbers(text)["images"]
     assert numbers["fingerprint"] == load("digits").fingerprint
     assert [other["name"] for other in numbers["others"]][-1] == "network\ndigits"
+
+
+def test_own_images_come_first_and_sources_have_their_names(
+    arrays: dict[str, np.ndarray], page: Path, tmp_path: Path, window: Browser
+) -> None:
+    assert arrays["toy_last"]
+    assert "toy_last" not in explore.compute(Config(dataset="ring", option=("n=5",), quick=True))
+    sections = window.run("return [...document.querySelectorAll('main > section')].map((part) => part.id)")
+    assert sections == ["images", "toy"]
+    (tmp_path / "pets").mkdir()
+    for i, name in enumerate("abc"):
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pets" / f"{name}.png")
+    found = explore.compute(Config(dataset=str(tmp_path / "pets"), quick=True))
+    assert found["source_names"].tolist() == ["a.png", "b.png", "c.png"]
 
 
 def test_large_images_are_reduced_for_show(tmp_path: Path) -> None:

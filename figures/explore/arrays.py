@@ -36,14 +36,17 @@ def compute(config: Config) -> dict[str, np.ndarray]:
         level from which on that is proven, 0 on a border between basins; counts and leads (M, K), exp(entropy) and top
         weight; quartiles (K, 3) of the counts over the data; border, border_low, border_high, draws; others
         (R, M, K, *event), what others answer, and other_names (R,); grids (G, steps), levels of samplers, and
-        grid_names (G,); names (L,) of the landings, if they have any. What the data are: toy_dataset …, dataset ….
+        grid_names (G,); names (L,) of the landings and source_names (M,), if they have any; toy_last, where the images
+        come before the points. What the data are: toy_dataset …, dataset ….
 
     Raises:
         ValueError: points of more than two values that are no images; more than 2,000 of them.
     """
     data = config.load("digits")
     if data.is_image:
-        return _points(config, load("five-deltas")) | _images(config, data)
+        # The user's own data come first on the page.
+        first = {} if config.dataset is None else {"toy_last": np.array(True)}
+        return _points(config, load("five-deltas")) | _images(config, data) | first
     if data.event not in ((1,), (2,)):
         raise ValueError(f"explore shows images, or points of one or two values, {data.name} has shape {data.event}")
     if len(data) > _MOST_POINTS:
@@ -107,7 +110,10 @@ def _images(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     if 0 < border.sigma < math.inf:
         curve = curve_of(D, sigma_max=high, nodes=32, draws=64, generator=generator(config, 4))
         grids["path KL"] = path_kl_grid(curve, _STEPS)
-    named = {} if data.names is None else {"names": np.array([data.names[k] for k in distinct.tolist()])}
+    named = {}
+    if data.names is not None:
+        for key, of in (("names", distinct), ("source_names", source)):
+            named[key] = np.array([data.names[k] for k in of.tolist()])
     return (
         provenance(data)
         | named

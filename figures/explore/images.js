@@ -47,7 +47,7 @@ async function exploreImages(data) {
     }
   }
   const buttons = Array.from({ length: count }, (_, m) => {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: m + 1 });
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: data.source_names?.[m] ?? m + 1 });
     button.addEventListener("click", () => { state.m = m; request(); });
     byId("images-sources").append(button);
     return button;
@@ -67,14 +67,14 @@ async function exploreImages(data) {
       const ctx = canvas.getContext("2d");
       put(ctx, name, of, k, 0, 0, w, h);
       canvas.className = [of === m ? "chosen" : "", name === "landings" ? (data.hit[of][k] ? "hit" : "miss") : ""].join(" ");
-      canvas.title = `${names[name].replace("\n", " ")}, source ${of + 1}`;
+      canvas.title = `${names[name].replace("\n", " ")}, source ${data.source_names?.[of] ?? of + 1}`;
     }
     buttons.forEach((button, of) => button.setAttribute("aria-pressed", of === m));
     show("images-count", data.counts[m][k], 2);
     show("images-lead", data.leads[m][k]);
     byId("images-landing").value = data.landing_index[data.landing[m][k]];
     const place = data.landing[m][k], captured = data.captured[m][k];
-    byId("images-landing").textContent = `${called(data.landing_index[place], data.names?.[place])}, ${data.hit[m][k] ? "the source" : `not the source, ${data.source_index[m]}`}`;
+    byId("images-landing").textContent = `${called(data.landing_index[place], data.names?.[place])}, ${data.hit[m][k] ? "the source" : `not the source, ${called(data.source_index[m], data.source_names?.[m])}`}`;
     byId("images-captured").value = captured;
     byId("images-captured").textContent = captured >= sigma ? "now: nothing changes it any more" : captured ? `from σ = ${level(captured)} on` : "never: x lies on a border";
     show("images-median", data.quartiles[k][1], 2);
@@ -140,4 +140,5 @@ async function exploreImages(data) {
   update();
 }
 
+if (numbers.toy.last) document.querySelector("main").prepend(byId("images"));
 if (numbers.images) exploreImages(numbers.images);

@@ -211,6 +211,7 @@ def test_grey_stays_grey_and_mixed_becomes_rgb(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(mixed).array, expected[[3, 0]])
 
 
+@pytest.mark.filterwarnings("ignore:1 of the 1 images of a.zip are transparent")
 def test_transparency_is_composited_on_white(tmp_path: Path) -> None:
     clear = np.concatenate([RGB[0], np.zeros((8, 8, 1), np.uint8)], axis=2)
     clear[0, 0, 3] = 255

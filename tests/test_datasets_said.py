@@ -98,6 +98,26 @@ def test_pages_and_frames_are_counted(tmp_path: Path, kind: str) -> None:
             assert len(read(tmp_path / "s")) == 2
 
 
+def test_transparent_pictures_and_those_of_inks_are_counted(tmp_path: Path) -> None:
+    half = picture().convert("RGBA")
+    half.putpixel((0, 0), (0, 0, 0, 128))
+    palette = picture().quantize(16)
+    files = {"a_png": encoded(half), "b_png": encoded(picture().convert("RGBA")), "c_png": encoded(picture())}
+    files["d_png"] = encoded(palette, transparency=palette.getpixel((0, 0)))
+    folder = put(tmp_path / "t", e_jpg=encoded(picture().convert("CMYK"), "JPEG"), **files)
+    for path in (folder, zipped(folder)):
+        with pytest.warns(UserWarning, match="images of t") as told:
+            data = read(path)
+        said = [str(warning.message) for warning in told]
+        assert said == [
+            f"2 of the 5 images of {path.name} are transparent in places and were put on white",
+            f"1 of the 5 images of {path.name} are CMYK and were made RGB, their colours about what they are in print",
+        ]
+        np.testing.assert_array_equal(data.array[0, :, 0, 0], [127, 127, 127])
+        assert (data.array[3, :, 0, 0] == 255).all()
+        np.testing.assert_array_equal(data.array[1], data.array[2])
+
+
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     files = {"a_png": encoded(picture()), "LICENSE_txt": b"", "x_npy": b"1", "y_npy": b"2", "z_heic": b"3"}
     folder = put(tmp_path / "l", **files)

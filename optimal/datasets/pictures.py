@@ -47,6 +47,7 @@ bytes of its own and is tried by suffix alone."""
 _BLOCK = 1 << 22
 _WAY_OUT = "; `magick mogrify -depth 8 FILES` rounds them, and an array in a .npy keeps what they hold"
 _BITS = 8
+_OPAQUE = 255
 _MANY = ("GIF", "WEBP", "TIFF", "PNG", "AVIF")
 _HEADER = 1 << 12  # bytes in which an animated PNG says that it is one
 _GREY = ("1", "L", "LA", "La")
@@ -83,15 +84,17 @@ class _Tally:
     """What is counted while images are decoded, and said in the end."""
 
     def __init__(self) -> None:
-        self.images = self.several = self.frames = self.grey = 0
+        self.images = self.several = self.frames = self.grey = self.clear = self.inks = 0
         self.low, self.high = 255, 0
 
-    def add(self, kind: str | None, own: str, data: bytes, mode: str, pixels: np.ndarray) -> None:
+    def add(self, kind: str | None, own: str, data: bytes, mode: str, pixels: np.ndarray, *, clear: bool) -> None:
         self.images += 1
         frames = _frames(kind, data)
         self.several += frames > 1
         self.frames += frames if frames > 1 else 0
         self.grey += mode == "RGB" and own in _GREY
+        self.clear += clear
+        self.inks += own == "CMYK"
         self.low, self.high = min(self.low, int(pixels.min())), max(self.high, int(pixels.max()))
 
     def notes(self, where: str, values: Values, value_range: ValueRange) -> Iterator[str]:
@@ -102,6 +105,13 @@ class _Tally:
             )
         if self.grey and self.grey < self.images:
             yield f"{self.grey} of the {self.images} images of {where} are grey and were made RGB, as the others are"
+        if self.clear:
+            yield f"{self.clear} of the {self.images} images of {where} are transparent in places and were put on white"
+        if self.inks:
+            yield (
+                f"{self.inks} of the {self.images} images of {where} are CMYK and were made RGB, their colours about "
+                "what they are in print"
+            )
         if said := doubt(values, value_range, self.low, self.high, f"{self.images} images"):
             yield said
 
@@ -236,9 +246,12 @@ def _decode(item: Encoded, where: str, mode: str, resolution: int | None, tally:
         try:
             if image.format != "PNG":  # a PNG has no orientation worth the time that the search for it takes
                 ImageOps.exif_transpose(image, in_place=True)
+            clear = False
             if image.has_transparency_data:
+                own_colours = image.convert("RGBA")
+                clear = min(own_colours.getchannel("A").tobytes()) < _OPAQUE
                 white = Image.new("RGBA", image.size, "white")
-                white.alpha_composite(image.convert("RGBA"))
+                white.alpha_composite(own_colours)
                 plain = white.convert(mode)
             else:
                 plain = image.convert(mode)
@@ -247,7 +260,7 @@ def _decode(item: Encoded, where: str, mode: str, resolution: int | None, tally:
             pixels = np.asarray(plain)
         except Exception as error:
             raise ValueError(f"{item.name} in {where} cannot be decoded: {reason(error)}") from error
-        tally.add(image.format, own, item.data, mode, pixels)
+        tally.add(image.format, own, item.data, mode, pixels, clear=clear)
     return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
 
 

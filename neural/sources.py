@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import math
 from collections.abc import Callable
@@ -17,7 +16,9 @@ from . import checkpoint
 from .adapters import Adapted, from_diffusers
 from .adapters.clipping import Given
 from .config import experiment_of
+from .elsewhere import require_run
 from .foreign import understood
+from .imported import PYTHON, imported
 from .precondition import Preconditioned
 from .pretrained import folder_of
 from .saved import load_model, model_path
@@ -25,7 +26,7 @@ from .students import Student
 
 __all__ = ["Source", "module_of", "source_of", "takes_named"]
 
-DIFFUSERS, PYTHON, PRETRAINED = "diffusers:", "python:", "pretrained:"
+DIFFUSERS, PRETRAINED = "diffusers:", "pretrained:"
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,13 @@ def source_of(source: Any, clip: Given = None, event: tuple[int, ...] | None = N
         clip, event: of a diffusers folder.
     """
     if isinstance(source, str) and source.startswith(PYTHON):
-        made = _imported(source)
-        return Source(source, **_known(made)) if not isinstance(made, str | Path) else source_of(made, clip, event)
+        made = imported(source)
+        if isinstance(made, str | Path):
+            return source_of(made, clip, event)
+        try:
+            return Source(source, **_known(made))
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
     if isinstance(source, str) and source.startswith(DIFFUSERS):
         denoiser = from_diffusers(source.removeprefix(DIFFUSERS), clip=clip, event=event)
         return Source(source, **_known(denoiser))
@@ -99,33 +105,8 @@ def _known(source: Any) -> dict[str, Any]:
     }
 
 
-def _imported(source: str) -> Any:
-    """What python:package.module.function names, or what it returns where it is called without arguments."""
-    module, _, attribute = source.removeprefix(PYTHON).rpartition(".")
-    if not module or not attribute:
-        raise ValueError(f"python: names a function as package.module.function, got {source!r}")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ValueError(f"{source} cannot be imported: {error}") from error
-    if isinstance(found, nn.Module) or not callable(found) or _takes_points(found):
-        return found
-    try:
-        return found()
-    except Exception as error:
-        raise ValueError(f"{source} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
-
-
-def _takes_points(function: Callable[..., Any]) -> bool:
-    """Whether it cannot be called without arguments: it is the denoiser itself."""
-    try:
-        kinds = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in kinds)
-
-
 def _run(folder: Path) -> Source:
+    require_run(folder)
     denoiser, config = load_model(folder)
     options = experiment_of(config).optimisation
     event = tuple(checkpoint.about(checkpoint.latest(model_path(folder)))["event"])

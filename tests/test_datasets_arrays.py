@@ -192,7 +192,7 @@ def test_truncated_npy(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "a.npy"
     np.save(path, U8)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match=r"a.npy is (truncated|not a readable npy array)"):
+    with pytest.raises(ValueError, match=r"a.npy is (truncated|not a readable npy array|empty)"):
         read(path)
 
 
@@ -216,7 +216,7 @@ def test_truncated_and_damaged_npz(tmp_path: Path, compressed: bool) -> None:
     whole = path.read_bytes()
     for keep in (0, 100, len(whole) - 5):
         path.write_bytes(whole[:keep])
-        with pytest.raises(ValueError, match=r"a.npz is not a readable npz file, perhaps truncated"):
+        with pytest.raises(ValueError, match=r"a.npz is (not a readable npz file, perhaps truncated|empty)"):
             read(path)
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 0xFF

@@ -264,6 +264,7 @@ def test_absurd_member_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         read(image_zip(tmp_path / "a.zip", {"a.png": encode(RGB[0])}))
 
 
+@pytest.mark.filterwarnings("ignore:1 of the 12 labels of images")
 def test_folder(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     for name, image in zip(NAMES, RGB, strict=True):

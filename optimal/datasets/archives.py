@@ -77,7 +77,9 @@ def read_zip(
     """
     check_resolution(resolution)
     with open_zip(path) as archive:
-        members = {info.filename: info for info in archive.infolist()}
+        listed = archive.infolist()
+    members = {info.filename: info for info in listed}
+    again = _again(listed, path.name)
     names = sorted(name for name in members if is_picture(name))
     files = files_of_labels(members, names)
     own = _own_labels(labels)
@@ -105,7 +107,7 @@ def read_zip(
     identity |= _asked(labels, value_range, skip_unreadable)
     options: dict[str, Any] = {"source": str(path.resolve()), "licence": OWN, "names": names, "progress": progress}
     data = store.build(path.name, identity, decode, **options, **_of_folders(names, path.name, labels))
-    tell(_of_others(members, names, path.name))
+    tell([*again, *_of_others(members, names, path.name)])
     return data
 
 
@@ -210,6 +212,13 @@ def _is_read_otherwise(members: Iterable[str], files: list[str]) -> bool:
 def _of_folders(names: list[str], where: str, labels: Labels) -> dict[str, Any]:
     """What their folders are to the images: classes, or what is said once of their being joined."""
     return {"classes": folder_labels(names)[1]} if labels == "folders" else {"first": joined(names, where)}
+
+
+def _again(members: list[zipfile.ZipInfo], where: str) -> list[str]:
+    """What is said of images that a zip holds more than once under one name."""
+    names = [info.filename for info in members if is_picture(info.filename)]
+    more = len(names) - len(set(names))
+    return [f"{more} of the {len(names)} images of {where} have the name of a later one, which is read"] if more else []
 
 
 def _of_others(there: Iterable[str], names: list[str], where: str) -> list[str]:

@@ -37,6 +37,8 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\x89PNG", "one PNG image"),
     (b"\xff\xd8\xff", "one JPEG image"),
     (b"GIF8", "one GIF image"),
+    (b"II*\x00", "one TIFF image"),
+    (b"MM\x00*", "one TIFF image"),
     (b"%PDF", "a PDF document"),
     (b"<!doctype html", "a web page"),
     (b"<html", "a web page"),
@@ -71,6 +73,8 @@ def named(head: bytes) -> str | None:
     """
     if head[257:262] == b"ustar":
         return "a tar archive"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "one WebP image"
     start = head.lstrip()[:20].lower()
     return next((name for mark, name in _BEGINNINGS if head.startswith(mark) or start.startswith(mark)), None)
 

@@ -186,7 +186,9 @@ def _converted(name: str, make: Callable[..., Dataset], options: Mapping[str, An
 
 
 def _path(text: str) -> Path | None:
-    """An existing path, or None; a home that nobody has and a name that no file can have are none."""
+    """An existing path, or None; a home that nobody has and a name that no file can have are none, nor is no name."""
+    if not text.strip():
+        return None
     try:
         path = Path(text).expanduser()
         return path if path.exists() else None

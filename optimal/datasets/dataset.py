@@ -90,6 +90,11 @@ def to_uint8(x: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
     return np.clip(np.rint(levels), 0.0, 255.0).astype(np.uint8)
 
 
+def _on_a_line(name: str) -> str:
+    """A name as it can be printed: a file may be called by letters that no line or no encoding has."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """N points of an empirical distribution, each with probability 1/N; a point listed twice counts twice.
@@ -159,7 +164,7 @@ class Dataset:
             >>> Dataset("two", np.zeros((2, 1), np.float32), names=("a.png", "b.png")).called(1)
             '@1 b.png'
         """
-        return f"@{index}" if self.names is None else f"@{index} {self.names[index]}"
+        return f"@{index}" if self.names is None else f"@{index} {_on_a_line(self.names[index])}"
 
     def class_called(self, label: int) -> str:
         """A class in words: its number, and its name where it has one, 3 cat."""

@@ -69,6 +69,8 @@ def reader(path: Path) -> Callable[..., Dataset]:
         raise ValueError(f"{path} is neither a file nor a folder, but a pipe or device")
     head = beginning(path)
     refuse_pointer(head, str(path))
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty, a file of 0 bytes")
     if cifar.is_binary_batch(path):
         return cifar.read_cifar  # it begins with a label, which may be any byte
     what, suffix = named(head), path.suffix.lower()
@@ -85,7 +87,7 @@ def reader(path: Path) -> Callable[..., Dataset]:
         hint = " unpack it first;" if what == _TAR else " no pickle but CIFAR's is read;" if what == _PICKLE else ""
         raise ValueError(
             f"{path} is no data set:{is_called}{hint} "
-            f"{', '.join(_BY_SUFFIX)}, an idx file or a folder of images is read"
+            f"{', '.join(_BY_SUFFIX)}, .arrow, an idx file, CIFAR's .tar.gz or a folder of images is read"
         )
     return _BY_SUFFIX[suffix]
 

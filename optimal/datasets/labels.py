@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .folders import hidden
-from .notes import groups
+from .notes import groups, tell
 
 __all__ = ["FILE", "as_labels", "class_names_in", "files_of_labels", "folder_labels", "read_labels"]
 
@@ -41,22 +41,29 @@ def read_labels(texts: Mapping[str, bytes], images: Sequence[str], where: str) -
         int64 (N,), float32 (N, K), or None where there are no labels.
 
     Raises:
-        ValueError: if a file is malformed or an image has no label.
+        ValueError: if a file is malformed, or an image has no label, or two.
     """
     known: dict[str, Any] = {}
     for file, text in texts.items():
         folder = file[: -len(FILE)]
         try:
-            listed = json.loads(text).get("labels")
-            known |= {folder + str(name).replace("\\", "/"): label for name, label in listed or ()}
+            listed = [(str(name), label) for name, label in json.loads(text).get("labels") or ()]
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f'{file} of {where} must be {{"labels": [[name, label], ...]}}: {error}') from error
+            how = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
+            raise ValueError(f'{file} of {where} must be {{"labels": [[name, label], ...]}}{how}') from error
+        for name, label in listed:
+            path = folder + name.replace("\\", "/").removeprefix("./")
+            if path in known and known[path] != label:
+                raise ValueError(f"{file} of {where} gives {name} two labels, {known[path]} and {label}")
+            known[path] = label
     if not known:
         return None
     plain = [name.replace("\\", "/") for name in images]
     missing = next((name for name in plain if name not in known), None)
     if missing is not None:
         raise ValueError(f"{', '.join(texts)} of {where} has no label for {missing}")
+    others = len(known) - len(set(plain))
+    tell([f"{others} of the {len(known)} labels of {where} are of images that are not there"] if others else [])
     return as_labels([known[name] for name in plain], where)
 
 

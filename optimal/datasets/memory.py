@@ -16,6 +16,7 @@ import torch
 from ..masks import refuse_mask
 from .arrays import Header, plan_of
 from .dataset import Dataset
+from .flattened import COLOUR, GREY, stacked_pictures
 from .notes import tell
 from .values import ValueRange, Values, doubt
 
@@ -140,7 +141,20 @@ def _items(source: Any, name: str) -> tuple[list[np.ndarray], list[Any] | None]:
     labelled = isinstance(source, torch.utils.data.Dataset)
     parts = [_parts(item, name, pairs=labelled) for item in listed]
     labels = None if any(label is None for _, label in parts) else [label for _, label in parts]
-    return [_array(point, name) for point, _ in parts], labels
+    points = [point for point, _ in parts]
+    pictures = [point for point in points if _is_picture(point)]
+    if pictures and len(pictures) == len(points):
+        arrays, kinds = stacked_pictures(pictures)
+        tell(kinds.notes(name))
+        return arrays, labels
+    return [_array(point, name) for point in points], labels
+
+
+def _is_picture(point: Any) -> bool:
+    """Whether it is one of Pillow's, of a mode of 8 bits: others are arrays like any."""
+    from PIL.Image import Image
+
+    return isinstance(point, Image) and point.mode in GREY + COLOUR
 
 
 def _parts(item: Any, name: str, *, pairs: bool) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from .beginnings import named, refuse_pointer
 from .depth import bits_per_channel
+from .flattened import COLOUR, GREY, Kinds, flattened
 from .folders import hidden
 from .notes import reason
 from .store import Block
@@ -47,11 +48,10 @@ bytes of its own and is tried by suffix alone."""
 _BLOCK = 1 << 22
 _WAY_OUT = "; `magick mogrify -depth 8 FILES` rounds them, and an array in a .npy keeps what they hold"
 _BITS = 8
-_OPAQUE = 255
+_ORIENTED = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""Chunks and texts of a PNG that may hold an orientation."""
 _MANY = ("GIF", "WEBP", "TIFF", "PNG", "AVIF")
 _HEADER = 1 << 12  # bytes in which an animated PNG says that it is one
-_GREY = ("1", "L", "LA", "La")
-_COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 class Encoded(NamedTuple):
@@ -84,35 +84,25 @@ class _Tally:
     """What is counted while images are decoded, and said in the end."""
 
     def __init__(self) -> None:
-        self.images = self.several = self.frames = self.grey = self.clear = self.inks = 0
+        self.kinds = Kinds()
+        self.several = self.frames = 0
         self.low, self.high = 255, 0
 
     def add(self, kind: str | None, own: str, data: bytes, mode: str, pixels: np.ndarray, *, clear: bool) -> None:
-        self.images += 1
+        self.kinds = self.kinds.plus(own, mode, clear=clear)
         frames = _frames(kind, data)
         self.several += frames > 1
         self.frames += frames if frames > 1 else 0
-        self.grey += mode == "RGB" and own in _GREY
-        self.clear += clear
-        self.inks += own == "CMYK"
         self.low, self.high = min(self.low, int(pixels.min())), max(self.high, int(pixels.max()))
 
     def notes(self, where: str, values: Values, value_range: ValueRange) -> Iterator[str]:
         if self.several:
             yield (
-                f"{self.several} of the {self.images} images of {where} have several pages or frames, "
+                f"{self.several} of the {self.kinds.images} images of {where} have several pages or frames, "
                 f"{self.frames} in all; only the first of each is read"
             )
-        if self.grey and self.grey < self.images:
-            yield f"{self.grey} of the {self.images} images of {where} are grey and were made RGB, as the others are"
-        if self.clear:
-            yield f"{self.clear} of the {self.images} images of {where} are transparent in places and were put on white"
-        if self.inks:
-            yield (
-                f"{self.inks} of the {self.images} images of {where} are CMYK and were made RGB, their colours about "
-                "what they are in print"
-            )
-        if said := doubt(values, value_range, self.low, self.high, f"{self.images} images"):
+        yield from self.kinds.notes(where)
+        if said := doubt(values, value_range, self.low, self.high, f"{self.kinds.images} images"):
             yield said
 
 
@@ -205,7 +195,7 @@ def _common_mode(items: Iterable[Encoded], where: str) -> str:
     for item in items:
         # Those that cannot be opened are found again, and told, when all are decoded.
         with contextlib.suppress(ValueError), _open(item, where) as image:
-            if image.mode not in _GREY:
+            if image.mode not in GREY:
                 return "RGB"
     return "L"
 
@@ -230,7 +220,7 @@ def _open(item: Encoded, where: str) -> Image:
         raise ValueError(
             f"{item.name} in {where} claims {image.width}x{image.height} pixels, more than the {limit} allowed"
         )
-    if image.mode not in _GREY + _COLOUR:
+    if image.mode not in GREY + COLOUR:
         raise ValueError(f"{item.name} in {where} must have 8 bits per channel, but its mode is {image.mode}{_WAY_OUT}")
     bits = bits_per_channel(image, item.data)
     if bits > _BITS:
@@ -239,22 +229,15 @@ def _open(item: Encoded, where: str) -> Image:
 
 
 def _decode(item: Encoded, where: str, mode: str, resolution: int | None, tally: _Tally) -> np.ndarray:
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     with _open(item, where) as image:
         own = image.mode
         try:
-            if image.format != "PNG":  # a PNG has no orientation worth the time that the search for it takes
+            # To look for an orientation that a PNG rarely has takes Pillow longer than to decode it.
+            if image.format != "PNG" or any(mark in item.data for mark in _ORIENTED):
                 ImageOps.exif_transpose(image, in_place=True)
-            clear = False
-            if image.has_transparency_data:
-                own_colours = image.convert("RGBA")
-                clear = min(own_colours.getchannel("A").tobytes()) < _OPAQUE
-                white = Image.new("RGBA", image.size, "white")
-                white.alpha_composite(own_colours)
-                plain = white.convert(mode)
-            else:
-                plain = image.convert(mode)
+            plain, clear = flattened(image, mode)
             if resolution is not None:
                 plain = _crop_and_resize(plain, resolution)
             pixels = np.asarray(plain)

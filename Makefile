@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 TOOLS  := $(VENV)/.installed-tools
 
-.PHONY: figures gallery train docs bench gpu gpu-wheels test check ready formulas lint clean
+.PHONY: figures gallery train docs bench estimates gpu gpu-wheels test check ready formulas lint clean
 
 figures: $(STAMP)
 	$(PY) -m figures all
@@ -30,6 +30,10 @@ docs: $(TOOLS)
 # Every method beside the plain products; bench/table.py then writes the table of docs/speed.md.
 bench: $(STAMP)
 	$(PY) bench/run.py
+
+# What commands say that they take, beside what they take.
+estimates: $(STAMP)
+	$(PY) bench/estimates.py
 
 # Checks and timings on a machine with CUDA, by its own Python: no environment is made, nothing is fetched.
 gpu:

@@ -1,4 +1,5 @@
-"""How long a figure will take, said before it begins: on two cores, from how much it asks of the optimum."""
+"""How long a figure will take, said before it begins: by what it took on two cores and how much slower this machine is,
+or of other data from how much it asks of the optimum, of which some rows are timed."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import math
 from types import ModuleType
 
 from optimal import OptimalDenoiser
-from optimal.cli.estimate import seconds_of_a_call, seconds_of_the_axes
+from optimal.cli.estimate import pace_of_the_optimum, seconds_of_the_axes, slowness
 from optimal.span import are_few
 
 from .config import Config
@@ -34,20 +35,22 @@ _OWN = {
     "measurements": 40.0,
     "theories": 3.0,
 }
-"""Of a full run on the figures' own data, with networks that are there."""
+"""Of a full run on the figures' own data, with networks that are there, on two cores where `slowness` is 1."""
 _LOOK = 0.3
 """Of that, about, for a quick look."""
 _SPAN = {"steps", "grids", "prop4", "distilled"}
-"""Few points of many values are taken by these in coordinates of their span, in float64: as half as many values."""
+"""These take few points of many values in coordinates of their span, as they are timed, whose axes they find first."""
+_TOGETHER = 256
+"""Rows that are asked at once, about."""
 
 
 def seconds(name: str, module: ModuleType, config: Config) -> float:
     """What a figure takes, about."""
     if config.dataset is None or not hasattr(module, "rows"):
-        return _OWN.get(name, 0.0) * (_LOOK if config.quick else 1.0)
+        alone = _OWN.get(name, 0.0) * (_LOOK if config.quick else 1.0)
+        return alone * slowness() if alone else 0.0
     data = config.load("digits")
-    D, size, dim = OptimalDenoiser(data), len(data), math.prod(data.event)
-    rows, axes = round(module.rows(config.quick, size * dim)), 0.0
-    if name in _SPAN and are_few(D):
-        dim, axes = 2 * size, seconds_of_the_axes(D)
-    return _START + axes + seconds_of_a_call(size, dim, rows)
+    D = OptimalDenoiser(data)
+    rows = module.rows(config.quick, len(data) * math.prod(data.event))
+    axes = seconds_of_the_axes(D) * slowness() if name in _SPAN and are_few(D) else 0.0
+    return _START + axes + pace_of_the_optimum(D, _TOGETHER, span=name in _SPAN).seconds(rows, rows / _TOGETHER)

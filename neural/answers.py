@@ -18,7 +18,7 @@ from optimal import Dataset, Guided, OptimalDenoiser, karras, sample
 from optimal.border import seeking_refining_border
 from optimal.cli import seconds_of_a_row
 from optimal.cli.answers import solver_on
-from optimal.cli.estimate import Say, announce
+from optimal.cli.estimate import LANDING_ROWS, Say, announce, around, seconds_of_the_border
 from optimal.cli.room import require_room, require_single
 from optimal.denoiser import Denoiser
 from optimal.numbers import require_whole
@@ -35,12 +35,10 @@ from .sampled import Method, samplers
 from .teachers import optimum_of
 from .wanted import unguided
 
-__all__ = ["Compared", "Drawing", "Place", "Plan", "compared", "drawing", "drawn", "planned"]
+__all__ = ["Compared", "Drawing", "Place", "Plan", "compared", "drawing", "drawn", "expected", "planned"]
 
 Place = Literal["data", "held-out", "trajectory"]
 _RANGE = (0.002, 80.0)
-_BORDER_CALLS, _BORDER_DRAWS = 24, 256
-_LANDING_CALLS = 80
 _QUESTION = 448
 """Rows that are asked to see whether a network is in the right convention, if it is."""
 _LEVELS = 12
@@ -108,11 +106,10 @@ def drawing(
 def drawn(how: Drawing, event: tuple[int, ...], *, say: Say) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Arrays (noises, samples, sigmas), and what they are."""
     about = how.about()
-    require_room("n", how.n, math.prod(event))
+    seconds = expected(how, event)
     rows, shape = RowNoise(stream(how.seed, "samples")), (how.n, *event)
     x = (about["sigma_max"] * rows.draw(shape)).float()
-    calls = how.n * _asked(about["solver"], about["steps"])
-    announce(calls * _seconds(how.model, event, min(how.model.batch, how.n)), say)
+    announce(seconds, say)
     nfe: list[int] = []
     ends = sample(
         how.denoiser,
@@ -124,6 +121,18 @@ def drawn(how: Drawing, event: tuple[int, ...], *, say: Say) -> tuple[dict[str, 
     )
     arrays = {"noises": x, "samples": ends, "sigmas": torch.as_tensor(how.arguments["sigmas"])}
     return arrays, about | {"nfe": nfe[-1]}
+
+
+def expected(how: Drawing, event: tuple[int, ...]) -> float:
+    """Seconds that `drawn` will take, about.
+
+    Raises:
+        ValueError: more samples than fit into memory.
+    """
+    require_room("n", how.n, math.prod(event))
+    about = how.about()
+    calls = how.n * _asked(about["solver"], about["steps"])
+    return calls * _seconds(how.model, event, min(how.model.batch, how.n))
 
 
 @dataclass(frozen=True)
@@ -273,8 +282,11 @@ def planned(models: Sequence[Model], D: OptimalDenoiser, plan: Plan, places: Seq
     levels = len(plan.sigmas) if plan.sigmas else _LEVELS
     steps = sum(_asked(plan.solver, n) for n in plan.steps)
     own = {"data": levels, "held-out": levels, "trajectory": 2 * (STEPS + levels)}
-    a_row = seconds_of_a_row(D.posterior, _some(D, max(plan.draws, _BORDER_DRAWS)), _middle(*_RANGE))
-    total = a_row * (_BORDER_DRAWS * _BORDER_CALLS * (plan.sigmas is None) + plan.n * (_LANDING_CALLS + steps))
+    (x, sigma), *_ = around(D, max(plan.draws, plan.n), [_middle(*_RANGE)])
+    a_row = seconds_of_a_row(D.posterior, x, sigma)
+    total = a_row * plan.n * (LANDING_ROWS + steps)
+    if plan.sigmas is None:
+        total += seconds_of_the_border(D)
     for model in models:
         total += a_row * levels * plan.draws * len(places)
         asked = _QUESTION + plan.draws * sum(own[place] for place in places) + plan.n * steps
@@ -299,11 +311,6 @@ def _seconds(model: Model, event: tuple[int, ...], rows: int) -> float:
     sigma = _middle(max(model.sigma_min, _RANGE[0]), min(model.sigma_max, _RANGE[1]))
     unit = torch.randn((rows, *event), generator=fixed_generator("queries"), dtype=torch.float32)
     return seconds_of_a_row(model, sigma * unit, sigma)
-
-
-def _some(D: OptimalDenoiser, rows: int) -> Tensor:
-    noise = torch.randn((rows, *D.event), generator=fixed_generator("queries"), dtype=torch.float32)
-    return noise.to(D.points.device)
 
 
 def _middle(low: float, high: float) -> float:

@@ -35,11 +35,23 @@ from optimal.theories import (
 from .measures import evaluate
 from .places import along
 
-__all__ = ["Family", "Fitted", "Tried", "families", "fitted", "theories_of", "with_windows_of_local"]
+__all__ = [
+    "MODES",
+    "Family",
+    "Fitted",
+    "Tried",
+    "families",
+    "fitted",
+    "theories_of",
+    "with_parameter",
+    "with_windows_of_local",
+]
 
 Make = Callable[[float], Denoiser]
 
 LOCAL, EQUIVARIANT = "local score", "equivariant local score"
+MODES = (10, 100)
+"""Gaussians of the mixtures."""
 _DRAWS = 64
 _SMOOTHING = 16
 _MOST = 13_500_000_000
@@ -219,10 +231,16 @@ def theories_of(
 
 def families(D: OptimalDenoiser, *, tried: Tried | None = None, progress: bool = False) -> dict[str, Denoiser | Family]:
     """Every theory of one parameter with the values that are tried, and those without one, by name."""
-    tried = tried or Tried()
-    parts = [modes for modes in (10, 100) if len(D) >= 10 * modes]
+    parts = [modes for modes in MODES if len(D) >= 10 * modes]
     found: dict[str, Denoiser | Family] = {"Gaussian": Wiener(D, progress=progress)}
     found |= {f"mixture of {modes}": Mixture(D, modes, progress=progress) for modes in parts}
+    return found | with_parameter(D, tried)
+
+
+def with_parameter(D: OptimalDenoiser, tried: Tried | None = None) -> dict[str, Family]:
+    """Every theory of one parameter with the values that are tried, by name: nothing of the data is fitted yet."""
+    tried = tried or Tried()
+    found: dict[str, Family] = {}
     unit = D.standard_deviation or 1.0
     widths = tuple(unit * width for width in tried.widths)
     found["smoothed data"] = Family(D.smoothed, widths, (0.0,))

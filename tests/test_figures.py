@@ -40,6 +40,7 @@ from figures.waiting import seconds
 from neural.config import TECHNIQUES
 from neural.studies import table
 from optimal import OptimalDenoiser, load, speciation_sigma
+from optimal.cli.estimate import Pace
 from optimal.reference import GaussianMixture
 from optimal.regimes import top_eigenvalue
 from optimal.samplers import SOLVERS
@@ -645,8 +646,10 @@ def test_names_are_short_and_apart() -> None:
 def test_how_long_it_takes_is_said_first(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is drawn, for data of one's own by their size; what is short is not announced."""
+    """Before anything is drawn, for data of one's own by what a call takes; what is short is not announced."""
     order: list[str] = []
+    monkeypatch.setattr("figures.waiting.pace_of_the_optimum", lambda D, rows, span: Pace(0.01, 0.001))
+    monkeypatch.setattr("figures.waiting.slowness", lambda: 1.0)
     monkeypatch.setattr("figures.__main__.make", lambda name, _: order.append(capfd.readouterr().err) or name)
     np.save(tmp_path / "images.npy", np.zeros((2000, 3, 64, 64), np.uint8))
     command = ["--dataset", str(tmp_path / "images.npy"), "--out", str(tmp_path)]

@@ -164,7 +164,12 @@ def test_bad_input_is_one_sentence(words: list[str], sentence: str, capsys: pyte
     assert sentence in error
 
 
-def test_a_dry_run_says_how_long_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_says_how_long_and_does_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the border nor mixtures of the data, which take long, are made for it."""
+    for name in ("seeking_refining_border", "families", "check_held_out"):
+        monkeypatch.setattr(f"neural.cli.explaining.{name}", None)
     assert main(["explain", "pretrained:toy", "--dry-run"]) == 0
     assert "nothing was computed" in capsys.readouterr().out
     assert not list(Path().iterdir())

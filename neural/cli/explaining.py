@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import torch
 
 from optimal import OptimalDenoiser, seeking_refining_border
 from optimal.cli import announce, as_json, as_table, in_words, plain, seconds_of_a_row, suffixed, writable
+from optimal.cli.estimate import around, pace_of, seconds_of_the_border
 from optimal.cli.run import say
 from optimal.denoiser import Denoiser
 from optimal.query import level_list
-from optimal.randomness import fixed_generator
 from optimal.storage import replacing
 
 from ..commands import QUICK_DRAWS, Explain
@@ -26,13 +25,17 @@ from ..measures import evaluate, save_table
 from ..model import Model
 from ..named import opened
 from ..places import STEPS, default_sigmas, range_of, require_range
-from ..theories import Family, Fitted, families, theories_of, with_windows_of_local
+from ..theories import MODES, Fitted, families, theories_of, with_parameter, with_windows_of_local
 from ..wanted import Wanted
 from .words import as_words, dataset_of, held_out_of
 
 __all__ = ["explain_command"]
 
 _QUICK_NOISES, _CALLS = 8, 35
+_PASSES = 30
+"""Of the data, that mixtures take."""
+_WITHIN = 0.2
+"""Seconds in which a theory is timed."""
 
 
 def explain_command(command: Explain) -> None:
@@ -57,19 +60,20 @@ def explain_command(command: Explain) -> None:
     if given is not None:
         require_range(given, range_of(model))
     out = Path(command.out) if command.dry_run else writable(command.out, "explanation")
-    apart = None if held_out is None or command.dry_run else check_held_out(D, held_out, progress=True)
-    border = seeking_refining_border(D, progress=True)
-    sigmas = default_sigmas(D, border.sigma, range_of(model)) if given is None else given
     places = ["data", *(["held-out"] if held_out is not None else []), "trajectory"]
-    known = families(D, progress=True)
-    seconds = _planned(model, D, known, len(sigmas), len(places), draws, command.tried, noises)
+    levels = len(default_sigmas(D, 1.0) if given is None else given)
+    seconds = _planned(model, D, levels, len(places), draws, command.tried, noises)
     if command.dry_run:
-        effort = f"{len(sigmas)} levels, {draws} draws on {', '.join(places)}, {noises} noises"
+        effort = f"{levels} levels, {draws} draws on {', '.join(places)}, {noises} noises"
         plan = f"{model.name}: {effort}; about {in_words(seconds)}"
         told = as_json({"dataset": data.name, "fingerprint": data.fingerprint, "plan": plan, "seconds": seconds})
         print(told if command.json else f"{data.describe()}\n{plan}; nothing was computed")
         return
     announce(seconds, say)
+    apart = None if held_out is None else check_held_out(D, held_out, progress=True)
+    border = seeking_refining_border(D, progress=True)
+    sigmas = default_sigmas(D, border.sigma, range_of(model)) if given is None else given
+    known = families(D, progress=True)
     options: dict[str, Any] = {"sigmas": sigmas, "seed": command.seed, "progress": True}
     found: list[Explained] = []
     chosen: list[str] = []
@@ -100,35 +104,28 @@ def explain_command(command: Explain) -> None:
         print("\n".join([data.describe(), *_tables(found), *_endings(last), *about["sentences"], ", ".join(named)]))
 
 
-def _planned(
-    model: Model,
-    D: OptimalDenoiser,
-    known: Mapping[str, Denoiser | Family],
-    levels: int,
-    places: int,
-    draws: int,
-    tried: int,
-    noises: int,
-) -> float:
-    """Seconds, about: a row of the network and of every theory, timed at one level."""
+def _planned(model: Model, D: OptimalDenoiser, levels: int, places: int, draws: int, tried: int, noises: int) -> float:
+    """Seconds, about: the network, the optimum and theories of a parameter, that from the middle of its values, are
+    timed at one level. What is made of the data first, the border and the mixtures, is not made for that."""
     sigma = min(max(D.standard_deviation or 1.0, range_of(model)[0]), range_of(model)[1])
-    x = torch.randn((2, *D.event), generator=fixed_generator(), dtype=torch.float32, device="cpu")
-    x = D.mean.float() + sigma * x.to(D.points.device)
+    asked, fits = places * levels * draws + _CALLS * noises, 1 + (places > 1)
+    x = next(around(D, max(draws, noises), [sigma]))[0]
+    total = seconds_of_a_row(model, x[: model.batch], sigma) * (asked + 2 * STEPS * draws)
+    mixtures = sum(modes for modes in MODES if len(D) >= 10 * modes)
+    optimum = pace_of(D.posterior, [(x, sigma)])
+    total += seconds_of_the_border(D) + optimum.seconds(_PASSES * mixtures + asked, _PASSES)
+    known = with_parameter(D)
     sample = torch.ones(1, dtype=torch.float64)
-    # Each with a value from the middle of those that are tried.
     timed: dict[str, Denoiser] = {
         name: Fitted(family.make, sample, (family.values[len(family.values) // 2],), D.event)
-        if isinstance(family, Family)
-        else family
         for name, family in known.items()
     }
-    fits = 1 + (places > 1)
-    total = seconds_of_a_row(model, x, sigma) * (places * levels * draws + 2 * STEPS * draws + _CALLS * noises)
     for name, theory in with_windows_of_local(D, timed).items():
-        row = seconds_of_a_row(partial(evaluate, theory), x, sigma)
-        family = known.get(name)
-        values = len(family.values) if isinstance(family, Family) else 0
-        total += row * (fits * levels * tried * values + places * levels * draws + _CALLS * noises)
+        # What has no values that are tried may take half a second for a row.
+        some = x[:tried] if name in known else x[:1]
+        row = pace_of(partial(evaluate, theory), [(some, sigma)], within=_WITHIN).seconds(len(some)) / len(some)
+        values = len(known[name].values) if name in known else 0
+        total += row * (fits * levels * tried * values + asked)
     return total
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from optimal.cli import as_json, parse_options, save_grid, suffixed, writable
+from optimal.cli import as_json, in_words, parse_options, save_grid, suffixed, writable
 from optimal.cli.run import say
 from optimal.storage import replacing
 
-from ..answers import drawing, drawn
+from ..answers import drawing, drawn, expected
 from ..commands import Sample
 from ..named import OPTIMUM, opened
 from ..wanted import Wanted
@@ -36,8 +36,9 @@ def draw(command: Sample) -> None:
         seed=command.seed,
     )
     if command.dry_run:
-        found = how.about()
-        print(as_json(found) if command.json else f"{data.describe()}\n{_samples(found)}; nothing was drawn")
+        found = how.about() | {"seconds": expected(how, data.event)}
+        plan = f"{_samples(found)}; about {in_words(found['seconds'])}"
+        print(as_json(found) if command.json else f"{data.describe()}\n{plan}; nothing was drawn")
         return
     out = writable(command.out, "samples")
     arrays, found = drawn(how, data.event, say=say)

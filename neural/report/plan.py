@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 
 from optimal import Dataset, Guided, OptimalDenoiser
-from optimal.border import default_draws
 from optimal.cli import seconds_of_a_row
+from optimal.cli.estimate import LANDING_ROWS, around, seconds_of_the_border
 from optimal.query import Levels
 from optimal.randomness import fixed_generator
 
@@ -24,7 +24,7 @@ __all__ = ["Effort", "Plan", "has_density", "seconds_of"]
 
 _RANGE = (0.01, 100.0)
 """In whose middle calls are timed."""
-_BORDER_CALLS, _LANDING_CALLS, _SANITY = 48, 80, 128
+_SANITY = 128
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,9 @@ def seconds_of(models: Sequence[Model], D: OptimalDenoiser, plan: Plan) -> tuple
     places = 3 if held_out else 2
     unit = torch.randn((effort.draws, *D.event), generator=fixed_generator("queries"), dtype=torch.float32)
     unit = unit.to(D.points.device)
-    middle = math.sqrt(_RANGE[0] * _RANGE[1])
-    optimum = seconds_of_a_row(D.posterior, unit, middle)
-    draws = effort.border_draws or default_draws(len(D) * math.prod(D.event))
-    total, likelihood = optimum * _BORDER_CALLS * draws, 0.0
+    (x, middle), *_ = around(D, effort.draws, [math.sqrt(_RANGE[0] * _RANGE[1])])
+    optimum = seconds_of_a_row(D.posterior, x, middle)
+    total, likelihood = seconds_of_the_border(D, effort.border_draws), 0.0
     for model in models:
         middle = math.sqrt(max(model.sigma_min, _RANGE[0]) * min(model.sigma_max, _RANGE[1]))
         own = seconds_of_a_row(model, middle * unit[: model.batch], middle)
@@ -85,7 +84,7 @@ def seconds_of(models: Sequence[Model], D: OptimalDenoiser, plan: Plan) -> tuple
         # The audit looks twice, at the sample and at its mirror image.
         total += own * (calls + nfe * effort.samples) + optimum * (places * levels * effort.draws + 2 * effort.samples)
         if own_pairs(model) is not None:
-            total += (2 * own + _LANDING_CALLS * optimum) * effort.samples
+            total += (2 * own + LANDING_ROWS * optimum) * effort.samples
         if has_density(model):
             likelihood += own * CALLS * effort.likelihood * (places - 1)
     return total, likelihood

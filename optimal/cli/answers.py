@@ -23,7 +23,21 @@ from ..regimes import collapse_sigma, speciation_sigma, top_eigenvalue
 from ..rowwise import log_weights_of_class
 from ..samplers import Solver, sample, solver_of
 from ..span import landed, sample_in_span, way_of
-from .estimate import LONG, Say, announce, seconds_of_a_call, seconds_of_reading, seconds_of_the_axes
+from .estimate import (
+    LANDING_CALLS,
+    LANDING_ROWS,
+    LONG,
+    Say,
+    announce,
+    around,
+    calls_of,
+    pace_of,
+    pace_of_the_optimum,
+    seconds_of_a_call,
+    seconds_of_reading,
+    seconds_of_the_axes,
+    slowness,
+)
 from .levels import Grid
 from .room import require_room
 
@@ -46,16 +60,19 @@ _CLEAN = 0.3
 _ODD = 1e-9
 """Chance of a distance from the nearest point below which x is said to be no noisy point."""
 _CPU = torch.device("cpu")
-_FLOW_CALLS = 80
-_CALLS = {"denoise": 2, "where": _FLOW_CALLS}
+_CALLS = {"denoise": 2, "where": 80}
+_TIMED = 0.5
+"""Seconds of an answer, by sizes, from which on what it takes here is timed."""
 
 
 def expected(question: Literal["info", "denoise", "where"], data: Dataset) -> float:
     """Seconds that an answer will take, about."""
     dim = math.prod(data.event)
     if question == "info":
-        return (dim / 16 if dim <= 1024 else 25) * seconds_of_reading(data.array.size)
-    return _CALLS[question] * seconds_of_a_call(len(data), dim, 1)
+        alone = (dim / 16 if dim <= 1024 else 25) * seconds_of_reading(data.array.size)
+    else:
+        alone = _CALLS[question] * seconds_of_a_call(len(data), dim, 1)
+    return alone * slowness() if alone > _TIMED else alone
 
 
 def described(data: Dataset, *, device: torch.device = _CPU, say: Say) -> dict[str, Any]:
@@ -242,11 +259,12 @@ def sampled(
     source = under(D, group)
     count = D.points.size if guidance is None else D.points.size + len(D)
     direct = 2 * steps * len(names_of(group)) * seconds_of_a_call(count, D.points.dim, n)
-    axes = seconds_of_the_axes(D)
+    axes, nfe = seconds_of_the_axes(D), calls_of(chosen, steps)
     way = "full" if chosen.draws(steps) or group or guidance is not None else way_of(D)
     in_span = way != "full" and direct > (axes if way == "few" else max(axes / 2, LONG))
     if in_span:
-        announce(axes + direct / 10, say)
+        few = pace_of_the_optimum(D, n).seconds(n * nfe, nfe) if way == "few" else slowness() * direct / 10
+        announce(slowness() * axes + few, say)
         ends = sample_in_span(D, noises, sigmas, solver=chosen, progress=True)
         samples, index, nfe = ends.x, ends.index, ends.nfe
     else:
@@ -254,7 +272,11 @@ def sampled(
         model = FlowMap(source) if solver == "consistency" else source
         if guidance is not None:
             model = guided(source, under(optimum(data, device), group), guidance, interval)
-        announce(direct * (_FLOW_CALLS / 2 if solver == "consistency" else 1), say)
+        at = around(source, n, (float(sigmas[place]) for place in (steps // 2, 0, -2)))
+        if solver == "consistency":
+            announce(pace_of(source, at).seconds(n * nfe * LANDING_ROWS, nfe * LANDING_CALLS), say)
+        else:
+            announce(pace_of(model, at).seconds(n * nfe, nfe) if direct > _TIMED else direct, say)
         samples = sample(
             model,
             noises,

@@ -16,16 +16,28 @@ from ..border import default_draws
 from ..datasets import Dataset
 from ..devices import device_of
 from ..randomness import stream
+from ..schedule import karras
 from ..storage import replacing
-from .answers import denoised, described, destination, expected, names_of, optimum, sampled, shown_points, under
+from .answers import (
+    denoised,
+    described,
+    destination,
+    expected,
+    names_of,
+    optimum,
+    sampled,
+    shown_points,
+    solver_on,
+    under,
+)
 from .commands import AtPoint, Border, Common, Denoise, Info, Sample, Schedule, Where, label_of
-from .estimate import in_words
+from .estimate import in_words, seconds_of_the_border
 from .levels import Grid
-from .located import located, seconds_of_the_border
+from .located import LEVELS, located
 from .options import parse_options
 from .output import suffixed, writable
 from .point_files import place_of, read_point
-from .room import require_single
+from .room import require_room, require_single
 from .run import say
 from .scheduled import expected_schedule, scheduled
 from .sheets import Tile, save_sheet
@@ -93,7 +105,8 @@ def _border(command: Border, data: Dataset) -> Told:
     device = device_of(command.device)
     if command.dry_run:
         D = under(optimum(data, device, label_of(command)), command.orbit)
-        return _planned(data, f"the border by {draws} draws", seconds_of_the_border(D, draws))
+        seconds = seconds_of_the_border(D, draws, levels=LEVELS)
+        return _planned(data, f"the border by {draws} draws", seconds)
     found = located(data, draws, command.seed, label=label_of(command), group=command.orbit, device=device, say=say)
     count, entropy = found["count"], found["entropy"]
     return found, [
@@ -245,7 +258,9 @@ def _schedule(command: Schedule, data: Dataset) -> Told:
     if command.quick:
         starts, judged = min(starts, _QUICK_STARTS), min(judged, 2 * _QUICK_STARTS)
     if command.dry_run:
-        seconds = expected_schedule(data, command.n, command.objective, starts, judged)
+        require_room("n", command.n)
+        solver = solver_on(karras(command.n), command.solver, parse_options(command.solver_option))
+        seconds = expected_schedule(data, command.n, command.objective, starts, judged, solver)
         return _planned(data, f"a grid of {command.n} steps for {command.solver}, by {command.objective}", seconds)
     found = scheduled(
         data,

@@ -10,17 +10,16 @@ import torch
 from ..border import borders, forward_statistics
 from ..conditional import Group
 from ..datasets import Dataset
-from ..draws import draw_pairs
 from ..posterior import Optimum
-from ..randomness import figures_generator, stream
+from ..randomness import stream
 from .answers import optimum, told, under
-from .estimate import Say, announce, seconds_of_a_row
+from .estimate import Say, announce, seconds_of_the_border
 from .room import require_room
 
-__all__ = ["located", "seconds_of_the_border"]
+__all__ = ["LEVELS", "located"]
 
 _OCTAVES = range(-2, 6)
-_LEVELS = 42
+LEVELS = 42
 """That are looked at: by two bisections, and along the curve."""
 _CPU = torch.device("cpu")
 
@@ -42,24 +41,13 @@ def located(
     """
     require_room("draws", draws, math.prod(data.event))
     D = under(optimum(data, device, label), group)
-    announce(seconds_of_the_border(D, draws), say)
+    announce(seconds_of_the_border(D, draws, levels=LEVELS), say)
     found: dict[str, Any] = {"draws": draws, "seed": seed} | told(label, group)
     both = borders(D, draws=draws, generator=stream(seed, "figures"), progress=True)
     for name, border in zip(("count", "entropy"), both, strict=True):
         found[name] = {key: getattr(border, key) for key in ("sigma", "low", "high", "threshold")}
     found["curve"] = _curve(D, both[0].sigma, draws, seed)
     return found
-
-
-def seconds_of_the_border(D: Optimum, draws: int) -> float:
-    """What `located` will take, about, by timing the posterior of some of the draws.
-
-    By the size of the data alone it was fourteen times too little for 2,000 faces: what a row takes depends on how its
-    sums are done, and with how many others it is asked.
-    """
-    x0, eps = draw_pairs(D, None, draws, figures_generator())
-    sigma = float(x0.double().std(correction=0)) or 1.0
-    return _LEVELS * draws * seconds_of_a_row(D.posterior, x0 + sigma * eps, sigma)
 
 
 def _curve(D: Optimum, sigma: float, draws: int, seed: int) -> list[dict[str, Any]]:

@@ -13,30 +13,54 @@ from ..denoiser import OptimalDenoiser
 from ..samplers import GaussianStart, Solver
 from ..schedule import karras
 from ..schedules import Objective, Starts, design, start_level, starts_of, wrong_landings
+from ..span import are_few
 from ..theories import Wiener
 from .answers import solver_on
-from .estimate import Say, announce, seconds_of_a_call, seconds_of_the_axes
+from .estimate import (
+    LANDING_CALLS,
+    LANDING_ROWS,
+    Say,
+    announce,
+    calls_of,
+    pace_of_the_optimum,
+    seconds_of_the_axes,
+    slowness,
+)
 from .room import require_room, require_single
 
-__all__ = ["expected_schedule", "scheduled"]
+__all__ = ["expected_schedule", "grids_tried", "scheduled"]
 
-_FLOW_CALLS = 80
-_TRIED = 150
-"""Grids that "landings" tries, about."""
-_CURVE_CALLS = 96
+_FOLLOWED, _FOLLOWED_ROWS, _FOLLOWED_CALLS, _PAIRS = 64, 368, 400, 780
+"""Starts that "landings" follows through many levels, what it asks for each and for all of them, and steps between the
+levels, which solvers that ask twice a step ask once more."""
+_CURVE_CALLS, _CURVES = 96, 128
+"""Levels at which the other objectives look, and pairs (x0, ε) at each, at most."""
 _EDM_LOW = 0.002 / 80
 """EDM's last level above 0, of its first."""
 
 
-def expected_schedule(data: Dataset, n: int, objective: Objective, starts: int, judged: int) -> float:
-    """Seconds that `scheduled` will take, about."""
-    calls = judged * (_FLOW_CALLS + 4 * n)
+def expected_schedule(data: Dataset, n: int, objective: Objective, starts: int, judged: int, solver: Solver) -> float:
+    """Seconds that `scheduled` will take, about: what it asks of the optimum, of which some rows are timed."""
+    D = OptimalDenoiser(data)
+    a_grid, few = calls_of(solver, n), min(starts, _FOLLOWED)
+    rows, calls = 0, 0
+    if not solver.draws(max(n, 2)):
+        rows += judged * (LANDING_ROWS + 2 * a_grid)
+        calls += LANDING_CALLS + 2 * a_grid
     if objective == "landings":
-        calls += starts * (_FLOW_CALLS + _TRIED * n)
+        between = _PAIRS if calls_of(solver, 2) > 2 else 0
+        tried = grids_tried(n) * a_grid
+        rows += starts * (2 * LANDING_ROWS + tried) + few * (_FOLLOWED_ROWS + between)
+        calls += 2 * LANDING_CALLS + tried + _FOLLOWED_CALLS + between
     elif objective != "gaussian":
-        calls += _CURVE_CALLS * min(starts, 128)
-    axes = seconds_of_the_axes(OptimalDenoiser(data)) if objective == "gaussian" else 0.0
-    return axes + seconds_of_a_call(len(data), math.prod(data.event), calls)
+        rows, calls = rows + _CURVE_CALLS * min(starts, _CURVES), calls + _CURVE_CALLS
+    axes = seconds_of_the_axes(D) if objective == "gaussian" or are_few(D) else 0.0
+    return slowness() * axes + pace_of_the_optimum(D, max(starts, judged)).seconds(rows, calls)
+
+
+def grids_tried(n: int) -> int:
+    """How many grids of n steps "landings" tries, about: 12 of 2 and 45 to 59 of 4 steps, 80 to 190 of 8 and more."""
+    return min(3 * n * n, 120)
 
 
 def scheduled(
@@ -66,8 +90,8 @@ def scheduled(
     D = OptimalDenoiser(data)
     high = start_level(D) if sigma_max is None else sigma_max
     require_single("sigma_max", high)
-    announce(expected_schedule(data, n, objective, starts, judged), say)
     plain = solver_on(karras(n, sigma_min=high * _EDM_LOW, sigma_max=high), solver, options)
+    announce(expected_schedule(data, n, objective, starts, judged, plain), say)
     used: Solver = plain
     if gaussian_start:
         if objective != "landings":

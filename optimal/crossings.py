@@ -11,10 +11,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .draws import Data, draw_pairs
+from .paths import Paths
 from .posterior import Optimum
 from .randomness import generator_of
 
-__all__ = ["Border", "Drawn"]
+__all__ = ["Border", "Drawn", "Summary"]
+
+Summary = Callable[[Tensor, Tensor], Tensor]
+"""Of entropies, (B,), each counted as often as a row of times, (R, B) int32, says, B in all: (R,)."""
 
 _RANGE = (1e-4, 1e4)
 """Where a border is looked for, in units of the data's standard deviation."""
@@ -60,47 +64,52 @@ class Drawn:
         self.x0, self.eps = draw_pairs(D, data, draws, self.generator)
         self.after = self.generator.get_state()
         self.known: dict[float, Tensor] = {}
+        self.paths = Paths.of(D, self.x0, self.eps)
 
     def entropies(self, log_sigma: float) -> Tensor:
         if log_sigma not in self.known:
             sigma = math.exp(log_sigma)
-            self.known[log_sigma] = self.D.posterior(self.x0 + sigma * self.eps, sigma).entropy
+            if self.paths is not None and self.paths.holds(sigma):
+                self.known[log_sigma] = self.paths.entropies(sigma)
+            else:
+                self.known[log_sigma] = self.D.posterior(self.x0 + sigma * self.eps, sigma).entropy
         return self.known[log_sigma]
 
-    def border(self, summary: Callable[[Tensor], Tensor], value: float, threshold: float, progress: bool) -> Border:
+    def border(self, summary: Summary, value: float, threshold: float, progress: bool) -> Border:
         """The σ at which summary(entropies) = value, with its 95% interval: the same resamples whatever came before."""
         self.generator.set_state(self.after)
         return Border(*self._located(summary, value, progress), threshold, self.draws)
 
-    def _located(
-        self, summary: Callable[[Tensor], Tensor], threshold: float, progress: bool
-    ) -> tuple[float, float, float]:
+    def _located(self, summary: Summary, threshold: float, progress: bool) -> tuple[float, float, float]:
         source = self.generator
         unit = self.D.standard_deviation or 1.0
         lowest, highest = (math.log(bound * unit) for bound in _RANGE)
         steps = math.ceil(math.log2((highest - lowest) / 0.01))
         with tqdm(total=steps + 11, desc="border", unit="level", leave=False, disable=not progress) as bar:
 
-            def entropies(log_sigma: float) -> Tensor:
+            def summarised(log_sigma: float, times: Tensor) -> Tensor:
                 bar.update()
-                return self.entropies(log_sigma)
+                return summary(self.entropies(log_sigma), times)
 
+            once = torch.ones(1, self.draws, dtype=torch.int32, device=self.x0.device)
             # n points share equally only in the limit, n equals always; rounding must not turn either into a crossing.
-            if summary(entropies(highest)) <= threshold + 1e-5:
+            if summarised(highest, once) <= threshold + 1e-5:
                 return math.inf, math.inf, math.inf
-            if summary(entropies(lowest)) >= threshold - 1e-5:
+            if summarised(lowest, once) >= threshold - 1e-5:
                 return 0.0, 0.0, 0.0
             low, high = lowest, highest
             for _ in range(steps):
                 middle = (low + high) / 2
-                low, high = (low, middle) if summary(entropies(middle)) >= threshold else (middle, high)
+                low, high = (low, middle) if summarised(middle, once) >= threshold else (middle, high)
             shape = (_RESAMPLES, self.draws)
             picks = torch.randint(self.draws, shape, generator=source, dtype=torch.int64, device=source.device)
-            picks = torch.cat([torch.arange(self.draws, device=picks.device)[None], picks]).to(self.x0.device)
+            # Of the draws themselves, and of every resample of them, how often each draw counts.
+            resampled = torch.zeros(shape, dtype=torch.int32, device=picks.device)
+            resampled.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.int32))
+            times = torch.cat([once, resampled.to(once.device)])
             middle, width = (low + high) / 2, 0.4
             levels = [middle + width * (place - 4) / 4 for place in range(9)]
-            # Of the draws themselves, and of every resample of them, at every level.
-            summaries = torch.stack([summary(entropies(level)[picks]) for level in levels], 1)
+            summaries = torch.stack([summarised(level, times) for level in levels], 1)
             while True:
                 crossings = _crossing(
                     torch.tensor(levels, dtype=torch.float64, device=self.x0.device), summaries, threshold
@@ -113,7 +122,7 @@ class Drawn:
                 width *= 2
                 below = [max(levels[0] - width * share, lowest) for share in (1.0, 0.5)] if down else []
                 above = [min(levels[-1] + width * share, highest) for share in (0.5, 1.0)] if up else []
-                parts = [[summary(entropies(level)[picks]) for level in side] for side in (below, above)]
+                parts = [[summarised(level, times) for level in side] for side in (below, above)]
                 columns = [*parts[0], *summaries.unbind(1), *parts[1]]
                 levels, summaries = [*below, *levels, *above], torch.stack(columns, 1)
 

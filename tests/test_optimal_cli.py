@@ -22,6 +22,7 @@ from optimal.cli import answers, estimate
 from optimal.cli.levels import Grid
 from optimal.cli.located import located
 from optimal.datasets import to_uint8
+from optimal.paths import Paths
 from optimal.posterior import Posterior
 from optimal.randomness import stream
 from optimal.samplers import DPMSolverPP
@@ -213,8 +214,8 @@ def test_where_says_how_sure_it_is(capsys: Captured) -> None:
 def test_the_estimate_of_border_comes_first_and_holds(
     name: str, options: dict[str, int], group: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that the optimum's answers alone move, with every row."""
-    clock, posterior, told = [0.0], OptimalDenoiser.posterior, list[tuple[float, float]]()
+    """By a clock that the optimum's answers alone move, with every row, and so do those of paths."""
+    clock, posterior, at, told = [0.0], OptimalDenoiser.posterior, Paths.at, list[tuple[float, float]]()
     monkeypatch.setattr("optimal.cli.estimate.time.perf_counter", lambda: clock[0])
     monkeypatch.setattr("optimal.cli.located.announce", lambda seconds, _: told.append((seconds, clock[0])))
 
@@ -222,7 +223,12 @@ def test_the_estimate_of_border_comes_first_and_holds(
         clock[0] += 0.1 * len(x)
         return posterior(D, x, sigma)
 
+    def along(paths: Paths, sigma: float, draws: int | None = None) -> tuple[Tensor, Tensor]:
+        clock[0] += 0.1 * (draws or paths.draws)
+        return at(paths, sigma, draws)
+
     monkeypatch.setattr(OptimalDenoiser, "posterior", slow)
+    monkeypatch.setattr(Paths, "at", along)
     located(load(name, **options), 256, 0, group=group, say=lambda _: None)
     [(seconds, start)] = told
     assert 0.5 < seconds / (clock[0] - start) < 2

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimal import Dataset, OptimalDenoiser, load
+from optimal import Dataset, OptimalDenoiser, load, orbit
 from optimal.cli import estimate
 from optimal.cli.answers import solver_on
 from optimal.cli.estimate import Pace, calls_of, pace_of, pace_of_the_optimum, seconds_of_a_row, slowness
@@ -160,8 +160,10 @@ def test_the_estimate_of_a_schedule_holds(objective: Any, solver: str, n: int, m
     assert 0.5 < said / rows[0] < 2.5
 
 
-def test_a_border_is_asked_at_its_levels(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_border_is_asked_at_its_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for the products, where there is room for them."""
     D = OptimalDenoiser(load("five-deltas"))
-    monkeypatch.setattr(estimate, "pace_of", lambda call, asked: Pace(2.0, 0.5))
-    assert estimate.seconds_of_the_border(D, 100) == estimate.BORDER_LEVELS * 52
-    assert estimate.seconds_of_the_border(D, levels=1) == 2002
+    monkeypatch.setattr(estimate, "pace_of", lambda call, asked, within=1.0: Pace(2.0, 0.5))
+    assert estimate.seconds_of_the_border(D, 100) == (estimate.BORDER_LEVELS + 1) * 52
+    assert estimate.seconds_of_the_border(D, levels=1) == 2 * 2002
+    assert estimate.seconds_of_the_border(orbit(OptimalDenoiser(load("digits", n=20)), "flip"), 100, levels=3) == 3 * 52

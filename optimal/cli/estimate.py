@@ -20,6 +20,7 @@ from torch import Tensor
 from ..border import default_draws
 from ..denoiser import OptimalDenoiser
 from ..draws import draw_pairs
+from ..paths import Paths
 from ..posterior import Optimum
 from ..randomness import fixed_generator
 from ..samplers import Solver, sample
@@ -162,7 +163,7 @@ def pace_of_the_optimum(D: Optimum, rows: int, *, span: bool = True) -> Pace:
 
 
 def seconds_of_the_border(D: Optimum, draws: int | None = None, *, levels: int = BORDER_LEVELS) -> float:
-    """What a border takes, about, by timing the posterior of some of the draws.
+    """What a border takes, about, by timing some of the draws: their posterior, or what `optimal.paths` asks for them.
 
     By the size of the data alone it was fourteen times too little for 2,000 faces: what a row takes depends on how its
     sums are done, and with how many others it is asked.
@@ -172,8 +173,14 @@ def seconds_of_the_border(D: Optimum, draws: int | None = None, *, levels: int =
         draws: as for `optimal.borders`; as many as it takes by itself unless given.
         levels: that are looked at.
     """
-    count = default_draws(len(D) * math.prod(D.event)) if draws is None else draws
-    return levels * pace_of(D.posterior, around(D, count, [D.standard_deviation or 1.0])).seconds(count)
+    count, sigma = default_draws(len(D) * math.prod(D.event)) if draws is None else draws, D.standard_deviation or 1.0
+    if not Paths.fit(D, count):
+        return levels * pace_of(D.posterior, around(D, count, [sigma])).seconds(count)
+    x0, eps = draw_pairs(D, None, max(1, min(count, _ROWS)), fixed_generator("queries"))
+    paths = Paths(D, x0, eps)
+    products = pace_of(lambda x, _: Paths(D, x, x), [(x0, sigma)], within=_PILOT / 2)
+    level = pace_of(lambda x, sigma: paths.at(sigma, len(x)), [(x0, sigma)], within=_PILOT / 2)
+    return products.seconds(count) + levels * level.seconds(count)
 
 
 def calls_of(solver: Solver, steps: int) -> int:

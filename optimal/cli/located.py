@@ -6,10 +6,13 @@ import math
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
-from ..border import borders, forward_statistics
+from ..border import borders
 from ..conditional import Group
 from ..datasets import Dataset
+from ..draws import draw_pairs
+from ..paths import Paths
 from ..posterior import Optimum
 from ..randomness import stream
 from .answers import optimum, told, under
@@ -54,9 +57,17 @@ def _curve(D: Optimum, sigma: float, draws: int, seed: int) -> list[dict[str, An
     if not 0 < sigma < math.inf:
         return []
     sigmas = [sigma * 2.0**power for power in _OCTAVES]
-    along = forward_statistics(D, sigmas, draws=draws, generator=stream(seed, "figures"), progress=True)
-    quartiles = along.effective_count.quantile(torch.tensor([0.25, 0.5, 0.75]).to(along.effective_count), 1)
-    found = along.source_probability
+    x0, eps = draw_pairs(D, None, draws, stream(seed, "figures"))
+    paths = Paths.of(D, x0, eps)
+    rows: list[tuple[float, ...]] = []
+    for level in tqdm(sigmas, desc="curve", unit="level", leave=False):
+        if paths is not None and paths.holds(level):
+            entropy, leader = paths.at(level)
+        else:
+            post = D.posterior(x0 + level * eps, level)
+            entropy, leader = post.entropy, post.top_index
+        quartiles = entropy.exp().quantile(torch.tensor([0.25, 0.5, 0.75]).to(entropy))
+        found = (D.take(leader) == x0).flatten(1).all(1).double().mean()
+        rows.append((level, *quartiles.tolist(), float(entropy.mean()), float(found)))
     names = ("sigma", "low_quartile", "count", "high_quartile", "entropy", "source")
-    columns = (sigmas, *quartiles.tolist(), along.entropy.mean(1).tolist(), found.tolist())
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return [dict(zip(names, row, strict=True)) for row in rows]

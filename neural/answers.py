@@ -88,6 +88,7 @@ def drawing(
         ValueError: n < 1; levels for a student, which has its own; as for `solver_of` and `karras`.
     """
     n = require_whole("n", n)
+    require_room("steps", steps or 1)
     if solver is None and sigma_min is None and sigma_max is None:
         denoiser, arguments = as_meant(model, steps, seed)
     elif solver is None and model.meant is not None:
@@ -239,13 +240,9 @@ def compared(
         raise ValueError(f"no two models may have one name, got {', '.join(names)}")
     places = plan.places(held_out)
     low, high = _range(models, plan.sigma_min, plan.sigma_max)
-    require_room("draws", plan.draws, math.prod(data.event))
-    require_room("n", plan.n, math.prod(data.event))
-    for steps in plan.steps:
-        require_room("steps", steps)
-    grids = {n: karras(n, sigma_min=low, sigma_max=high) for n in plan.steps}
     D = optimum_of(data, models[0].device)
     announce(planned(models, D, plan, places), say)
+    grids = {n: karras(n, sigma_min=low, sigma_max=high) for n in plan.steps}
     apart = check_held_out(D, held_out, progress=True) if held_out is not None and "held-out" in places else None
     question([unguided(model) for model in models], D, say, seed=plan.seed)
     border, sigmas = None, plan.sigmas
@@ -278,7 +275,16 @@ def compared(
 
 
 def planned(models: Sequence[Model], D: OptimalDenoiser, plan: Plan, places: Sequence[Place]) -> float:
-    """Seconds that `compared` will take, about: a row of every network is timed, and one of the optimum."""
+    """Seconds that `compared` will take, about: a row of every network is timed, and one of the optimum.
+
+    Raises:
+        ValueError: more than fits into memory.
+    """
+    # x0, ε, x and both answers; starts, states in float64 and ends.
+    require_room("draws", plan.draws, 5 * math.prod(D.event))
+    require_room("n", plan.n, 4 * math.prod(D.event))
+    for count in plan.steps:
+        require_room("steps", count)
     levels = len(plan.sigmas) if plan.sigmas else _LEVELS
     steps = sum(_asked(plan.solver, n) for n in plan.steps)
     own = {"data": levels, "held-out": levels, "trajectory": 2 * (STEPS + levels)}

@@ -14,6 +14,7 @@ import torch
 
 from optimal import Dataset, OptimalDenoiser
 from optimal.cli import seconds_of_a_row
+from optimal.devices import require_room
 from optimal.draws import draw_indexed
 from optimal.intervals import Interval, mean_interval
 from optimal.numbers import require_whole
@@ -121,9 +122,9 @@ def densities(
         sigma_min, sigma_max, probes, tolerance, seed, progress: as for `log_density`.
 
     Raises:
-        ValueError: n < 1; as for `log_density` and `check_held_out`.
+        ValueError: n < 1, or more than fits into memory; as for `log_density` and `check_held_out`.
     """
-    _require_points(n)
+    _require_points(n, D, probes)
     places: list[Apart | None] = [None]
     places += [] if held_out is None else [check_held_out(D, held_out, progress=progress)]
     out = []
@@ -167,7 +168,7 @@ def planned(
     Raises:
         ValueError: as for `densities`.
     """
-    _require_points(n)
+    _require_points(n, D, probes)
     high = min(model.sigma_max, _RANGE[1]) if sigma_max is None else sigma_max
     require_asked(sigma_min, high, probes, tolerance)
     middle = math.sqrt(max(model.sigma_min, sigma_min, _RANGE[0]) * min(model.sigma_max, high))
@@ -178,5 +179,9 @@ def planned(
     return n * places * evaluations * calls * seconds_of_a_row(model, middle * unit, middle)
 
 
-def _require_points(n: int) -> None:
+def _require_points(n: int, D: OptimalDenoiser, probes: int | Literal["exact"]) -> None:
     n = require_whole("n", n)
+    # The points, their noise, and states, velocities and signs in float64.
+    require_room("n", n, 8 * D.points.dim)
+    if probes != "exact":
+        require_room("probes", probes, n * D.points.dim)

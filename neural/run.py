@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from optimal import Dataset, OptimalDenoiser
 from optimal.denoiser import Denoiser
-from optimal.devices import device_of
+from optimal.devices import device_of, require_room
 from optimal.numbers import require_whole
 from optimal.storage import cache_folder
 
@@ -25,6 +25,7 @@ from .gap import Gap, GapCurve
 from .loss import Denoising, Objective, Regression, root_mean_square
 from .networks import build
 from .precondition import Preconditioned
+from .room import require_room_for_a_batch
 from .saved import claim, is_distillation
 from .streams import process
 from .tables import Growing, Report
@@ -152,12 +153,14 @@ def fit(
         device: where it is trained: "auto", or a device.
 
     Raises:
-        ValueError: a folder that holds a run already, without resume; a checkpoint of another configuration; gap_every
-            without a folder, or with flip, since the optimum is then that of other data.
+        ValueError: a batch that does not fit into memory; a folder that holds a run already, without resume; a
+            checkpoint of another configuration; gap_every without a folder, or with flip, since the optimum is then
+            that of other data.
     """
     folder = None if folder is None else Path(folder)
     with given_back(folder):
         training, objective = new_training(config, data, device=device)
+        require_room_for_a_batch(training.denoiser, data.event, config.optimisation, training.device)
         _prepare(training, folder, resume, extend)
         curve = None if gap_every is None else _curve(config, data, folder)
         return run(
@@ -219,7 +222,10 @@ def distil(
     folder = Path(folder)
     with given_back(folder):
         claim(folder, config, resume, extend)
-        student, where = None, device_of(device)
+        student, where, options = None, device_of(device), config.experiment.optimisation
+        network = build(config.experiment.network, data.event, root_mean_square(data))
+        require_room_for_a_batch(network, data.event, options, where)
+        require_room("levels", config.levels)
         name_of_pairs = f"{_pairs_key(config)}-{data.fingerprint[:8]}-{fingerprint_of(teacher, data.event, where)}"
         pairs, fresh = folder / f"pairs-{name_of_pairs}", cache_folder() / "pairs" / name_of_pairs
         for name, training, objective in stages(

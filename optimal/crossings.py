@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .devices import require_room
 from .draws import Data, draw_pairs
+from .numbers import require_whole
 from .paths import Paths
 from .posterior import Optimum
 from .randomness import generator_of
@@ -60,6 +62,9 @@ class Drawn:
     """
 
     def __init__(self, D: Optimum, data: Data | None, draws: int, generator: torch.Generator | None):
+        draws = require_whole("draws", draws)
+        # Which draws a resample has, and how often it has each.
+        require_room("draws", draws, 3 * _RESAMPLES)
         self.D, self.draws, self.generator = D, draws, generator_of(generator)
         self.x0, self.eps = draw_pairs(D, data, draws, self.generator)
         self.after = self.generator.get_state()

@@ -1,4 +1,4 @@
-"""Where is computed."""
+"""Where is computed, and what there is room for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["block_bytes", "device_of", "main_memory"]
+__all__ = ["block_bytes", "device_of", "main_memory", "require_room"]
 
 _ON_A_GPU = 2**28
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -57,3 +57,22 @@ def main_memory() -> int | None:
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return there
+
+
+def require_room(name: str, count: int, values: int = 1, *, device: torch.device | None = None) -> None:
+    """Raise ValueError where `count` things of so many float32 values are more than all memory there is.
+
+    Args:
+        name: of what asks for them, "n".
+        count: how many.
+        values: held for each at the same time.
+        device: where they are; this machine's main memory unless it is a GPU.
+    """
+    on_gpu = device is not None and device.type == "cuda"
+    there = torch.cuda.get_device_properties(device).total_memory if on_gpu else main_memory()
+    if there is not None and 4 * count * values > there:
+        each = f" of {values:,} values" if values > 1 else ""
+        where = "the GPU's memory" if on_gpu else "this machine's memory"
+        raise ValueError(
+            f"{name} must be at most {there // (4 * values):,}, as many{each} as fit into {where}, got {count:,}"
+        )

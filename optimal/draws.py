@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from .datasets import Dataset, to_float
+from .devices import require_room
 from .numbers import require_whole
 from .posterior import Optimum
 from .randomness import fixed_generator, generator_of
@@ -14,6 +17,8 @@ from .randomness import fixed_generator, generator_of
 __all__ = ["Data", "draw_indexed", "draw_pairs", "fixed_generator", "points_at", "size_of"]
 
 Data = Dataset | Tensor | np.ndarray
+_HELD = 3
+"""x0, ε and x, of each draw."""
 
 
 def draw_pairs(D: Optimum, data: Data | None, draws: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -27,8 +32,8 @@ def draw_pairs(D: Optimum, data: Data | None, draws: int, generator: torch.Gener
             the pairs do not depend on where the points are.
 
     Raises:
-        ValueError: draws < 1 or no whole number; a generator that is none; data of another event shape than D's, of
-            another type, or none.
+        ValueError: draws < 1, no whole number or more than fit into memory; a generator that is none; data of another
+            event shape than D's, of another type, or none.
     """
     return draw_indexed(D, data, draws, generator)[1:]
 
@@ -38,6 +43,7 @@ def draw_indexed(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`draw_pairs`, and before them which of the points every x0 is, (draws,) int64 on the CPU."""
     draws = require_whole("draws", draws)
+    require_room("draws", draws, _HELD * math.prod(D.event))
     source = generator_of(generator)
     if data is None:
         index = D.drawn(draws, source)

@@ -14,6 +14,7 @@ from optimal.cli import announce, as_json, as_table, in_words, plain, seconds_of
 from optimal.cli.estimate import around, pace_of, seconds_of_the_border
 from optimal.cli.run import say
 from optimal.denoiser import Denoiser
+from optimal.devices import require_room
 from optimal.query import level_list
 from optimal.storage import replacing
 
@@ -55,6 +56,9 @@ def explain_command(command: Explain) -> None:
     )
     held_out = held_out_of(command, data)
     D = OptimalDenoiser(data)
+    # x0, ε, x and three answers.
+    for name, value in (("draws", draws), ("tried", command.tried), ("n", noises)):
+        require_room(name, value, 6 * D.points.dim)
     # All that may be refused before all that takes long.
     given = None if command.sigmas is None else level_list(command.sigmas)
     if given is not None:

@@ -18,6 +18,7 @@ from .. import networks
 from ..commands import Distill, Train
 from ..config import Distillation, Experiment, experiment_of, to_json
 from ..loss import root_mean_square
+from ..room import require_room_for_a_batch
 from ..run import distil, fit
 from ..saved import load_model
 from ..teachers import teacher_of
@@ -31,6 +32,7 @@ def train(command: Train) -> None:
     data = config.load()
     if command.dry_run:
         model = networks.build(config.network, data.event, root_mean_square(data))
+        require_room_for_a_batch(model, data.event, config.optimisation, device_of(command.device))
         told = as_json(_told(data, config) | {"weights": networks.count(model)})
         text = f"{data.describe()}\n{to_json(config)}\n{networks.count(model):,} weights; nothing was trained"
         print(told if command.json else text)
@@ -67,6 +69,8 @@ def distill(command: Distill) -> None:
     data = config.experiment.load()
     teacher = teacher_of(config, data, device_of(command.device))
     if command.dry_run:
+        student = networks.build(config.experiment.network, data.event, root_mean_square(data))
+        require_room_for_a_batch(student, data.event, config.experiment.optimisation, device_of(command.device))
         text = f"{data.describe()}\n{to_json(config)}\nnothing was trained"
         print(as_json(_told(data, config)) if command.json else text)
         return

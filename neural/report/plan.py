@@ -11,6 +11,7 @@ import torch
 from optimal import Dataset, Guided, OptimalDenoiser
 from optimal.cli import seconds_of_a_row
 from optimal.cli.estimate import LANDING_ROWS, around, seconds_of_the_border
+from optimal.devices import require_room
 from optimal.query import Levels
 from optimal.randomness import fixed_generator
 
@@ -59,6 +60,9 @@ class Plan:
     seed: int = 0
     level: float = 0.95
 
+    def __post_init__(self) -> None:
+        require_room("steps", self.steps or 1)
+
 
 def has_density(model: Model) -> bool:
     """Whether there is a likelihood of its own: not of the optimum, nor of students, whose answers are no means, nor
@@ -67,10 +71,17 @@ def has_density(model: Model) -> bool:
 
 
 def seconds_of(models: Sequence[Model], D: OptimalDenoiser, plan: Plan) -> tuple[float, float]:
-    """What all of it will take, but for the likelihood, and what that would; by timing a few rows."""
+    """What all of it will take, but for the likelihood, and what that would; by timing a few rows.
+
+    Raises:
+        ValueError: more than fits into memory.
+    """
     effort, held_out = plan.effort, plan.held_out is not None
     levels = len(default_sigmas(D, 1.0)) if plan.sigmas is None else torch.as_tensor(plan.sigmas).numel()
-    places = 3 if held_out else 2
+    places, dim = 3 if held_out else 2, math.prod(D.event)
+    # x0, ε, x and both answers; starts, states in float64 and ends.
+    require_room("draws", effort.draws, 5 * dim)
+    require_room("n", effort.samples, 4 * dim)
     unit = torch.randn((effort.draws, *D.event), generator=fixed_generator("queries"), dtype=torch.float32)
     unit = unit.to(D.points.device)
     (x, middle), *_ = around(D, effort.draws, [math.sqrt(_RANGE[0] * _RANGE[1])])

@@ -17,6 +17,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
+from ..devices import require_room
 from ..numbers import require_whole
 from ..query import Levels, levels, require_points
 from ..randomness import generator_of
@@ -97,7 +98,7 @@ def nearest_proposal(D: OptimalDenoiser, k: int, n: int, generator: torch.Genera
         generator: of n uniform numbers, drawn once; a fixed seed unless given.
 
     Raises:
-        ValueError: k or n below 1; a D that is no `OptimalDenoiser`.
+        ValueError: k or n below 1; n points that do not fit into memory; a D that is no `OptimalDenoiser`.
 
     References:
         Niedoba et al. 2024, "Nearest Neighbour Score Estimators for Diffusion Generative Models".
@@ -112,5 +113,7 @@ def nearest_proposal(D: OptimalDenoiser, k: int, n: int, generator: torch.Genera
         require_whole(name, value)
     if k > len(D):
         raise ValueError(f"k must be at most the {len(D):,} points that there are, got {k}")
+    # n uniform numbers, and as many points at once, both in float64.
+    require_room("n", int(n), 2 + 4 * D.points.dim)
     uniform = torch.rand(int(n), generator=generator_of(generator), dtype=torch.float64, device="cpu")
     return NearestProposal(D, int(k), uniform)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from ..denoiser import Denoiser, OptimalDenoiser
+from ..devices import require_room
 from ..intervals import Interval, positive_interval, require_level
 from ..numbers import is_whole
 from ..query import Levels, level_list, levels, require_rows
@@ -183,6 +184,8 @@ def estimate_errors(
         raise ValueError(f"draws must be at least 2, to tell scatter from bias, got {draws!r}")
     if not is_whole(n) or n < 2:
         raise ValueError(f"n must be a whole number of at least 2, for an interval, got {n!r}")
+    # Both in float64: x0 and x, and the answer of every draw.
+    require_room("n", int(n), 2 * (2 + int(draws)) * D.points.dim)
     made = [estimate(draw) for draw in range(draws)]
     found: list[EstimateError] = []
     for number, sigma in enumerate(level_list(sigmas).tolist()):

@@ -628,7 +628,7 @@ def test_bad_starts(x: Any, shown: str) -> None:
         ("dpm_solver++", {}, "did you mean 'dpm_solver_pp'|did you mean 'dpm_solver'"),
         ("zzz", {}, "unknown solver 'zzz'; known are euler"),
         (None, {}, "unknown solver None"),
-        ("DDIM", {}, 'unknown solver \'DDIM\'; here it is "euler"; known are euler'),
+        ("DDIM", {}, "unknown solver 'DDIM'; here it is \"euler\"; known are euler"),
         ("sample_dpmpp_2m", {}, 'here it is "dpm_solver_pp" with order=2; known'),
         ("DPM++ 2M SDE", {}, 'here it is "sde_dpm_solver_pp"; known'),
         (Euler, {}, "unknown solver"),

@@ -25,9 +25,10 @@ x_t; a score network that is given sigma itself has `process=EDM(math.inf)`, as 
 A network is asked without gradients, in evaluation mode (and left in the mode that it was in), on the device and in the
 precision of its weights, its noise level in float32 or float64; the answer has x's. Networks that answer with a tuple,
 a dictionary or a diffusers output are understood, of those that learn their variance the mean is taken, and what is
-called as net(t, x) takes order="tx". clip= cuts x0_hat as samplers of images do. What an adapter makes can be pickled
-and deep-copied where its network can, and takes further arguments of its network at every call: class_labels, say, one
-a row.
+called as net(t, x) takes order="tx". value_range= says that its images have values in (0, 1), say, where ours have
+[−1, 1]: x, sigma and x0_hat stay in ours, all else is in its own. clip= cuts x0_hat as samplers of images do. What an
+adapter makes can be pickled and deep-copied where its network can, and takes further arguments of its network at every
+call: class_labels, say, one a row.
 
     >>> from neural import agreement
     >>> from optimal import OptimalDenoiser, load

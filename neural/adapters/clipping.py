@@ -24,15 +24,26 @@ class Clip:
     References:
         Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding", section
         2.3.
+
+    Attributes:
+        centre, half: of the values that are cut, centre + half x0_hat, where they are not ours; see
+            `neural.adapters.ranges`.
     """
 
     low: float = -math.inf
     high: float = math.inf
     ratio: float | None = None
     most: float = 1.0
+    centre: float = 0.0
+    half: float = 1.0
 
     def __call__(self, x0: Tensor) -> Tensor:
         """Like x0, (B, *event)."""
+        if (self.centre, self.half) == (0.0, 1.0):
+            return self._cut(x0)
+        return ((self._cut(self.centre + self.half * x0.double()) - self.centre) / self.half).to(x0)
+
+    def _cut(self, x0: Tensor) -> Tensor:
         if self.ratio is None:
             return x0.clamp(self.low, self.high)
         size = torch.quantile(x0.double().abs().flatten(1), self.ratio, dim=1).clamp(1, self.most)

@@ -13,6 +13,7 @@ from optimal.query import beside
 from .adapted import Adapted
 from .asked import Asked, Order
 from .clipping import Given, clip_of
+from .ranges import OURS, Values
 
 __all__ = ["Denoising", "Raw", "from_edm", "from_edm_raw"]
 
@@ -21,7 +22,7 @@ def from_edm(
     network: Callable[..., Any],
     *,
     labels: Tensor | None = None,
-    value_range: tuple[float, float] = (-1.0, 1.0),
+    value_range: Values = OURS,
     broadcast_sigma: bool = False,
     order: Order = "xt",
     clip: Given = None,
@@ -33,8 +34,8 @@ def from_edm(
         network: net(x, sigma), x (B, *event), sigma (B,).
         labels: one class for all rows, or one a row, given as class_labels: (), (B,), or codes (K,), (B, K), one-hot
             say.
-        value_range: the values of the network's images where ours have [−1, 1]: (0, 1) for deepinv's, whose noise level
-            is then sigma/2.
+        value_range: the values of the network's images where ours have [−1, 1], see `neural.adapters.ranges`: (0, 1)
+            for deepinv's, whose noise level is then sigma/2.
         broadcast_sigma: whether net is given sigma as (B, 1, …), ready to multiply x.
         order: "tx" for net(sigma, x).
         clip: x0_hat is cut at ±clip, or (low, high); None for not at all.
@@ -51,12 +52,9 @@ def from_edm(
         >>> from_edm(lambda x, sigma: x / (1 + sigma[:, None] ** 2))(torch.ones(1, 2), 1.0)
         tensor([[0.5000, 0.5000]])
     """
-    low, high = value_range
-    if not low < high:
-        raise ValueError(f"value_range must be (low, high), got {value_range!r}")
     given = arguments if labels is None else arguments | {"class_labels": labels}
     asked = Asked(network, given, order=order, broadcast=broadcast_sigma)
-    return Denoising(asked, (high + low) / 2, (high - low) / 2, clip=clip)
+    return Denoising(asked, clip_of(clip)).of_values(value_range)
 
 
 def from_edm_raw(
@@ -65,6 +63,7 @@ def from_edm_raw(
     sigma_data: float = 0.5,
     kind: str = "F",
     labels: Tensor | None = None,
+    value_range: Values = OURS,
     broadcast_sigma: bool = False,
     order: Order = "xt",
     clip: Given = None,
@@ -79,7 +78,7 @@ def from_edm_raw(
         network: F(c_in x, ¼ ln σ): (B, *event) and (B,) -> (B, *event).
         sigma_data: σ_d, of its training.
         kind: "F" as above; "v" where c_out is negative, which is v-prediction where σ_d = 1 (k-diffusion).
-        labels, order, clip: as for `from_edm`.
+        labels, value_range, order, clip: as for `from_edm`; σ_d is in the network's values.
         broadcast_sigma: whether F is given ¼ ln σ as (B, 1, …).
         **arguments: given to F at every call.
 
@@ -99,21 +98,14 @@ def from_edm_raw(
         raise ValueError(f"sigma_data must be positive, got {sigma_data:g}")
     given = arguments if labels is None else arguments | {"class_labels": labels}
     asked = Asked(network, given, order=order, broadcast=broadcast_sigma)
-    return Raw(asked, float(sigma_data), -1.0 if kind == "v" else 1.0, clip=clip)
+    return Raw(asked, float(sigma_data), -1.0 if kind == "v" else 1.0, clip=clip).of_values(value_range)
 
 
 class Denoising(Adapted):
     """What `from_edm` makes."""
 
-    def __init__(self, asked: Asked, centre: float = 0.0, half: float = 1.0, *, clip: Given = None):
-        super().__init__(asked, clip_of(clip))
-        self._centre, self._half = centre, half
-
-    def _denoised(self, x: Tensor, sigma: Tensor, arguments: dict[str, Any]) -> Tensor:
-        if (self._centre, self._half) == (0.0, 1.0):
-            return self.asked(x, sigma, x.dtype, **arguments)
-        theirs = self._centre + self._half * x.double()
-        return (self.asked(theirs, self._half * sigma, x.dtype, **arguments) - self._centre) / self._half
+    def _denoised(self, x: Tensor, sigma: Tensor, dtype: torch.dtype, arguments: dict[str, Any]) -> Tensor:
+        return self.asked(x, sigma, dtype, **arguments)
 
 
 class Raw(Adapted):
@@ -123,8 +115,8 @@ class Raw(Adapted):
         super().__init__(asked, clip_of(clip))
         self._sigma_data, self._sign = sigma_data, sign
 
-    def _denoised(self, x: Tensor, sigma: Tensor, arguments: dict[str, Any]) -> Tensor:
+    def _denoised(self, x: Tensor, sigma: Tensor, dtype: torch.dtype, arguments: dict[str, Any]) -> Tensor:
         total, wide = sigma.square() + self._sigma_data**2, x.double()
         c_skip, c_out = self._sigma_data**2 / total, self._sign * self._sigma_data * sigma / total.sqrt()
-        value = self.asked(beside(total.rsqrt(), x) * wide, sigma.log() / 4, x.dtype, **arguments)
+        value = self.asked(beside(total.rsqrt(), x) * wide, sigma.log() / 4, dtype, **arguments)
         return beside(c_skip, x) * wide + beside(c_out, x) * value.to(torch.float64)

@@ -12,6 +12,7 @@ from optimal.packages import required
 from .adapted import Adapted
 from .clipping import Given
 from .quietly import quiet
+from .ranges import OURS, Values
 from .scheduled import from_unet, require_known
 
 __all__ = ["encoder_of", "from_diffusers"]
@@ -22,7 +23,12 @@ _ENCODERS = ("vae", "vqvae", "vqmodel", "movq", "text_encoder")
 
 
 def from_diffusers(
-    folder: str | Path, *, clip: Given = None, event: tuple[int, ...] | None = None, **arguments: Any
+    folder: str | Path,
+    *,
+    clip: Given = None,
+    event: tuple[int, ...] | None = None,
+    value_range: Values = OURS,
+    **arguments: Any,
 ) -> Adapted:
     """The `UNet2DModel` and scheduler of a pipeline saved on disk, as a `Denoiser`.
 
@@ -34,6 +40,7 @@ def from_diffusers(
             pipeline's unet/ itself, beside its scheduler/, for a network of latents: x and the data are then latents.
         clip: instead of the scheduler's: x0_hat is cut at ±clip, or (low, high); False for not at all.
         event: the shape of points that it is asked at, where that is another one than it was made for.
+        value_range: as for `from_unet`.
         **arguments: given to the network at every call: class_labels, say.
 
     Returns:
@@ -57,7 +64,7 @@ def from_diffusers(
     name = str(about.get("_class_name", ""))
     require_known(name)
     network, scheduler = _network(weights, folder), _scheduler(name, about, schedule)
-    return from_unet(network, scheduler, clip=clip, event=event, **arguments)
+    return from_unet(network, scheduler, clip=clip, event=event, value_range=value_range, **arguments)
 
 
 def _read(path: Path, folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from optimal.process import VP, FlowMatching, Process
 from .adapted import Adapted
 from .asked import Asked, Order
 from .clipping import Given, clip_of
+from .ranges import OURS, Values
 
 __all__ = ["Predicting", "from_flow", "from_prediction"]
 
@@ -28,6 +29,7 @@ def from_prediction(
     time_scale: float = 1.0,
     broadcast_time: bool = False,
     order: Order = "xt",
+    value_range: Values = OURS,
     clip: Given = None,
     **arguments: Any,
 ) -> Predicting:
@@ -41,6 +43,7 @@ def from_prediction(
         time_scale: what F is given for t = 1: 999 for one that counts steps.
         broadcast_time: whether F is given t as (B, 1, …), ready to multiply x_t.
         order: "tx" for F(t, x_t).
+        value_range: the values of the network's images where ours have [−1, 1], see `neural.adapters.ranges`.
         clip: x0_hat is cut at ±clip, or (low, high); None for not at all.
         **arguments: given to F at every call.
 
@@ -60,7 +63,7 @@ def from_prediction(
         meant = "(x − x0)/sigma, which is eps" if kind == "velocity" else "eps − x0 of flow matching (from_flow)"
         raise ValueError(f'kind={kind!r} is {meant}: the velocity dx_t/dt of {type(process).__name__} is kind="dx_dt"')
     asked = Asked(network, arguments, order=order, broadcast=broadcast_time)
-    return Predicting(asked, kind, process, time_scale, clip=clip)
+    return Predicting(asked, kind, process, time_scale, clip=clip).of_values(value_range)
 
 
 def from_flow(
@@ -70,6 +73,7 @@ def from_flow(
     time_scale: float = 1.0,
     broadcast_time: bool = False,
     order: Order = "xt",
+    value_range: Values = OURS,
     clip: Given = None,
     **arguments: Any,
 ) -> Predicting:
@@ -87,6 +91,7 @@ def from_flow(
         time_scale: what F is given for t = 1: 1000 for diffusers' transformers.
         broadcast_time: whether F is given t as (B, 1, …), ready to multiply x_t.
         order: "tx" for F(t, x_t), as torchcfm and flow_matching have it.
+        value_range: the values of the network's images where ours have [−1, 1], see `neural.adapters.ranges`.
         clip: x0_hat is cut at ±clip, or (low, high); None for not at all.
         **arguments: given to F at every call.
 
@@ -100,7 +105,8 @@ def from_flow(
     if data_at not in (0, 1):
         raise ValueError(f"data_at must be 0 or 1, got {data_at!r}")
     asked = Asked(network, arguments, order=order, broadcast=broadcast_time)
-    return Predicting(asked, "flow", FlowMatching(), time_scale, backward=bool(data_at), clip=clip)
+    found = Predicting(asked, "flow", FlowMatching(), time_scale, backward=bool(data_at), clip=clip)
+    return found.of_values(value_range)
 
 
 class Predicting(Adapted):
@@ -121,8 +127,8 @@ class Predicting(Adapted):
         as_denoiser(asked, kind, process=process)
         self.sigma_max = float(process.sigma(process.t_max))
 
-    def _denoised(self, x: Tensor, sigma: Tensor, arguments: dict[str, Any]) -> Tensor:
-        ask = _InTime(self.asked, self._scale, self._backward, x.dtype, arguments)
+    def _denoised(self, x: Tensor, sigma: Tensor, dtype: torch.dtype, arguments: dict[str, Any]) -> Tensor:
+        ask = _InTime(self.asked, self._scale, self._backward, dtype, arguments)
         # In float64 until the network is asked: t·1000 of a float32 t is beside its step.
         return as_denoiser(ask, self._kind, process=self._process)(x.double(), sigma)
 

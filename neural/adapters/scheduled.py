@@ -7,6 +7,7 @@ refused by its name, since a wrong convention gives plausible numbers.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from .clipping import Clip, Given, clip_of
 from .edm import from_edm_raw
 from .grids import Grid
 from .prediction import from_flow, from_prediction
+from .ranges import OURS, Values, values_of
 from .table import Tabulated
 
 __all__ = ["SCHEDULERS", "from_unet", "require_known"]
@@ -61,6 +63,7 @@ def from_unet(
     *,
     clip: Given = None,
     event: tuple[int, ...] | None = None,
+    value_range: Values = OURS,
     **arguments: Any,
 ) -> Adapted:
     """A diffusers network, with the scheduler that it was trained or is sampled with, in memory.
@@ -73,6 +76,8 @@ def from_unet(
         scheduler: one of `SCHEDULERS`. What it says of clipping and thresholding is done to x0_hat, as it does.
         clip: instead of that: x0_hat is cut at ±clip, or (low, high); False for not at all.
         event: the shape of points that it is asked at, where that is another one than it says.
+        value_range: the values of the network's images where ours have [−1, 1], see `neural.adapters.ranges`. The
+            scheduler cuts in the network's values, clip= in ours.
         **arguments: given to the network at every call: class_labels, say.
 
     Raises:
@@ -80,10 +85,17 @@ def from_unet(
     """
     name, config = type(scheduler).__name__, scheduler.config
     require_known(name)
-    cut = _clip_of(config) if clip is None else clip_of(clip)
+    cut, consistent = _clip_of(config) if clip is None else clip_of(clip), name == "LCMScheduler"
+    centre, half = values_of(value_range)
+    # Consistency functions are cut before they are mixed with x_t, in their own values; the others after, in ours.
+    if cut is not None and clip is None and not consistent:
+        cut = dataclasses.replace(cut, centre=centre, half=half)
+    elif cut is not None and clip is not None and consistent:
+        cut = dataclasses.replace(cut, centre=-centre / half, half=1 / half)
     found = _adapted(unet, scheduler, name, config, arguments | {"clip": cut})
     # Shifted by the size of the image, in the code of the pipeline.
     found.grid = None if config.get("use_dynamic_shifting") else Grid(scheduler, found.sigma_max)
+    found = found.of_values(value_range)
     return found if event is None else found.at(event)
 
 

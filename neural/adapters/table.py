@@ -15,6 +15,7 @@ from optimal.query import beside
 from .adapted import Adapted
 from .asked import Asked, Order
 from .clipping import Given, clip_of
+from .ranges import OURS, Values
 
 __all__ = ["Tabulated", "from_ddpm"]
 
@@ -30,6 +31,7 @@ def from_ddpm(
     whole_steps: bool = False,
     broadcast_time: bool = False,
     order: Order = "xt",
+    value_range: Values = OURS,
     clip: Given = None,
     **arguments: Any,
 ) -> Tabulated:
@@ -47,6 +49,7 @@ def from_ddpm(
             Between steps it is then asked beside σ.
         broadcast_time: whether F is given its step as (B, 1, …), ready to multiply x_t.
         order: "tx" for F(step, x_t).
+        value_range: the values of the network's images where ours have [−1, 1], see `neural.adapters.ranges`.
         clip: x0_hat is cut at ±clip, or (low, high), as samplers of images do; None for not at all.
         **arguments: given to F at every call.
 
@@ -69,7 +72,7 @@ def from_ddpm(
     if len(kept) < 2 or not (kept < 1).all() or not (np.diff(kept) < 0).all():
         raise ValueError("alphas_cumprod must decrease within (0, 1) over two or more steps")
     asked = Asked(network, arguments, order=order, broadcast=broadcast_time)
-    return Tabulated(asked, np.log((1 - kept) / kept) / 2, kind, whole_steps, clip=clip)
+    return Tabulated(asked, np.log((1 - kept) / kept) / 2, kind, whole_steps, clip=clip).of_values(value_range)
 
 
 class Tabulated(Adapted):
@@ -101,7 +104,7 @@ class Tabulated(Adapted):
         self._table, self._kind, self._whole, self._boundary = table, kind, whole_steps, boundary
         self.sigma_min, self.sigma_max = (float(level) for level in np.exp(table[[0, -1]]))
 
-    def _denoised(self, x: Tensor, sigma: Tensor, arguments: dict[str, Any]) -> Tensor:
+    def _denoised(self, x: Tensor, sigma: Tensor, dtype: torch.dtype, arguments: dict[str, Any]) -> Tensor:
         log_sigma = sigma.log().cpu().numpy()
         place = np.interp(log_sigma, self._table, np.arange(len(self._table)))
         # Of betas rescaled to no signal the last level lies below some before it, and a scheduler in single precision
@@ -111,7 +114,7 @@ class Tabulated(Adapted):
         step = step.round().long() if self._whole else step
         scale = beside((1 + sigma.square()).rsqrt(), x)
         x_t = scale * x.double()
-        value = self.asked(x_t, step, x.dtype, **arguments)
+        value = self.asked(x_t, step, dtype, **arguments)
         x0 = to_x0(value * scale if self._kind == "score" else value, x.double(), sigma, self._kind)
         if self._boundary is None:
             return x0

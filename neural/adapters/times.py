@@ -14,6 +14,7 @@ from optimal.query import beside
 from .adapted import Adapted
 from .asked import Asked, Order
 from .clipping import Given, clip_of
+from .ranges import OURS, Values
 
 __all__ = ["Timed", "from_times"]
 
@@ -25,6 +26,7 @@ def from_times(
     schedule: Callable[[Tensor], tuple[Tensor, Tensor]],
     *,
     order: Order = "xt",
+    value_range: Values = OURS,
     clip: Given = None,
     **arguments: Any,
 ) -> Timed:
@@ -34,6 +36,7 @@ def from_times(
         network: net(x_t, t): x_t (B, *event), t (B,) -> x0_hat (B, *event), or an output with a `mean`, as azula's.
         schedule: t -> (signal, noise), with noise/signal rising from t = 0 to 1.
         order: "tx" for net(t, x_t).
+        value_range: the values of the network's images where ours have [−1, 1], see `neural.adapters.ranges`.
         clip: x0_hat is cut at ±clip, or (low, high); None for not at all.
         **arguments: given to net at every call.
 
@@ -45,7 +48,7 @@ def from_times(
         >>> round(float(F(torch.ones(1, 2), 1.0)[0, 0]), 4)                    # signal(t) where that is noise(t)
         0.503
     """
-    return Timed(Asked(network, arguments, order=order), schedule, clip=clip)
+    return Timed(Asked(network, arguments, order=order), schedule, clip=clip).of_values(value_range)
 
 
 class Timed(Adapted):
@@ -74,7 +77,7 @@ class Timed(Adapted):
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
         return (low + high) / 2
 
-    def _denoised(self, x: Tensor, sigma: Tensor, arguments: dict[str, Any]) -> Tensor:
+    def _denoised(self, x: Tensor, sigma: Tensor, dtype: torch.dtype, arguments: dict[str, Any]) -> Tensor:
         t = self._time(sigma)
         signal = torch.as_tensor(self._schedule(t)[0], dtype=torch.float64, device=x.device)
-        return self.asked(beside(signal, x) * x.double(), t, x.dtype, **arguments)
+        return self.asked(beside(signal, x) * x.double(), t, dtype, **arguments)

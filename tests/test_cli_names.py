@@ -125,7 +125,12 @@ def test_what_a_run_replaces_is_said(folder: Path, capsys: pytest.CaptureFixture
     assert main(asked) == 0
     assert "replaced" not in capsys.readouterr().err
     assert main(asked) == 0
-    assert "there.png of an earlier run: replaced (--out names others)" in capsys.readouterr().err
+    assert "there.png of an earlier run will be replaced (--out names others)" in capsys.readouterr().err
+    Path("there.json").write_text("{}")
+    Path("there.png").unlink()
+    assert main(asked) == 0
+    assert "replaced" not in capsys.readouterr().err
+    assert Path("there.json").read_text() == "{}"
 
 
 def test_a_sheet_shows_every_image_and_words_under_it(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def compare(command: Compare) -> None:
         told = as_json({"dataset": data.name, "fingerprint": data.fingerprint, "plan": effort, "seconds": seconds})
         print(told if command.json else f"{data.describe()}\n{effort}; nothing was compared")
         return
-    out = writable(command.out, "comparison")
+    out = writable(command.out, "comparison", *(f"-{k}.{s}" for k in ("denoiser", "samplers") for s in ("csv", "json")))
     found = compared(models, data, plan, held_out=held_out, guided=guided, say=say)
     about = found.about | wanted.told() | {"held_to": wanted.sentences()}
     about |= {"sentences": found.sentences(), "remarks": found.remarks(), "command": as_words(command)}

@@ -45,7 +45,7 @@ def likelihood(command: Likelihood) -> None:
         told = as_json({"dataset": data.name, "fingerprint": data.fingerprint, "plan": about, "seconds": seconds})
         print(told if command.json else f"{data.describe()}\n{about}; nothing was computed")
         return
-    out = writable(command.out, "likelihood")
+    out = writable(command.out, "likelihood", ".csv", ".json")
     announce(seconds, say)
     question([model], D, say, seed=command.seed)
     found = densities(

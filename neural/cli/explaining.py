@@ -63,7 +63,7 @@ def explain_command(command: Explain) -> None:
     given = None if command.sigmas is None else level_list(command.sigmas)
     if given is not None:
         require_range(given, range_of(model))
-    out = Path(command.out) if command.dry_run else writable(command.out, "explanation")
+    out = Path(command.out) if command.dry_run else writable(command.out, "explanation", *_endings_of(noises))
     places = ["data", *(["held-out"] if held_out is not None else []), "trajectory"]
     levels = len(default_sigmas(D, 1.0) if given is None else given)
     seconds = _planned(model, D, levels, len(places), draws, command.tried, noises)
@@ -101,11 +101,17 @@ def explain_command(command: Explain) -> None:
         save_table([plain(row) for row in last.rows()], files[2], about)
     with replacing(files[0]) as temporary:
         temporary.write_text(accounted_page(found, last, data, border, fitted), encoding="utf-8")
-    named = [str(files[0]), *(f"{path}.{kind}" for path in files[1 : 2 + (noises > 0)] for kind in ("csv", "json"))]
+    named = [str(suffixed(out, ending)) for ending in _endings_of(noises)]
     if command.json:
         print(as_json(about | {"theories": [row for each in found for row in each.rows()], "files": named}))
     else:
         print("\n".join([data.describe(), *_tables(found), *_endings(last), *about["sentences"], ", ".join(named)]))
+
+
+def _endings_of(noises: int) -> list[str]:
+    """What follows the name in the files that are written."""
+    tables = ["theories", "endings"] if noises else ["theories"]
+    return [".html", *(f"-{table}.{kind}" for table in tables for kind in ("csv", "json"))]
 
 
 def _planned(model: Model, D: OptimalDenoiser, levels: int, places: int, draws: int, tried: int, noises: int) -> float:

@@ -40,7 +40,7 @@ def draw(command: Sample) -> None:
         plan = f"{_samples(found)}; about {in_words(found['seconds'])}"
         print(as_json(found) if command.json else f"{data.describe()}\n{plan}; nothing was drawn")
         return
-    out = writable(command.out, "samples")
+    out = writable(command.out, "samples", ".npz", ".json", *([".png"] if data.is_image else []))
     arrays, found = drawn(how, data.event, say=say)
     files = [suffixed(out, ".npz"), suffixed(out, ".json")]
     with replacing(files[0]) as temporary:

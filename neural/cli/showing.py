@@ -29,7 +29,7 @@ def audit(command: Audit) -> None:
         text = f"{training.describe()}\n{len(drawn):,} samples of {drawn.name}; about {in_words(said['seconds'])}"
         print(as_json(said) if command.json else f"{text}; nothing was audited")
         return
-    out = writable(command.out, "audit")
+    out = writable(command.out, "audit", ".csv", ".json", ".png")
     found, said, files = audited(command.data, command.samples, out, near=command.near, say=say, **options)
     names = [str(file) for file in files]
     if command.json:

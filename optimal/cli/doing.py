@@ -143,7 +143,7 @@ def _denoise(command: Denoise, data: Dataset) -> Told:
     device = device_of(command.device)
     if command.dry_run:
         return _planned(data, f"E[x0 | x] at sigma = {command.sigma:g}", expected("denoise", data))
-    out = writable(command.out, "denoised")
+    out = writable(command.out, "denoised", ".npy", *_pictures(data))
     mean, found = denoised(
         data,
         x,
@@ -182,6 +182,11 @@ def _denoise(command: Denoise, data: Dataset) -> Told:
     ]
 
 
+def _pictures(data: Dataset) -> tuple[str, ...]:
+    """Endings of the pictures that are written beside arrays."""
+    return (".png",) if data.is_image else ()
+
+
 def _before(command: AtPoint) -> str:
     return "the source, x" if command.add_noise else "x"
 
@@ -193,7 +198,7 @@ def _where(command: Where, data: Dataset) -> Told:
     device = device_of(command.device)
     if command.dry_run:
         return _planned(data, f"the landing of x from sigma = {command.sigma:g}", expected("where", data))
-    out = writable(command.out or "where", "where") if data.is_image else None
+    out = writable(command.out or "where", "where", ".png") if data.is_image else None
     mean, found = destination(data, x, command.sigma, label=label_of(command), device=device, say=say)
     end, leader = (data.called(found[name]) for name in ("index", "leader"))
     sentences = [about(data, label_of(command), None), f"x becomes data point {end} ({found['sure']})"]
@@ -219,7 +224,7 @@ def _sample(command: Sample, data: Dataset) -> Told:
     grid = Grid(command.steps, command.sigma_min, command.sigma_max, command.levels)
     if command.dry_run:
         return _planned(data, f"{command.n} samples, {grid.taken} steps of {command.solver}")
-    out = writable(command.out, "samples")
+    out = writable(command.out, "samples", ".npz", *_pictures(data))
     arrays, found = sampled(
         data,
         command.n,

@@ -29,15 +29,16 @@ def suffixed(out: Path, suffix: str) -> Path:
     return out.with_name(f"{name}{suffix}")
 
 
-def writable(out: str | Path, name: str, *, folder: bool = False) -> Path:
+def writable(out: str | Path, name: str, *writes: str, folder: bool = False) -> Path:
     """Where results go, tried before any work: the folder can be made, and something can be written there.
 
     What is tried is taken away again: who fails afterwards leaves no folder behind, and who writes makes it. Files that
-    are there already and will be replaced are named on stderr.
+    are there already and that this run writes are named on stderr.
 
     Args:
         out: a path without suffix, `~` for the home; an existing folder, or what ends in a slash, is one to write into.
         name: of the results in such a folder.
+        writes: what follows the name in the files that will be written, such as ".npz" or "-theories.csv".
         folder: whether `out` is to be a folder itself.
 
     Returns:
@@ -62,9 +63,9 @@ def writable(out: str | Path, name: str, *, folder: bool = False) -> Path:
                 pass
     except OSError as error:
         raise ValueError(f"{home} could not be written to: {error.strerror or error}") from error
-    there = [] if folder else [file for suffix in _SUFFIXES if (file := suffixed(path, suffix)).exists()]
+    there = [file for ending in writes if (file := suffixed(path, ending)).exists()]
     if there:
-        say(f"{', '.join(map(str, there))} of an earlier run: replaced (--out names others)")
+        say(f"{', '.join(map(str, there))} of an earlier run will be replaced (--out names others)")
     return path
 
 

@@ -188,13 +188,17 @@ def arrow(folder: Path, rng: random.Random) -> Path:
 def cifar(folder: Path, rng: random.Random) -> Path:
     levels = np.random.default_rng(0).integers(0, 256, (3, 3072), dtype=np.uint8)
     batch = pickle.dumps({"data": levels, "labels": [0, 1, 2]}, protocol=rng.choice((2, 3, 4)))
+    members = {"test_batch": batch, "batches.meta": pickle.dumps({"label_names": ["cat", "dog"]}, protocol=2)}
+    if rng.random() < 0.3:
+        rows = np.concatenate([np.arange(3, dtype=np.uint8)[:, None], levels], 1)
+        members = {"test_batch.bin": rows.tobytes(), "batches.meta.txt": b"cat\ndog\n"}
     inside = rng.random() < 0.6
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=rng.choice(("w", "w:gz"))) as archive:
-        data = mutate(batch, rng) if inside else batch
-        member = tarfile.TarInfo("case/test_batch")
-        member.size = len(data)
-        archive.addfile(member, io.BytesIO(data))
+        for name, data in (one_of(members, rng) if inside else members).items():
+            member = tarfile.TarInfo(f"case/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
     return written(folder / "case.tar.gz", buffer.getvalue() if inside else mutate(buffer.getvalue(), rng))
 
 
@@ -226,7 +230,9 @@ def attempt(path: Path, rng: random.Random) -> str | None:
     if path.suffix in (".npy", ".npz"):
         options = rng.choice(({}, {"value_range": "any"}, {"value_range": (-1, 1)}, {"layout": "NHWC"}))
     elif path.suffix in (".zip", ".parquet", ".arrow", ""):
-        options = rng.choice(({}, {"resolution": 4}, {"value_range": "any"}))
+        options = rng.choice(({}, {"resolution": 4}, {"value_range": "any"}, {"skip_unreadable": True}))
+    elif path.name.endswith("tar.gz"):
+        options = rng.choice(({}, {"label_key": False}))
     if "ubyte" in path.name:
         options = {}
     signal.signal(signal.SIGALRM, late)

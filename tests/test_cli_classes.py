@@ -47,7 +47,7 @@ def test_a_class_is_asked_for_by_its_name_or_its_number(capsys: Captured) -> Non
         assert main(["border", "pets", *FOLDERS, "--label", label]) == 2
         assert f"there are no points of {words}" in capsys.readouterr().err
     assert main(["border", "pets", "--label", "cat"]) == 2
-    assert "pets has no labels" in capsys.readouterr().err
+    assert 'pets has no labels, so that there are no classes of points; labels="folders"' in capsys.readouterr().err
 
 
 def test_info_tells_classes_and_folders(capsys: Captured) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from optimal.__main__ import main
 from optimal.datasets import Dataset, load
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3), dtype=np.uint8)
@@ -132,6 +133,17 @@ def test_files_that_are_gone_or_closed_are_among_them(tmp_path: Path) -> None:
         read(path)
     with pytest.warns(UserWarning, match=r"2 of the 11 images of x cannot be read and are left out: a.png, b.png$"):
         assert len(read(path, skip_unreadable=True)) == 9
+
+
+@pytest.mark.filterwarnings("ignore:2 of the 9 images of x cannot be read")
+def test_the_option_on_a_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(folder(tmp_path / "x", files((0, 4))))
+    assert main(["info", path]) == 2
+    assert "2 of the 9 images of x cannot be read: 0.png, 4.png; " in (told := capsys.readouterr().err)
+    assert "(here: --option skip_unreadable=true)" in told
+    for word in ("skip_unreadable=true", "skip-unreadable=yes"):
+        assert main(["info", path, "--option", word]) == 0
+        assert "x: N = 7" in capsys.readouterr().out
 
 
 def test_pixels_have_no_files_to_leave_out(tmp_path: Path) -> None:

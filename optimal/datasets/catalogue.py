@@ -106,6 +106,8 @@ def load(
 def parse_options(texts: Iterable[str]) -> dict[str, str]:
     """Options from the command line, each name=value, as words: what they mean is known to whom they are given.
 
+    Names may have dashes, as options of commands do: skip-unreadable=true.
+
     Raises:
         ValueError: one that is not name=value.
 
@@ -118,7 +120,7 @@ def parse_options(texts: Iterable[str]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise ValueError(f"--option must be name=value, got {shown(text)}")
-        options[name] = value
+        options[name.replace("-", "_")] = value
     return options
 
 

@@ -17,6 +17,7 @@ import torch
 
 from ..masks import refuse_mask
 from ..storage import fingerprint
+from .notes import folders_of
 
 if TYPE_CHECKING:
     Index = int | slice | Sequence[int] | np.ndarray | torch.Tensor
@@ -206,7 +207,8 @@ class Dataset:
             ValueError: if there are no labels, or they are vectors of anything else.
         """
         if self.labels is None:
-            raise ValueError(f"{self.name} has no labels, so that there are no classes of points")
+            hint = '; labels="folders" makes its folders classes' if folders_of(self.names or ()) else ""
+            raise ValueError(f"{self.name} has no labels, so that there are no classes of points{hint}")
         labels = np.asarray(self.labels)
         if labels.ndim == 2 and bool(
             (np.sort(labels, 1)[:, -1] == 1).all() and (np.count_nonzero(labels, 1) == 1).all()

@@ -27,17 +27,7 @@ from .output import stem  # noqa: E402
 
 __all__ = ["FIGURES", "Command", "command_of", "main"]
 
-_PRESETS = (
-    "trained",
-    "generalise",
-    "students",
-    "difficulty",
-    "samples",
-    "fewstep",
-    "guidance",
-    "measurements",
-    "theories",
-)
+_PRESETS = tuple(name for name, module in FIGURES.items() if hasattr(module, "OWN"))
 """Figures of data of their own, most of them with networks of presets."""
 
 
@@ -66,7 +56,7 @@ def _draw(words: list[str]) -> None:
     command = command_of(words)
     if command.names == ("list",):
         titles = {name: module.TITLE for name, module in (FIGURES | PAGES).items()}
-        lines = [f"{name:10} {title}" for name, title in titles.items()]
+        lines = [f"{name:12} {title}" for name, title in titles.items()]
         print(as_json({"figures": titles}) if command.json else "\n".join(lines))
         return
     tell = say if command.json else print
@@ -77,6 +67,8 @@ def _draw(words: list[str]) -> None:
         for name in [name for name in names if name in _PRESETS]:
             tell(f"{name}: left out, it shows data of its own, not --dataset")
         names = [name for name in names if name not in _PRESETS]
+    elif names[0] in _PRESETS:
+        command.refuse_dataset(names[0], FIGURES[names[0]].OWN)
     if command.dry_run:
         if command.dataset is not None:
             tell(command.load(command.dataset).describe())

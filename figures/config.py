@@ -29,6 +29,11 @@ class Config:
     """Network whose guess stands beside the optimum's, for `explore` alone: pretrained:NAME, a checkpoint, a run;
     none unless given, of digits as they come pretrained:digits."""
 
+    def refuse_dataset(self, name: str, shows: str) -> None:
+        """Raise ValueError if data were named, for a figure that shows its own."""
+        if self.dataset is not None:
+            raise ValueError(f"{name} takes no --dataset: it shows {shows}")
+
     def load(self, default: str) -> Dataset:
         """The data set that was asked for, or the figure's own.
 

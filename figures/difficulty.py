@@ -29,9 +29,11 @@ from neural.studies import Done, table
 from .common import SMALL, TITLE_SIZE, WIDTH, banded, note, plain_ticks
 from .config import Config
 
-__all__ = ["TITLE", "compute", "draw", "law"]
+__all__ = ["OWN", "TITLE", "compute", "draw", "law"]
 
 TITLE = "Is iterative denoising easier to learn than direct prediction? One network and budget, on more and more points"
+OWN = "a study of digits"
+"""What is drawn of no other data."""
 
 _STEPS = (1, 2, 4, 8, 18)
 _GREYS = ("0.75", "0.6", "0.45", "0.25", "k")
@@ -61,8 +63,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Raises:
         ValueError: --dataset was given.
     """
-    if config.dataset is not None:
-        raise ValueError("difficulty shows a study of digits: it takes no --dataset")
+    config.refuse_dataset("difficulty", OWN)
     cells = [*table("difficulty").values()]
     learners = [name for name in ("denoiser", *TECHNIQUES) if any(_learner(cell) == name for cell in cells)]
     arrays: dict[str, np.ndarray] = {"learners": np.array(learners)}

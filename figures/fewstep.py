@@ -25,9 +25,11 @@ from .common import SMALL, TITLE_SIZE, WIDTH, banded, ends, generator, note, pow
 from .config import Config
 from .networks import COLORS, SIGMA_MIN, dataset, network, prepare, sampled, stages
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["OWN", "TITLE", "compute", "draw"]
 
 TITLE = "Few steps: quality against denoiser calls for the optimum, a network and its students"
+OWN = "the networks of the presets toy and digits; see python -m neural compare"
+"""What is drawn of no other data."""
 
 _PRESETS = ("toy", "digits")
 
@@ -46,8 +48,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Raises:
         ValueError: --dataset was given.
     """
-    if config.dataset:
-        raise ValueError("fewstep shows the networks of the presets toy and digits; see python -m neural compare")
+    config.refuse_dataset("fewstep", OWN)
     prepare(config, _PRESETS, _PRESETS)
     arrays: dict[str, np.ndarray] = {}
     for i, preset in enumerate(_PRESETS):

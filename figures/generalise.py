@@ -29,9 +29,11 @@ from neural.studies import Done, table
 from .common import SMALL, TITLE_SIZE, WIDTH, banded, cell, note, plain_ticks, stacked
 from .config import Config
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["OWN", "TITLE", "compute", "draw"]
 
 TITLE = "One network on more and more points: from copies to samples on which networks agree that share no point"
+OWN = "a study of digits and emoji"
+"""What is drawn of no other data."""
 
 _NAMES = {"digits": "digits, an MLP", "emoji-16": "emoji at 16×16, a U-Net"}
 _SHARED = 4
@@ -81,8 +83,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Raises:
         ValueError: --dataset was given; the table is missing or damaged.
     """
-    if config.dataset is not None:
-        raise ValueError("generalise shows a study of digits and emoji: it takes no --dataset")
+    config.refuse_dataset("generalise", OWN)
     cells, arrays = table("generalise"), {}
     names = [name for name in _NAMES if any(cell.rpartition("-")[0] == name for cell in cells)]
     for i, name in enumerate(names):

@@ -29,9 +29,11 @@ from optimal.intervals import share_interval
 from .common import SMALL, TITLE_SIZE, WIDTH, banded, cell, ends, generator, note, provenance, stacked
 from .config import Config
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["OWN", "TITLE", "compute", "draw"]
 
 TITLE = "Guidance of the optimum, and of a network: fewer points of the class are reached, farther from the others"
+OWN = "digits and a network that knows their classes"
+"""What is drawn of no other data."""
 
 _NETWORK, _CLASS = "pretrained:digits-classes", 3
 _TOY_WEIGHT, _TOY_INTERVAL, _TOY_TOP = 4.0, (0.05, 0.5), 20.0
@@ -72,8 +74,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Raises:
         ValueError: --dataset was given.
     """
-    if config.dataset is not None:
-        raise ValueError("guidance shows digits and a network that knows their classes: it takes no --dataset")
+    config.refuse_dataset("guidance", OWN)
     return _toy(config) | _digits(config)
 
 

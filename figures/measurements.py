@@ -36,9 +36,11 @@ from optimal.span import landed
 from .common import SMALL, TITLE_SIZE, WIDTH, banded, cell, ends, generator, note, plain_ticks, provenance, stacked
 from .config import Config
 
-__all__ = ["TITLE", "compute", "distances", "draw", "possible"]
+__all__ = ["OWN", "TITLE", "compute", "distances", "draw", "possible"]
 
 TITLE = "Solvers of inverse problems beside the exact posterior: which images they end on, by the number of steps"
+OWN = "observations made for digits and emoji"
+"""What is drawn of no other data."""
 
 _STEPS, _QUICK = (4, 8, 16, 32, 64), (4, 8)
 _DRAWS = {"digits": 48, "emoji": 24}
@@ -96,8 +98,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Raises:
         ValueError: --dataset was given.
     """
-    if config.dataset is not None:
-        raise ValueError("measurements shows observations made for digits and emoji: it takes no --dataset")
+    config.refuse_dataset("measurements", OWN)
     steps = _QUICK if config.quick else _STEPS
     data = {"digits": load("digits"), "emoji": load("emoji", size=16)}
     arrays: dict[str, np.ndarray] = {"steps": np.array(steps)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import platform
 import re
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ _PACKAGES = ("optimal-diffusion", "torch", "numpy", "matplotlib")
 
 
 _LONGEST = 80
+_READ = 64
 
 
 def stem(name: str, config: Config) -> str:
@@ -54,10 +56,18 @@ def about(title: str, arrays: Mapping[str, np.ndarray], *, rights: str) -> dict[
     return {"Title": title, "Author": "optimal-diffusion"} | ({rights: whose} if whose else {})
 
 
+def _plain(value: Any) -> Any:
+    """JSON has no infinity, and no nan."""
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def save(name: str, title: str, config: Config, arrays: Mapping[str, np.ndarray], figure: Figure) -> Path:
     """Write the four files, each under a temporary name first, so that an interrupted run leaves no half file.
 
-    Scalars among the arrays (border, data set, licence) are repeated in the JSON, where they can be read.
+    Scalars among the arrays (border, data set, licence) are repeated in the JSON, and so are tables of numbers of up to
+    `_READ` values, where they can be read; a last axis of three is a value and the ends of its interval.
 
     Returns:
         The path of the PNG.
@@ -66,13 +76,12 @@ def save(name: str, title: str, config: Config, arrays: Mapping[str, np.ndarray]
         ValueError: the folder cannot be written.
     """
     options = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)}
-    scalars = {key: value.item() for key, value in arrays.items() if value.ndim == 0}
+    read = {key: value.tolist() for key, value in arrays.items() if value.ndim == 0 or 0 < value.size <= _READ}
     record: dict[str, Any] = {
         "figure": name,
         "title": title,
         "config": {key: str(value) if isinstance(value, Path) else value for key, value in options.items()},
-        # JSON has no infinity.
-        "results": {key: str(value) if value in (np.inf, -np.inf) else value for key, value in scalars.items()},
+        "results": {key: _plain(value) for key, value in read.items()},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
     }
     out, file = config.out, stem(name, config)

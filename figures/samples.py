@@ -21,9 +21,11 @@ from .common import TITLE_SIZE, WIDTH, cell, generator, note, provenance, shares
 from .config import Config
 from .networks import dataset, network, prepare, sampled, stages
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["OWN", "TITLE", "compute", "draw"]
 
 TITLE = "The same noises through the optimum, a network and four students of the optimum, memorised samples marked"
+OWN = "the network of the preset digits; sample yours with python -m neural sample"
+"""What is drawn of no other data."""
 
 _METHODS = (
     ("optimum: Heun, 35 calls", "optimum", "heun", 18),
@@ -49,8 +51,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Raises:
         ValueError: --dataset was given.
     """
-    if config.dataset:
-        raise ValueError("samples shows the network of the preset digits; sample yours with python -m neural sample")
+    config.refuse_dataset("samples", OWN)
     prepare(config, ("digits",), ("digits",))
     data = dataset("digits")
     D, net = OptimalDenoiser(data), network(config, "digits")

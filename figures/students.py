@@ -25,9 +25,11 @@ from .common import SMALL, TITLE_SIZE, WIDTH, banded, generator, log_ticks, note
 from .config import Config
 from .networks import COLORS, dataset, distillation, prepare, student
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["OWN", "TITLE", "compute", "draw"]
 
 TITLE = "Distilled networks beside the distilled optimum, on five points and on digits"
+OWN = "students of the presets toy and digits; distil yours with python -m neural"
+"""What is drawn of no other data."""
 
 _LEVELS = ("consistency", "multistep")
 """Students that are trained at every level of the grid."""
@@ -46,8 +48,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Raises:
         ValueError: --dataset was given.
     """
-    if config.dataset:
-        raise ValueError("students shows students of the presets toy and digits; distil yours with python -m neural")
+    config.refuse_dataset("students", OWN)
     prepare(config, (), ("toy", "digits"))
     data = load("five-deltas")
     D = OptimalDenoiser(data)

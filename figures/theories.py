@@ -33,9 +33,11 @@ from neural.studies import Done, table
 from .common import SMALL, TITLE_SIZE, WIDTH, banded, cell, log_ticks, note, stacked
 from .config import Config
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["OWN", "TITLE", "compute", "draw"]
 
 TITLE = "What networks do instead of the optimum, and which theory accounts for it, by noise level"
+OWN = "a study of digits, faces and emoji"
+"""What is drawn of no other data."""
 
 _NAMES = {
     "digits": "digits, an MLP",
@@ -61,8 +63,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Raises:
         ValueError: --dataset was given; the table is missing or damaged.
     """
-    if config.dataset is not None:
-        raise ValueError("theories shows a study of digits, faces and emoji: it takes no --dataset")
+    config.refuse_dataset("theories", OWN)
     cells, arrays = table("theories"), {}
     names = [name for name in _NAMES if name in cells]
     for i, name in enumerate(names):

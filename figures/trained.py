@@ -23,9 +23,11 @@ from .common import SMALL, TITLE_SIZE, WIDTH, border_of, log_ticks
 from .config import Config
 from .networks import dataset, network, prepare
 
-__all__ = ["TITLE", "compute", "draw"]
+__all__ = ["OWN", "TITLE", "compute", "draw"]
 
 TITLE = "Trained networks against the optimum: the gap at every noise level, on data, held-out data and trajectories"
+OWN = "the networks of the presets toy and digits; train yours with python -m neural"
+"""What is drawn of no other data."""
 
 _PRESETS = ("toy", "digits")
 _PLACES = {
@@ -50,8 +52,7 @@ def compute(config: Config) -> dict[str, np.ndarray]:
     Raises:
         ValueError: --dataset was given: networks are trained for their presets.
     """
-    if config.dataset is not None:
-        raise ValueError("trained shows the networks of the presets toy and digits; train yours with python -m neural")
+    config.refuse_dataset("trained", OWN)
     presets = _PRESETS[:1] if config.quick else _PRESETS
     prepare(config, presets)
     paths = 64 if config.quick else _PATHS

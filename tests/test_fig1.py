@@ -90,6 +90,10 @@ def test_four_files_with_numbers_config_and_licence(tmp_path: Path, capsys: pyte
     assert record["results"]["size"] == 100
     with np.load(out / "fig1-faces-quick.npz", allow_pickle=False) as numbers:
         assert float(numbers["border"]) == record["results"]["border"]
+        short = [key for key, value in numbers.items() if 0 < value.size <= 64 and value.dtype.kind == "f"]
+        assert short
+        for key in short:
+            np.testing.assert_allclose(np.asarray(record["results"][key], dtype=float), numbers[key])
     with Image.open(out / "fig1-faces-quick.png") as image:
         assert "lfw_subset" in image.text["Copyright"]  # pyright: ignore[reportAttributeAccessIssue]
         assert len(np.unique(np.asarray(image.convert("L")))) > 50

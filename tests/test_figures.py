@@ -477,7 +477,7 @@ def test_difficulty_is_the_shipped_table(of_difficulty: dict[str, np.ndarray]) -
                     assert found == [rows[taken][f"same{end}"] for end in ("", "_low", "_high")]
             if f"{name}_pairs" in arrays:
                 assert arrays[f"{name}_pairs"][i, 0] == rows[1]["same_pairs"]
-    with pytest.raises(ValueError, match="difficulty shows a study of digits: it takes no --dataset"):
+    with pytest.raises(ValueError, match="difficulty takes no --dataset: it shows a study of digits"):
         difficulty.compute(QUICK)
 
 
@@ -526,7 +526,7 @@ def test_guidance_reaches_fewer_points_and_less_so_in_an_interval(of_guidance: d
         for name in ("reached", "variation", "away"):
             assert np.array_equal(a[f"{way}_{name}"][0], a[f"{way}_within_{name}"][0])
     assert a["uniform"][1] <= a["optimum_variation"][0, 2]
-    with pytest.raises(ValueError, match="guidance shows digits and a network that knows their classes"):
+    with pytest.raises(ValueError, match="guidance takes no --dataset: it shows digits and a network"):
         guidance.compute(QUICK)
 
 
@@ -563,12 +563,12 @@ def test_total_variation_and_what_is_possible_by_hand() -> None:
 
 
 def test_theories_takes_no_data() -> None:
-    with pytest.raises(ValueError, match="theories shows a study of digits, faces and emoji: it takes no --dataset"):
+    with pytest.raises(ValueError, match="theories takes no --dataset: it shows a study of digits, faces and emoji"):
         theories.compute(QUICK)
 
 
 def test_generalise_takes_no_data() -> None:
-    with pytest.raises(ValueError, match="generalise shows a study of digits and emoji: it takes no --dataset"):
+    with pytest.raises(ValueError, match="generalise takes no --dataset: it shows a study of digits and emoji"):
         generalise.compute(QUICK)
 
 
@@ -710,3 +710,12 @@ def test_the_gallery_is_drawn_in_its_order_and_waits_for_networks_last(
     ]
     gallery = (Path(__file__).parents[1] / "docs" / "gallery.md").read_text()
     assert list(dict.fromkeys(re.findall(r"python -m figures (\w+)`\*\*", gallery))) == list(FIGURES)[1:]
+
+
+@pytest.mark.parametrize("name", [name for name, module in FIGURES.items() if hasattr(module, "OWN")])
+def test_a_figure_of_its_own_data_says_so_before_any_work(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--dry-run"]):
+        assert main([name, "--dataset", "digits", *words]) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.startswith(f"error: {name} takes no --dataset: it shows ")

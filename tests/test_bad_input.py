@@ -58,7 +58,11 @@ def test_sigma_as_in_edms_loop(D: OptimalDenoiser) -> None:
     ("x", "sentence"),
     [
         (torch.zeros(4, 3, 4, 2), r"x must have shape \(B, 3, 2, 4\), got \(4, 3, 4, 2\)$"),
-        (torch.zeros(3, 2, 4), r"x must have shape \(B, 3, 2, 4\), got \(3, 2, 4\)$"),
+        (
+            torch.zeros(4, 2, 4, 3),
+            r"x must have shape .*, got \(4, 2, 4, 3\): x.movedim\(-1, -3\) puts the channels first$",
+        ),
+        (torch.zeros(3, 2, 4), r"x must have shape \(B, 3, 2, 4\), got \(3, 2, 4\): x\[None\] is a batch of one$"),
         (torch.zeros(4, 24), r"x must have shape \(B, 3, 2, 4\), got \(4, 24\)$"),
         (torch.zeros(4, *EVENT, dtype=torch.int64), r"x must be floating point, got torch.int64$"),
         (torch.zeros(4, *EVENT, dtype=torch.uint8), r"x must be floating point, got torch.uint8$"),

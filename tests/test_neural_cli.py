@@ -81,11 +81,13 @@ def test_images_become_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "--preset", "faces", "--steps", "2", "--batch", "4", "--out", "net") == 0
     assert run("sample", "net", "-n", "5", "--steps", "2", "--out", "grid") == 0
     with Image.open("grid.png") as image:
-        assert image.size == (3 * 26, 2 * 26)
+        assert image.size == (3 * 128 + 2 * 6, 2 * 125 + 6)
     assert run("sample", "optimum", "--dataset", "digits", "-n", "4", "--steps", "40", "--out", "sub/digits") == 0
     with Image.open("sub/digits.png") as image:
-        assert image.size == (18, 18)
-        assert image.mode == "L"
+        assert image.size == (2 * 128 + 6, 2 * 128 + 6)
+        shown = np.asarray(image.convert("L"))[8:128:16, 8:128:16]
+    with np.load("sub/digits.npz") as arrays:
+        np.testing.assert_allclose(shown / 127.5 - 1, arrays["samples"][0, 0].clip(-1, 1), atol=1 / 127)
 
 
 @pytest.mark.parametrize("preset", ["toy", "digits", "digits-classes", "faces", "emoji-16", "emoji-16-dit", "emoji-32"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from optimal.cli import as_json, in_words, parse_options, save_grid, suffixed, writable
+from optimal.cli import Tile, as_json, in_words, parse_options, save_sheet, suffixed, writable
 from optimal.cli.run import say
 from optimal.storage import replacing
 
@@ -46,7 +46,7 @@ def draw(command: Sample) -> None:
     with replacing(files[0]) as temporary:
         np.savez_compressed(temporary, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
     if data.is_image:
-        files.append(save_grid(arrays["samples"], suffixed(out, ".png")))
+        files.append(save_sheet([Tile(image) for image in arrays["samples"]], suffixed(out, ".png")))
     names = [str(file) for file in files]
     found = {"dataset": data.name, "fingerprint": data.fingerprint} | Wanted.of(command).told() | found
     with replacing(files[1]) as temporary:

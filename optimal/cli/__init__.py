@@ -3,9 +3,11 @@
 from .estimate import announce, in_words, seconds_of_a_row
 from .options import data_of, parse_options, parsed
 from .output import as_json, as_table, no_empty_folder, plain, suffixed, writable
-from .point_files import read_point, save_grid
+from .point_files import read_point
+from .sheets import Tile, save_sheet
 
 __all__ = [
+    "Tile",
     "announce",
     "as_json",
     "as_table",
@@ -16,7 +18,7 @@ __all__ = [
     "parsed",
     "plain",
     "read_point",
-    "save_grid",
+    "save_sheet",
     "seconds_of_a_row",
     "suffixed",
     "writable",

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..datasets import Dataset, to_float, to_uint8
+from ..datasets import Dataset, to_float
 from ..datasets.pictures import Encoded, decode_images
 from ..datasets.values import Values, doubt
-from ..storage import replacing
 
-__all__ = ["NUMBERS", "place_of", "read_point", "save_grid"]
+__all__ = ["NUMBERS", "place_of", "read_point"]
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 NUMBERS = re.compile(rf"\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*")
@@ -103,32 +102,6 @@ def place_of(text: str, data: Dataset) -> int | None:
         if places:
             return places[0]
     return None
-
-
-def save_grid(images: Tensor, path: Path, *, columns: int | None = None, scale: int = 1) -> Path:
-    """Images (B, C, H, W), C = 1 or 3, values in [−1, 1] (others are cut), row by row into a PNG, a pixel apart.
-
-    Args:
-        images: what to show.
-        path: of the PNG.
-        columns: of the grid; about as many as rows unless given.
-        scale: pixels a side for each of an image's.
-
-    Returns:
-        path.
-    """
-    from PIL import Image
-
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    pixels = to_uint8(images.clamp(-1, 1)).permute(0, 2, 3, 1).cpu().numpy().repeat(scale, 1).repeat(scale, 2)
-    height, width, channels = pixels.shape[1:]
-    page = np.full((-(-len(images) // columns) * (height + 1), columns * (width + 1), channels), 255, np.uint8)
-    for i, image in enumerate(pixels):
-        row, column = divmod(i, columns)
-        page[row * (height + 1) :, column * (width + 1) :][:height, :width] = image
-    with replacing(path) as temporary:
-        Image.fromarray(page.squeeze(2) if channels == 1 else page).save(temporary)
-    return path
 
 
 def _in_words(sentence: str) -> str:

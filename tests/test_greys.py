@@ -47,6 +47,8 @@ def test_data_in_other_units_take_queries_in_theirs() -> None:
         warnings.simplefilter("error")
         D(torch.from_numpy(levels[:2]), 1.0)
         OptimalDenoiser(levels - 100)
+        OptimalDenoiser(levels / 32 + 100)  # around some value
+        OptimalDenoiser(levels / 8)
         OptimalDenoiser(levels / 255)
         OptimalDenoiser(levels[:, 0, 0, :2])  # two numbers may be anything
         OptimalDenoiser(load(levels, value_range=(0, 255)))

@@ -26,6 +26,8 @@ _FEW_LEVELS = 16  # grey levels: images of 8 bits that reach no higher hold clas
 _BYTE = (0.0, 255.0)
 _SMALL, _PICTURE = 2.0, 64
 """Values above the first, none below 0, are no image in [0, 1]; so many of a point may be a picture."""
+_DARK, _BRIGHT = 64.0, 128.0
+"""What pictures reach, and measurements around some value seldom do."""
 
 
 def limits_of(value_range: ValueRange) -> tuple[float, float] | None:
@@ -154,7 +156,7 @@ def doubt(
             f"value_range=(0, {high:g}) maps 0 to -1 and {high:g} to 1, value_range=(0, 255) leaves them grey levels"
         )
     greys = not values.levels and low >= 0.0 and _SMALL < high <= _BYTE[1]
-    if greys and values.limits is None and dim >= _PICTURE:
+    if greys and values.limits is None and dim >= _PICTURE and low <= _DARK and high >= _BRIGHT:
         return (
             f"the values of {values.where} ({what}) lie between {low:g} and {high:g}, as grey levels do, and are taken "
             "as they are; value_range=(0, 255) maps 0 to -1 and 255 to 1"

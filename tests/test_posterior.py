@@ -26,6 +26,7 @@ def test_diagnostics_are_float64(dtype: torch.dtype) -> None:
         torch.testing.assert_close(value, getattr(wide, name), rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
+@pytest.mark.filterwarnings("ignore:the values of the data .* as grey levels do")
 def test_half_precision_overflows_nothing() -> None:
     """What float16 cannot hold: a density of -7e4 nats, a variance of 2.7e6, a count of 70,000 and a bound of 1e-5."""
     whole = torch.floor(256 * torch.rand(50, 784, generator=seeded()))

@@ -68,8 +68,12 @@ _WIDE, _THIN = 3.5, 1.2
 _MARKS = {
     "border": ("0.45", "-", "border: median count = 2"),
     "collapse": ("tab:orange", "-", "collapse, measured: mean entropy = 1 nat"),
-    "collapse_formula": ("tab:orange", ":", r"$\sigma_C = s/\sqrt{N^{2/d} - 1}$, for Gaussian data"),
-    "speciation": ("tab:green", ":", r"$\sigma_S = \sqrt{\Lambda - 1}$, speciation"),
+    "collapse_formula": (
+        "tab:orange",
+        ":",
+        r"$\sigma_C = s/\sqrt{N^{2/d} - 1}$, for Gaussian data of d values, deviation s",
+    ),
+    "speciation": ("tab:green", ":", r"$\sigma_S = \sqrt{\Lambda - 1}$, speciation ($\Lambda$: largest variance)"),
 }
 
 

@@ -109,7 +109,9 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         f"{arrays['dataset']}, N = {int(arrays['size']):,}. The network was trained on the data; students answer at "
         "once, or in two or four calls, and were trained to end where the optimum's exact flow ends. Copies, framed "
         "green: the nearest image of the data is less than a third as far as the second nearest. Same image: the "
-        f"nearest image is that on which the exact flow ends (first row). Shares of {int(arrays['draws'])} noises.",
+        f"nearest image is that on which the exact flow ends (first row). Shares of {int(arrays['draws'])} noises. "
+        "Between its calls the consistency sampler adds new noise; the knowledge student learned one level, so that "
+        "further calls ask what it was never taught.",
     )
     axes.set(xlim=(-4.3, columns + 4), ylim=(tops[-1] - 1.05, 1.0), aspect="equal")
     axes.axis("off")

@@ -251,8 +251,9 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
         f"{arrays['dataset']}, N = {int(arrays['size']):,}, {arrays['event']}; trajectories from σ = "
         f"{float(arrays['high']):.3g}. Grids were designed on {int(arrays['designed_on']):,} starts and are judged on "
         f"{int(arrays['judged_on']):,} others ({int(arrays['undecided'])} more could not be certified); bands: 95% "
-        "intervals, dotted: 5%. Blue and green begin where the flow of the data's Gaussian leads in no call; green has "
-        "numbers of its own in every step, found by gradients on exact landings of yet other starts. What "
+        "intervals, dotted: 5%. Blue and green begin where the flow of the data's Gaussian leads in no call "
+        "(dotted at the right); green has numbers of its own in every step, found by gradients on exact landings of "
+        "yet other starts. What "
         f"{int(arrays['raced'])} green calls get wrong are close races: at the border the first leads the next by "
         f"{wrong:.2g} nats there, and by {right:.2g} elsewhere (medians).",
     )
@@ -262,7 +263,7 @@ def draw(arrays: Mapping[str, np.ndarray]) -> Figure:
 def _draw_levels(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     """A row a grid, a mark a level; above them the entropy that is left."""
     names = [name for i, name in enumerate(arrays["grids"].tolist()) if np.isfinite(arrays["levels"][i]).all()]
-    shown = len(arrays["levels"][0])
+    shown, high = len(arrays["levels"][0]), float(arrays["high"])
     for row, name in enumerate(names):
         levels = arrays["levels"][arrays["grids"].tolist().index(name)]
         axes.plot(
@@ -274,6 +275,9 @@ def _draw_levels(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
             linewidth=0.7,
             color=_STYLES[name]["color"],
         )
+        if levels[0] < 0.99 * high:
+            # The way that takes no call.
+            axes.plot([high, levels[0]], [row, row], "o:", color=_STYLES[name]["color"], mfc="w", ms=5, markevery=[0])
     share = arrays["entropy"] / arrays["entropy"][-1]
     axes.plot(arrays["sigmas"], -1 - 1.6 * share, color="k", linewidth=1.2)
     axes.text(float(arrays["border"]) / 1.2, -2.4, "mean entropy of\nthe posterior", fontsize=SMALL, va="center")
@@ -281,7 +285,8 @@ def _draw_levels(axes: Axes, arrays: Mapping[str, np.ndarray]) -> None:
     axes.axvline(float(arrays["border"]), color="0.5", linewidth=0.9)
     axes.text(float(arrays["border"]), len(names) - 0.45, " border", fontsize=SMALL, color="0.35", va="center")
     axes.set(xscale="log", yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.1, -2.9), xlabel="σ")
-    axes.set_xlim(float(arrays["high"]) * 1.5, float(arrays["sigmas"][0]) / 30)
-    log_ticks(axes, float(arrays["sigmas"][0]) / 30, float(arrays["high"]) * 1.5)
+    low = min(float(arrays["sigmas"][0]), float(np.nanmin(arrays["levels"])))
+    axes.set_xlim(high * 1.5, low / 1.5)
+    log_ticks(axes, low / 1.5, high * 1.5)
     axes.set_title(f"Levels of the grids of {shown} calls", fontsize=11)
     axes.grid(axis="x", alpha=0.3)

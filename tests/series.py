@@ -110,8 +110,8 @@ def _headed(left: np.ndarray, sigmas: np.ndarray) -> list[tuple[float, str]]:
 _MARKS = {
     "border": "border: median count = 2",
     "collapse": "collapse, measured: mean entropy = 1 nat",
-    "collapse_formula": r"$\sigma_C = s/\sqrt{N^{2/d} - 1}$, for Gaussian data",
-    "speciation": r"$\sigma_S = \sqrt{\Lambda - 1}$, speciation",
+    "collapse_formula": r"$\sigma_C = s/\sqrt{N^{2/d} - 1}$, for Gaussian data of d values, deviation s",
+    "speciation": r"$\sigma_S = \sqrt{\Lambda - 1}$, speciation ($\Lambda$: largest variance)",
 }
 
 
@@ -350,7 +350,8 @@ def schedules(a: Arrays) -> Shown:
     )
     left.legend, left.lines = [], [across(0.05)]
     rows = [levels for levels in a["levels"] if np.isfinite(levels).all()]
-    right = Panel(lines=[(levels, [row] * len(levels)) for row, levels in enumerate(rows)], inside=0.3)
+    right = Panel(lines=[(levels, [row] * len(levels)) for row, levels in enumerate(rows)])
+    right.lines += [([high, own[0]], [row, row]) for row, own in enumerate(rows) if own[0] < 0.99 * high]
     right.lines += [(a["sigmas"], -1 - 1.6 * a["entropy"] / a["entropy"][-1]), straight(float(a["border"]))]
     right.words = [f"Levels of the grids of {len(a['levels'][0])} calls", "mean entropy of", "border"]
     right.words += [f"designed on {int(a['designed_on']):,} starts", f"on {int(a['judged_on']):,} others"]

@@ -251,11 +251,16 @@ def _sample(command: Sample, data: Dataset) -> Told:
     return found, [
         about(data, label_of(command), command.orbit),
         *([] if command.guidance is None else [guided_towards(command, data)]),
-        f"{command.n} samples, {found['steps']} steps of {command.solver} from sigma = {found['sigma_max']:g}, "
-        f"{found['nfe']} calls each" + (", in the span of the data" if found["in_span"] else ""),
+        f"{command.n} samples, {found['steps']} steps of {command.solver} from sigma = {found['sigma_max']:g}"
+        f"{_why_from(command)}, {found['nfe']} calls each" + (", in the span of the data" if found["in_span"] else ""),
         f"{found['copies']} of them are {points_of(command.orbit)}, {found['different']} different ones",
         written(files),
     ]
+
+
+def _why_from(command: Sample) -> str:
+    given = command.sigma_max is not None or command.levels is not None
+    return "" if given else " (where these data are lost in noise: --sigma-max)"
 
 
 def _schedule(command: Schedule, data: Dataset) -> Told:

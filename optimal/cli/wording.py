@@ -70,7 +70,7 @@ def drawn(curve: list[dict[str, Any]]) -> list[str]:
         for row in curve
     ]
     table = as_table(["sigma", "points in the blend", "middle half", "nats", "led by the source"], rows).splitlines()
-    bars = ["", *("#" * round(_BAR * math.log(row["count"]) / most) for row in curve)]
+    bars = ["blend, log scale", *("#" * round(_BAR * math.log(row["count"]) / most) for row in curve)]
     return ["", *(f"{line}  {bar}".rstrip() for line, bar in zip(table, bars, strict=True))]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,13 +92,13 @@ def border_draws(quick: bool, draws: int, values: int) -> int:
 
 
 def provenance(data: Dataset) -> dict[str, np.ndarray]:
-    """Which data a figure shows, as scalars for its NPZ and JSON."""
+    """Which data a figure shows, as scalars for its NPZ and JSON; of files the name alone: figures are passed on."""
     return {
         "dataset": np.array(data.name),
         "size": np.array(len(data)),
         "event": np.array("×".join(map(str, data.event))),
         "fingerprint": np.array(data.fingerprint),
-        "source": np.array(data.source),
+        "source": np.array(Path(data.source).name if Path(data.source).is_absolute() else data.source),
         "licence": np.array(data.licence),
     }
 

@@ -1,4 +1,10 @@
 // The section of images: everything was computed beforehand, at levels of σ that the slider snaps to.
+const ABOUT = {
+  guided: "D + w (D_class − D), guided towards the source's class",
+  Gaussian: "that of the Gaussian with the mean and covariance of the images",
+  local: "each pixel judged by its 5×5 window",
+  network: "a trained network",
+};
 async function exploreImages(data) {
   const levels = data.sigmas.length, count = data.source_index.length, [w, h] = data.cell;
   const sheets = {};
@@ -27,7 +33,7 @@ async function exploreImages(data) {
     + `${data.draws} draws of (x₀, ε); N = ${N} at the top, 1 at the bottom. Drag on it to move the slider. `
     + `Below it the levels of ${data.grids[0].length} sampling steps: ${data.grid_names.join(", then ")}${data.grids.length > 1 ? ", made for these images (least KL of the ancestral sampler's path)" : ""}.`;
   byId("images-fine").textContent = `${data.dataset}: N = ${N}, ${data.event}, fingerprint ${data.fingerprint}; ${data.source}; ${data.licence}. `
-    + (data.others.length ? "Under the source, other answers to the same noisy x: D + w (D_class − D), guided towards the source's class; that of the Gaussian with the mean and covariance of the images; each pixel judged by its 5×5 window; a trained network; whichever these images allow. " : "")
+    + (data.others.length ? `Under the source, other answers to the same noisy x: ${data.others.map(({ name }) => ABOUT[name.split(/[, \n]/)[0]]).join("; ")}. ` : "")
     + "One noise ε for each source at every σ; noisy images are drawn as x/√(1 + σ²)."
     + (data.shown_reduced ? ` Pictures are reduced to ${w}×${h} for show; the numbers are of the full size.` : "");
 

@@ -1,29 +1,38 @@
 """Before measuring: is the network asked in its own convention?
 
 A network that is asked in another one answers with plausible numbers. But two answers are to be had without any
-network, x itself and the mean of the data, and one that was trained at all is no worse than either:
+network, x itself and the mean of the data, and one that was trained well is no worse than either:
 
     E‖F(x, σ) − x0‖² <= E‖x − x0‖² = σ² dim   at small σ,      E‖F(x, σ) − x0‖² <= E‖ȳ − x0‖²   at large σ
 
 with x = x0 + σ ε on the data. Where that fails, the network is asked again in the other conventions of
-`neural.adapters`, and at other multiples of σ, and the one with the least gap to the optimum at levels between is named
-of those that do not fail. A network that beats both answers somewhere as asked is in no wrong convention unless that
-gap is less by a quarter in the other one, and than that of a line; it may have been trained on other data. So is the
-optimum of half of the data, which fails at small σ.
+`neural.spoken`, at other multiples of σ and for other ranges of values, and each is given its
+
+    score = mean over seven levels of r/(1 + r),      r = E‖F − D‖²/min(σ² dim, E‖ȳ − x0‖²)
+
+to the optimum D: 0 for D itself, at most 1 however far an answer is, so that no single level decides. One that fails
+may be in its own convention all the same: of a network that predicts ε the error in x0 grows with σ, and after a short
+training it is worse than the mean at the highest levels. So two things are said apart: that another convention fits,
+where its score is clearly less than the own one, or that none does, where the network, better than both of the answers
+above somewhere, is far from the optimum at these levels whatever it is called with. It was hardly trained then, or on
+other data, as is the optimum of half of them.
 
 A σ in another unit, F(x, 2σ), passes at both ends, where little depends on σ. So a network that passes is held to the
 optimum between, too, and asked at 2σ, σ/2, 10σ and σ/10 where its gap is not small.
 
-All this is a question, not a verdict: a network that was hardly trained may fail, and one that passes may still be
-asked a little beside its steps.
+All this is a question, not a verdict: one that passes may still be asked a little beside its steps. Measured on digits:
+no shipped network is questioned. Of the optimum spoken in each of 15 conventions and asked in each, every one passes in
+its own and is named in every other. Of a small network trained in each of seven for 20, 100, 500 and 3,000 steps and
+asked in all, none passes in a wrong one; its own is named in 6, 32, 29 and 36 of 42. In their own 2, 1, 0 and 0 of 7
+are told that another one fits, and 3, 4, 5 and 3 that they are far from the optimum.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,13 +43,12 @@ from torch import Tensor
 from optimal import OptimalDenoiser
 from optimal.denoiser import Denoiser
 from optimal.draws import draw_indexed
-from optimal.process import EDM, VP
 from optimal.randomness import stream
 
-from .adapters import Adapted, from_ddpm, from_edm, from_edm_raw, from_flow, from_prediction
 from .model import Model, open_model
+from .spoken import UNITS, Multiple, conventions
 
-__all__ = ["conventions", "question", "sanity"]
+__all__ = ["question", "sanity"]
 
 _BELOW, _ABOVE = 0.1, 10.0
 """The two levels over the data's standard deviation, within the network's range."""
@@ -48,14 +56,18 @@ _WORSE = 1.05
 """Share of the trivial risk above which it is worse: a good network may lose a little to the mean at large σ."""
 _BETWEEN = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Further levels over the data's standard deviation, at which the gap is taken."""
-_CLEARLY, _LESS = 1 / 3, 3 / 4
-"""Gap in another convention over that in its own, below which that is better: where its own passes, and where not."""
+_CLEARLY = 1 / 3
+"""Gap at another multiple of sigma over that at its own, below which that is better."""
+_LESS, _FITS = 0.8, 0.55
+"""Score of another convention over that of its own, below which that is better, and above which none fits."""
+_TOLD = 0.01
+"""Less of the score than is told apart."""
 _SMALL = 0.01
 """Mean share of the gap below which no unit of sigma is questioned: the optimum of digits at sigma/2 has 0.02."""
 _SKILL = 0.95
 """Share of the trivial risk below which a network knows something of the data."""
-_UNITS = (2.0, 0.5, 10.0, 0.1)
-_DRAWS = 64
+_DRAWS, _FIRST, _LAST = 64, 16, 4
+"""Draws; those that all conventions are asked first, and how many of these are asked the rest."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,11 @@ class _Draws:
     best: tuple[Tensor, ...]
     near: float
 
+    def first(self, rows: int) -> _Draws:
+        """Fewer of them."""
+        best = tuple(each[:rows] for each in self.best)
+        return dataclasses.replace(self, x0=self.x0[:rows], eps=self.eps[:rows], best=best)
+
     def risks(self, F: Denoiser) -> list[float]:
         """E‖F − x0‖² at both ends over the trivial risk there; inf where it is no number."""
         pairs = zip(self.levels, self.trivial, strict=True)
@@ -77,20 +94,28 @@ class _Draws:
 
     def share(self, F: Denoiser) -> float:
         """E‖F − D‖² over the smaller of the trivial risks, its mean over the levels between."""
-        found = [
-            _mean_square(self._asked(F, level) - best.to(self.x0)) / min(self.near, self._noise(level))
-            for level, best in zip(self.between, self.best, strict=True)
+        found = self._shares(F)[len(self.levels) :]
+        return sum(found) / len(found)
+
+    def score(self, F: Denoiser) -> float:
+        """Of the module, 0 to 1."""
+        found = [1 - 1 / (1 + share) for share in self._shares(F)]
+        return sum(found) / len(found)
+
+    def _shares(self, F: Denoiser) -> list[float]:
+        return [
+            _finite(_mean_square(self._asked(F, level) - best.to(self.x0)) / min(self.near, self._noise(level)))
+            for level, best in zip((*self.levels, *self.between), self.best, strict=True)
         ]
-        return _finite(sum(found) / len(found))
 
     def linear(self, D: OptimalDenoiser) -> float:
-        """The share of ȳ + (x − ȳ) s²/(s² + σ²), which knows the data's mean and deviation s alone."""
+        """The score of ȳ + (x − ȳ) s²/(s² + σ²), which knows the data's mean and deviation s alone."""
         centre = D.mean.to(self.x0)
 
         def answer(x: Tensor, sigma: float) -> Tensor:
             return centre + (x - centre) * (self.near / (self.near + self._noise(sigma)))
 
-        return self.share(answer)  # pyright: ignore[reportArgumentType]
+        return self.score(answer)  # pyright: ignore[reportArgumentType]
 
     def skilled(self, F: Denoiser) -> bool:
         """Whether it is better than both of these answers somewhere."""
@@ -116,17 +141,6 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-@dataclass(frozen=True)
-class _Scaled:
-    """A denoiser asked at a multiple of sigma."""
-
-    denoiser: Denoiser
-    factor: float
-
-    def __call__(self, x: Tensor, sigma: Any) -> Tensor:
-        return self.denoiser(x, self.factor * sigma)
-
-
 def sanity(model: Denoiser, D: OptimalDenoiser, *, labels: Any = None, seed: int = 0) -> str | None:
     """One line where a network answers worse than it could without being asked, None where it does not.
 
@@ -137,9 +151,9 @@ def sanity(model: Denoiser, D: OptimalDenoiser, *, labels: Any = None, seed: int
         seed: of the 64 draws.
 
     Returns:
-        None for students and consistency functions, too, which answer with points; else
-        "worse than returning x at sigma = …" or "worse than the mean of the data at sigma = …: is this the right
-        convention?", with the convention that fits best among those tried, or "or was it trained on other data?"; or
+        None for students and consistency functions, too, which answer with points. Else "worse than returning x at
+        sigma = …" or "worse than the mean of the data at sigma = …", with either "is this the right convention?" and
+        the one that fits best, or that none fits clearly better and the network is far from the optimum there; or
         "nearer to the optimum where it is asked at 2 sigma …: is sigma in the right unit?".
 
     Raises:
@@ -167,14 +181,19 @@ def sanity(model: Denoiser, D: OptimalDenoiser, *, labels: Any = None, seed: int
     own = draws.share(asked)
     if not worse:
         return _unit(asked, draws, own)
-    line = f"worse than {' and than '.join(worse)}: is this the right convention"
-    tried, skilled = dict(_others(asked, D, draws)), draws.skilled(asked)
-    best = min(tried, key=tried.__getitem__, default="")
-    # What fits at the ends by chance is no better between than a network in its own convention, or than a line.
-    if tried.get(best, math.inf) < (_LESS * min(own, draws.linear(D)) if skilled else math.inf):
-        return f"{line}? {best} fits best of {len(tried)} others that were tried"
-    other = ", or was it trained on other data" if skilled else ""
-    return f"{line}{other}? none of {len(tried)} others that were tried fits"
+    line, score = f"worse than {' and than '.join(worse)}", draws.score(asked)
+    tried, count = _others(asked, D, draws)
+    best, skilled = min(tried, key=tried.__getitem__, default=""), draws.skilled(asked)
+    # What fits by chance is no better than the network in its own convention, or than a line.
+    if tried.get(best, math.inf) < min(_LESS * (min(score, draws.linear(D)) if skilled else score), _FITS):
+        return f"{line}: is this the right convention? {best} fits best of {count} others that were tried"
+    if score < _FITS and skilled:
+        little = f" ({best} does by little)" if tried.get(best, math.inf) < score * (1 - _TOLD) else ""
+        return (
+            f"{line}, and none of {count} other conventions that were tried fits clearly better{little}: it is far "
+            "from the optimum there, hardly trained or trained on other data"
+        )
+    return f"{line}: is this the right convention? none of {count} others that were tried fits"
 
 
 def _unit(asked: Model, draws: _Draws, own: float) -> str | None:
@@ -191,8 +210,8 @@ def _unit(asked: Model, draws: _Draws, own: float) -> str | None:
 
 def _scaled(asked: Model, draws: _Draws) -> Iterator[tuple[float, float]]:
     """Factors of sigma, and the share of the gap between."""
-    for factor in _UNITS:
-        other = dataclasses.replace(asked, denoiser=_Scaled(asked.denoiser, factor), sigma_min=0.0, sigma_max=math.inf)
+    for factor in UNITS:
+        other = dataclasses.replace(asked, denoiser=Multiple(asked.denoiser, factor), sigma_min=0.0, sigma_max=math.inf)
         with contextlib.suppress(ValueError):
             yield factor, draws.share(other)
 
@@ -223,48 +242,19 @@ def _at_levels(model: Model, D: OptimalDenoiser, x0: Tensor, eps: Tensor) -> _Dr
     near = max(_mean_square(x0 - D.mean.to(x0)), torch.finfo(torch.float64).tiny)
     # Where its range ends early, the better of the two answers is not the one that the line names.
     trivial = tuple(min(level**2 * _mean_square(eps), near) for level in levels)
-    best = tuple(D(x0 + level * eps, level) for level in between)
+    best = tuple(D(x0 + level * eps, level) for level in (*levels, *between))
     return _Draws(x0, eps, levels, trivial, between, best, near)
 
 
-def _others(model: Model, D: OptimalDenoiser, draws: _Draws) -> Iterator[tuple[str, float]]:
-    """The share of the gap in every other convention in which the network can be asked; inf where it fails, too."""
+def _others(model: Model, D: OptimalDenoiser, draws: _Draws) -> tuple[dict[str, float], int]:
+    """The scores of the best of the other conventions in which the network can be asked, and how many these are."""
+    first = draws.first(_FIRST)
+    found: dict[str, tuple[float, Model]] = {}
     for name, make in conventions(model.denoiser, D):
-        try:
+        # It cannot be asked so; or what it is asked looks odd.
+        with contextlib.suppress(ValueError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             other = dataclasses.replace(model, denoiser=make(), sigma_min=0.0, sigma_max=math.inf, clip=None)
-            yield name, draws.share(other) if max(draws.risks(other)) <= _WORSE else math.inf
-        except ValueError:
-            continue  # It cannot be asked so.
-
-
-def conventions(denoiser: Any, D: OptimalDenoiser) -> Iterator[tuple[str, Callable[[], Denoiser]]]:
-    """The conventions in which the network of a denoiser can be asked, by the line that says so.
-
-    Args:
-        denoiser: what an adapter made, a module, or a function, which is then taken for a network.
-        D: the optimum of the data; its standard deviation is one of the σ_d that are tried.
-    """
-    adapted = isinstance(denoiser, Adapted)
-    network: Any = denoiser.asked.network if adapted else denoiser
-    options: dict[str, Any] = denoiser.asked.arguments | {"order": denoiser.asked.order} if adapted else {}
-    kept = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
-    for kind in ("eps", "v", "x0"):
-        name = f'from_ddpm(net, alphas_cumprod, "{kind}")'
-        yield name, functools.partial(from_ddpm, network, kept, kind, **options)
-    for scale in (1, 1000):
-        for at in (0, 1):
-            said = "".join([", data_at=1" if at else "", f", time_scale={scale}" if scale > 1 else ""])
-            yield (
-                f"from_flow(net{said})",
-                functools.partial(from_flow, network, data_at=at, time_scale=scale, **options),
-            )
-    for factor in _UNITS:
-        yield f"{factor:g} sigma", functools.partial(_Scaled, denoiser, factor)
-    yield "from_edm(net)", functools.partial(from_edm, network, **options)
-    for size in sorted({0.5, 1.0, round(float(D.standard_deviation), 3) or 1.0}):
-        name = f"from_edm_raw(net, sigma_data={size:g})"
-        yield name, functools.partial(from_edm_raw, network, sigma_data=size, **options)
-    for process, said in ((VP(), "VP()"), (EDM(math.inf), "EDM(math.inf)")):
-        for kind in ("eps", "score"):
-            name = f'from_prediction(net, "{kind}", process={said})'
-            yield name, functools.partial(from_prediction, network, kind, process=process, **options)
+            found[name] = first.score(other), other
+    best = sorted(found, key=lambda name: found[name][0])[:_LAST]
+    return {name: draws.score(found[name][1]) for name in best}, len(found)

@@ -110,7 +110,12 @@ def from_flow(
 
 
 class Predicting(Adapted):
-    """What `from_prediction` and `from_flow` make."""
+    """What `from_prediction` and `from_flow` make.
+
+    Attributes:
+        process, time_scale: what the network was trained on, and what it is given for t = 1.
+        flows: whether it is one of flow matching.
+    """
 
     def __init__(
         self,
@@ -123,14 +128,15 @@ class Predicting(Adapted):
         clip: Given = None,
     ):
         super().__init__(asked, clip_of(clip))
-        self._kind, self._process, self._scale, self._backward = kind, process, time_scale, backward
+        self.process, self.time_scale, self.flows = process, time_scale, kind == "flow"
+        self._kind, self._backward = kind, backward
         as_denoiser(asked, kind, process=process)
         self.sigma_max = float(process.sigma(process.t_max))
 
     def _denoised(self, x: Tensor, sigma: Tensor, dtype: torch.dtype, arguments: dict[str, Any]) -> Tensor:
-        ask = _InTime(self.asked, self._scale, self._backward, dtype, arguments)
+        ask = _InTime(self.asked, self.time_scale, self._backward, dtype, arguments)
         # In float64 until the network is asked: t·1000 of a float32 t is beside its step.
-        return as_denoiser(ask, self._kind, process=self._process)(x.double(), sigma)
+        return as_denoiser(ask, self._kind, process=self.process)(x.double(), sigma)
 
 
 class _InTime:

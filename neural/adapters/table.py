@@ -86,6 +86,10 @@ class Tabulated(Adapted):
         clip: what is done to x0_hat, before the boundary.
         boundary: c of consistency models that count steps: x0_hat is c_skip x_t + c_out x0_hat, with c_skip =
             ¼/((c step)² + ¼) and c_out = c step/√((c step)² + ¼) (Luo et al. 2023); None for none.
+
+    Attributes:
+        kept: (T,) ā of its steps.
+        whole_steps: see `from_ddpm`.
     """
 
     def __init__(
@@ -101,7 +105,8 @@ class Tabulated(Adapted):
         # Consistency models cut x0_hat before they mix it with x_t.
         super().__init__(asked, clip_of(clip) if boundary is None else None)
         self._before, self.jumps = clip_of(clip), boundary is not None
-        self._table, self._kind, self._whole, self._boundary = table, kind, whole_steps, boundary
+        self._table, self._kind, self._boundary = table, kind, boundary
+        self.kept, self.whole_steps = 1 / (1 + np.exp(2 * table)), whole_steps
         self.sigma_min, self.sigma_max = (float(level) for level in np.exp(table[[0, -1]]))
 
     def _denoised(self, x: Tensor, sigma: Tensor, dtype: torch.dtype, arguments: dict[str, Any]) -> Tensor:
@@ -111,7 +116,7 @@ class Tabulated(Adapted):
         # may ask for it a little lower: it is the last step all the same.
         place = np.where(log_sigma >= self._table[-1] - _ROUNDED, len(self._table) - 1.0, place)
         step = torch.from_numpy(place).to(x.device)
-        step = step.round().long() if self._whole else step
+        step = step.round().long() if self.whole_steps else step
         scale = beside((1 + sigma.square()).rsqrt(), x)
         x_t = scale * x.double()
         value = self.asked(x_t, step, dtype, **arguments)

@@ -46,6 +46,7 @@ from optimal.draws import draw_indexed
 from optimal.randomness import stream
 
 from .model import Model, open_model
+from .sides import require_optimum
 from .spoken import UNITS, Multiple, conventions
 
 __all__ = ["question", "sanity"]
@@ -167,6 +168,7 @@ def sanity(model: Denoiser, D: OptimalDenoiser, *, labels: Any = None, seed: int
         >>> sanity(lambda x, sigma: x - D(x, sigma), D).partition(" at ")[0]    # the noise, not x0
         'worse than returning x'
     """
+    require_optimum(D)
     asked = model if isinstance(model, Model) else open_model(model)
     if asked.meant is not None or getattr(asked.denoiser, "jumps", False):
         return None

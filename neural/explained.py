@@ -43,6 +43,7 @@ from .direction import direction_interval
 from .measures import evaluate, save_table
 from .places import On, placed
 from .published import coefficients
+from .sides import network_of, require_optimum
 from .theories import theories_of
 from .verdict import LEAST, LITTLE, OPTIMUM, Verdict, nearest_of, whole_percent
 
@@ -203,6 +204,8 @@ def explain(
         ValueError: no theory, or one named "optimum"; an answer of another shape or not finite; as for
             `neural.measure`.
     """
+    require_optimum(D)
+    model = network_of(model)
     if theories is not None and (not theories or OPTIMUM in theories):
         raise ValueError(f"theories must be at least one, none of them named {OPTIMUM}, got {', '.join(theories) or 0}")
     asked = placed(model, D, on, sigmas, draws=draws, seed=seed, labels=labels, level=level, progress=progress)

@@ -40,6 +40,7 @@ from optimal.storage import replacing
 
 from .model import Model
 from .sampled import MEMORISED, coverage_interval, sample_from
+from .sides import network_of, require_optimum
 from .transport import transport
 
 __all__ = [
@@ -115,6 +116,8 @@ def agreement(
         Wang, Vastola 2024, "The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion Models and its
         Applications" (explained variance).
     """
+    require_optimum(D)
+    F = network_of(F)
     draws = require_whole("draws", draws, 2)
     levels = level_list(sigmas)
     x0, eps = draw_pairs(D, None, draws, generator)
@@ -198,6 +201,7 @@ def compare(
         ValueError: no noises; a reference of another shape; methods with other first levels than the first
             one's: `neural.measure.samplers` scales the noises for each.
     """
+    require_optimum(D)
     if len(x) == 0 or x.shape != reference.shape:
         raise ValueError(
             f"x and reference must be as many points, at least one, got {tuple(x.shape)} and {tuple(reference.shape)}"

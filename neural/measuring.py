@@ -52,6 +52,7 @@ from .places import On, default_sigmas, placed
 from .published import coefficients
 from .remarks import listed, remarks_on
 from .sampled import samplers
+from .sides import network_of, require_optimum
 from .trained import seen_in_training
 
 __all__ = ["Measured", "default_sigmas", "measure", "samplers"]
@@ -186,6 +187,7 @@ def measure(
             not guided from an optimum.
     """
     D, held = _optimum_of(D)
+    model = network_of(model)
     asked = placed(model, D, on, sigmas, draws=draws, seed=seed, labels=labels, level=level, progress=progress)
     levels = asked.levels
     found: dict[float, dict[str, Interval]] = {}
@@ -215,6 +217,7 @@ _PARTS = ("value", "low", "high")
 def _optimum_of(D: Optimum | Guided) -> tuple[Optimum, Guided | None]:
     """Whose points are drawn, and what answers are held to where it is another: a guided optimum."""
     if not isinstance(D, Guided):
+        require_optimum(D)
         return D, None
     own: Any = D.conditional
     if not hasattr(own, "posterior") or not hasattr(own, "drawn"):

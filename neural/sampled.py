@@ -37,6 +37,7 @@ from optimal.randomness import RowNoise, stream
 from optimal.schedule import grid
 
 from .model import Model, open_model
+from .sides import require_optimum
 from .transport import transport_interval
 
 __all__ = ["MEMORISED", "NEAR", "Method", "Sampled", "UnitNoises", "coverage_interval", "sample_from", "samplers"]
@@ -153,6 +154,7 @@ def samplers(
         >>> rows[0]["same"], round(rows[0]["same_low"], 2), rows[0]["memorised"]
         (1.0, 0.96, 1.0)
     """
+    require_optimum(D)
     require_level(level)
     n = require_whole("n", n)
     pairs = pairs or {}

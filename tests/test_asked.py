@@ -405,3 +405,15 @@ def test_measuring_a_model_on_another_device() -> None:
     with second_device():
         found = agreement(open_model(net, device=DEVICE, batch=8), D, [0.5, 2.0], draws=32).gap
     torch.testing.assert_close(found, expected)
+
+
+def test_the_order_is_named_only_where_it_is_the_cause() -> None:
+    weights = torch.nn.Linear(4, 4)
+    x, wrong = torch.zeros(2, 4), torch.zeros(2, 3)
+    turned = from_edm(lambda a, b: weights(b) + 0 * a[:, None])
+    with pytest.raises(ValueError, match=r'it answers where it is called as \(t, x\): say order="tx"'):
+        turned(x, 1.0)
+    for F in (turned, from_edm(lambda x, sigma: weights(x))):
+        with pytest.raises(ValueError, match=r"failed on points of shape \(3,\): .*multiplied[^;]*$") as caught:
+            F(wrong, 1.0)
+        assert "order" not in str(caught.value)

@@ -130,7 +130,8 @@ def ask(
             mixed = isinstance(error, RuntimeError) and any(word in str(error) for word in _MIXED)
             if mixed and kind is not kinds[-1]:
                 continue
-            raise ValueError(_failure(network, x, given, order, kind, error)) from error
+            turned = order == "xt" and _answers(lambda: network(at, own, **given), own)  # noqa: B023
+            raise ValueError(_failure(network, x, given, turned, kind, error)) from error
         return value_of(answer, x)
     raise AssertionError("no precision was tried")
 
@@ -239,8 +240,17 @@ def asks_first_for(network: Callable[..., Any]) -> str | None:
     return next(iter(parameters), None)
 
 
+def _answers(call: Callable[[], Any], x: Tensor) -> bool:
+    """Whether a call gives something like x."""
+    try:
+        value_of(call(), x)
+    except Exception:
+        return False
+    return True
+
+
 def _failure(
-    network: object, x: Tensor, given: Mapping[str, Any], order: Order, kind: torch.dtype, error: Exception
+    network: object, x: Tensor, given: Mapping[str, Any], turned: bool, kind: torch.dtype, error: Exception
 ) -> str:
     name = getattr(network, "__name__", None) or type(network).__name__
     event, shape = event_of(network), tuple(x.shape[1:])
@@ -255,8 +265,8 @@ def _failure(
     lacking = labels.wanted(network, given)
     if lacking is not None:
         hints.append(lacking)
-    elif order == "xt":
-        hints.append('one that is called as (t, x) takes order="tx"')
+    elif turned:
+        hints.append('it answers where it is called as (t, x): say order="tx"')
     hint = f" ({'; '.join(hints)})" if hints else ""
     return f"{name} failed on points of shape {shape}: {reason}{hint}"
 

@@ -97,9 +97,16 @@ def own_pairs(model: Model) -> tuple[np.ndarray, np.ndarray] | None:
 def _tell_of_other_data(name: str, folder: Path, data: Dataset, say: Say, *, flipped: bool) -> None:
     about, experiment = checkpoint.about(checkpoint.latest(model_path(folder))), experiment_of(load_model(folder)[1])
     if tuple(about["event"]) == data.event and about["fingerprint"] != data.fingerprint:
-        options = [f"--option {key}={_as_word(value)}" for key, value in experiment.options.items()]
-        asked = " ".join(["", *options]) if about["name"] == data.name else ""
-        say(f"warning: {name} was trained on other data ({about['name']}{asked}) than {data.name}")
+        left_out = experiment.options.get("without")
+        if about["name"] == data.name and set(experiment.options) == {"without"} and left_out is not None:
+            say(
+                f"note: 1 in {left_out[1]} of the points of {data.name} is held out from the training of {name}; "
+                f"--option without={_as_word(left_out)} leaves them out of the optimum, too"
+            )
+        else:
+            options = [f"--option {key}={_as_word(value)}" for key, value in experiment.options.items()]
+            asked = " ".join(["", *options]) if about["name"] == data.name else ""
+            say(f"warning: {name} was trained on other data ({about['name']}{asked}) than {data.name}")
     if experiment.optimisation.flip and not flipped:
         say(f"warning: {name} was trained with mirrored images; its optimum is that of --orbit flip")
 

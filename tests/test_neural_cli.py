@@ -379,4 +379,7 @@ def test_a_part_of_the_same_data_is_told_from_them() -> None:
     run = open_model("pretrained:digits").run
     assert run is not None
     _tell_of_other_data("it", run, load("digits"), told.append, flipped=False)
-    assert told == ["warning: it was trained on other data (digits --option without=10,11) than digits"]
+    assert told == [
+        "note: 1 in 11 of the points of digits is held out from the training of it; --option without=10,11 leaves them "
+        "out of the optimum, too"
+    ]

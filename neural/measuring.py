@@ -100,6 +100,10 @@ class Measured:
     carriers: Tensor
     remarks: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """What it is, and its sentence: not its tensors."""
+        return f"Measured({len(self.sigmas)} levels, {self.draws} draws; {self.sentence()})"
+
     def rows(self) -> list[dict[str, Any]]:
         """One flat row a noise level: method, on, sigma, gap, gap_low, gap_high, …, gap_carriers."""
         out = []

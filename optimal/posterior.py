@@ -46,6 +46,17 @@ class Posterior:
     error_estimate: Tensor
     method: str
 
+    def __repr__(self) -> str:
+        """Its shape and what is most telling of it: not its tensors."""
+        rows, shape = len(self.entropy), tuple(self.mean.shape)
+        told = "" if rows == 0 else f", effective_count {self._range(self.effective_count)}"
+        return f"Posterior(mean {shape}{told}, method {self.method!r})"
+
+    @staticmethod
+    def _range(values: Tensor) -> str:
+        low, high = float(values.min()), float(values.max())
+        return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
     @property
     def effective_count(self) -> Tensor:
         """exp(entropy), (B,): 1 when the posterior is one point, N when it is uniform."""

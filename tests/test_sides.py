@@ -61,3 +61,11 @@ def test_names_are_opened_first_and_modules_are_taken(name: str) -> None:
         ASKED[name](Levels, D)
     if name != "explain":
         assert ASKED[name](Levels(), D) is not None
+
+
+def test_results_are_shown_in_a_line() -> None:
+    found = measure(Levels(), D, sigmas=[0.5], draws=8)
+    assert repr(found) == f"Measured(1 levels, 8 draws; {found.sentence()})"
+    post = repr(D.posterior(X, 1.0))
+    assert post.startswith(f"Posterior(mean {tuple(X.shape)}, effective_count ")
+    assert "tensor" not in post

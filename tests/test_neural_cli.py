@@ -53,7 +53,16 @@ def test_train_distil_sample_compare(capsys: pytest.CaptureFixture[str]) -> None
     assert run("compare", "net", "student", "--n", "40", "--draws", "50", "--steps", "1", "4", "--out", "table") == 0
     printed = capsys.readouterr().out
     lines = printed.splitlines()
-    assert lines[lines.index("net on data") + 1].split() == ["sigma", "gap", "per", "value", "share", "gap/sigma²"]
+    assert lines[lines.index("net on data") + 1].split() == [
+        "sigma",
+        "gap",
+        "per",
+        "value",
+        "share",
+        "gap",
+        "per",
+        "value/sigma²",
+    ]
     assert "net on data: farthest from the optimum at σ = " in printed
     assert "; border 0.5" in printed
     assert "same on own pairs" in printed

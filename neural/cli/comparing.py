@@ -22,6 +22,15 @@ _ABOVE = (
     "* above 1: worse there than a network that always answers the mean of the data; so is a student, which answers "
     "one point and not the mean of those that x may have come from"
 )
+_GAPS = (
+    "gap: E‖F − D‖² between network and optimum. share: over E‖D − mean of the data‖², 0 is the optimum, 1 the mean. "
+    "Last column: its weight in dx/dσ = (x − F)/σ"
+)
+_SAMPLES = (
+    "same: end on the data point of the exact flow, or nearest to it. distance: root mean square, to that point. "
+    "wasserstein: to the data. memorised: nearer to one point than a third of the distance to the second. coverage: "
+    "different nearest points, over those of as many perfect draws"
+)
 _WIDER = (
     "coverage above 1: the samples are nearest to more different data points than as many perfect draws are on average"
 )
@@ -81,12 +90,17 @@ def _tables(found: Compared) -> list[str]:
         for row in each.rows():
             gap = _interval(row, "gap_per_value")
             share = _interval(row, "gap_share") + ("*" if row["gap_share"] > 1 else "")
-            rows.append([f"{row['sigma']:.4g}", gap, share, f"{row['gap_over_sigma_square']:.3g}"])
-        lines += [f"{each.name} on {each.on}", as_table(["sigma", "gap per value", "share", "gap/sigma²"], rows)]
+            weight = row["gap_per_value"] / row["sigma"] ** 2
+            rows.append([f"{row['sigma']:.4g}", gap, share, f"{weight:.3g}"])
+        lines += [
+            f"{each.name} on {each.on}",
+            as_table(["sigma", "gap per value", "share", "gap per value/sigma²"], rows),
+        ]
         if any(row["gap_share"] > 1 for row in each.rows()):
             lines.append(_ABOVE)
         lines += [each.sentence(), ""]
     lines += [*found.remarks(), ""] if found.remarks() else []
+    lines[-1:] = [_GAPS, ""]
     head = ["method", "calls", "same", "distance", "wasserstein", "memorised", "coverage"]
     own = any("same_pairs" in row for row in found.samplers)
     rows = [
@@ -99,7 +113,7 @@ def _tables(found: Compared) -> list[str]:
         ]
         for row in found.samplers
     ]
-    lines.append(as_table(head + (["same on own pairs"] if own else []), rows))
+    lines += [as_table(head + (["same on own pairs"] if own else []), rows), _SAMPLES]
     # As it is printed: all of five points are 1.0008 of what 32 draws reach.
     if any(float(f"{row['coverage']:.3g}") > 1 for row in found.samplers):
         lines.append(_WIDER)

@@ -53,7 +53,7 @@ def verdict(a: Arrays) -> str:
         shares = 100 * a[f"theories/{i}_accounted"][0, names.index(most), levels]
         least, largest = shares[:, 1].min(), shares[:, 2].max()
         near = _as_near(a, i, 0, levels, most, names)
-        also = f"; others as near{_at_some(a, i, 0, levels, most)}" if near else ""
+        also = f"; others as near{_at_some(a, i, 0, levels, names)}" if near else ""
         where = _range(sigmas, levels)
         said.append(f"{_SHORT[name]}: {most}, {where} ({least:z.0f} to {largest:z.0f}%{also})")
     return (
@@ -94,10 +94,9 @@ def _word(a: Arrays, i: int, place: int, j: int, names: list[str]) -> str:
     """The nearest theory at a level, "" for none, "optimum" where the network is that."""
     if a[f"theories/{i}_gap_share"][place, j, 0] < LEAST:
         return "optimum"
-    nearest = str(a[f"theories/{i}_nearest"][place, j])
-    if "optimum" in nearest.split(","):
+    first, *others = _nearest(a, i, place, j, names)
+    if "optimum" in (first, *others):
         return ""
-    first = max((each for each in names if f"{nearest},".startswith(f"{each},")), key=len)
     low = a[f"theories/{i}_accounted"][place, names.index(first), j, 1]
     return first if low >= LITTLE else ""
 
@@ -114,19 +113,35 @@ def _told(a: Arrays, i: int, place: int, levels: list[int], word: str, names: li
         return "no theory surely accounts for a twentieth of its deviation"
     shares = 100 * a[f"theories/{i}_accounted"][place, names.index(word), levels]
     near = _as_near(a, i, place, levels, word, names)
-    also = f", not told apart from {' or '.join(near)}{_at_some(a, i, place, levels, word)}" if near else ""
-    return f"{word} is nearest ({shares[:, 1].min():z.0f} to {shares[:, 2].max():z.0f}%{also})"
+    also = f", not told apart from {' or '.join(near)}{_at_some(a, i, place, levels, names)}" if near else ""
+    return f"{word} is nearest ({_span(shares)}%{also})"
+
+
+def _span(shares: np.ndarray) -> str:
+    low, high = f"{shares[:, 1].min():z.0f}", f"{shares[:, 2].max():z.0f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _as_near(a: Arrays, i: int, place: int, levels: list[int], word: str, names: list[str]) -> list[str]:
     """Those that could not be told from the nearest at one of the levels."""
-    sets = [f"{a[f'theories/{i}_nearest'][place, j]}," for j in levels]
-    return [name.partition(",")[0] for name in names if name != word and any(f"{name}," in each for each in sets)]
+    near = {name for j in levels for name in _nearest(a, i, place, j, names)}
+    return [name.partition(",")[0] for name in names if name != word and name in near]
 
 
-def _at_some(a: Arrays, i: int, place: int, levels: list[int], word: str) -> str:
+def _nearest(a: Arrays, i: int, place: int, j: int, names: list[str]) -> list[str]:
+    """The nearest theory of a level and those that cannot be told from it; names may have commas of their own."""
+    rest, found = f"{a[f'theories/{i}_nearest'][place, j]},", []
+    while rest:
+        fitting = [name for name in (*names, "optimum") if rest.startswith(f"{name},")]
+        held(bool(fitting), f"{rest} are names of theories")
+        found.append(max(fitting, key=len))
+        rest = rest.removeprefix(f"{found[-1]},")
+    return found
+
+
+def _at_some(a: Arrays, i: int, place: int, levels: list[int], names: list[str]) -> str:
     """At how many of the levels, where it is not at all of them."""
-    tied = sum(str(a[f"theories/{i}_nearest"][place, j]) != word for j in levels)
+    tied = sum(len(_nearest(a, i, place, j, names)) > 1 for j in levels)
     return "" if tied == len(levels) else f" at {tied} of {len(levels)} levels"
 
 

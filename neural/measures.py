@@ -36,6 +36,7 @@ from optimal.draws import draw_pairs
 from optimal.numbers import require_whole
 from optimal.query import Levels, level_list
 from optimal.schedule import grid
+from optimal.shown import in_short
 from optimal.storage import replacing
 
 from .model import Model
@@ -88,6 +89,8 @@ class Agreement:
     pearson_square: Tensor
     cosine: Tensor
     draws: int
+
+    __repr__ = in_short
 
 
 def agreement(

@@ -36,6 +36,7 @@ from .draws import Data, draw_pairs
 from .posterior import Optimum
 from .query import Levels, level_list
 from .randomness import figures_generator, generator_of
+from .shown import in_short
 
 __all__ = [
     "Border",
@@ -68,6 +69,8 @@ class ForwardStatistics:
     found: Tensor
     variance: Tensor
     covariance_square: Tensor
+
+    __repr__ = in_short
 
     @property
     def effective_count(self) -> Tensor:

@@ -34,6 +34,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .shown import in_short
+
 __all__ = [
     "Interval",
     "carriers_of",
@@ -56,6 +58,8 @@ class Interval:
     value: Tensor
     low: Tensor
     high: Tensor
+
+    __repr__ = in_short
 
     def scaled(self, factor: float) -> Interval:
         """All three times a factor, > 0."""

@@ -43,6 +43,7 @@ from ..intervals import positive_interval
 from ..numbers import is_whole
 from ..query import Levels, level_list, levels
 from ..randomness import generator_of
+from ..shown import in_short
 
 __all__ = ["Measured", "bandwidth", "held_out_risk", "influence", "mean_influence", "split_stability"]
 
@@ -59,6 +60,8 @@ class Measured:
     value: Tensor
     low: Tensor
     high: Tensor
+
+    __repr__ = in_short
 
 
 def held_out_risk(

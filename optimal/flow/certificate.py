@@ -41,6 +41,7 @@ from torch import Tensor
 
 from ..denoiser import OptimalDenoiser
 from ..query import Levels
+from ..shown import in_short
 
 __all__ = ["TRIALS", "Capture", "Certificate", "capture", "certify"]
 
@@ -71,6 +72,8 @@ class Certificate:
     holds: Tensor
     drift: Tensor
 
+    __repr__ = in_short
+
 
 @dataclass(frozen=True)
 class Capture:
@@ -87,6 +90,8 @@ class Capture:
     sigma: Tensor
     index: Tensor
     last_change: Tensor
+
+    __repr__ = in_short
 
 
 def certify(

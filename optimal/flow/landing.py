@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ..query import Levels
+from ..shown import in_short
 
 __all__ = ["Called", "Landing", "Way"]
 
@@ -34,6 +35,8 @@ class Landing:
     index: Tensor
     nfe: Tensor
     captured: Tensor
+
+    __repr__ = in_short
 
 
 class Way(Protocol):

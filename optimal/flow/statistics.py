@@ -29,6 +29,7 @@ from ..draws import Data, draw_pairs, fixed_generator
 from ..numbers import is_whole
 from ..query import Levels, level_list
 from ..reference.transport import log_normal
+from ..shown import in_short
 from .flow_map import FlowMap
 from .landing import Landing
 
@@ -62,6 +63,8 @@ class Basins:
     undecided: int
     mismatch: float
     mismatch_error: float
+
+    __repr__ = in_short
 
     @property
     def expected(self) -> Tensor:
@@ -106,6 +109,8 @@ class LandingStatistics:
     distance: Tensor
     top_weight: Tensor
     nfe: Tensor
+
+    __repr__ = in_short
 
 
 def basins(

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..denoiser import Denoiser, OptimalDenoiser
 from ..numbers import is_whole
+from ..shown import in_short
 from .inversion import ascent
 from .solver import Solver
 
@@ -44,6 +45,8 @@ class LogDensities:
     x: Tensor
     nats: Tensor
     nfe: int
+
+    __repr__ = in_short
 
 
 def log_densities(

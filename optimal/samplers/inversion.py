@@ -43,6 +43,7 @@ from ..denoiser import Denoiser
 from ..process import Process
 from ..query import require_points
 from ..schedule import grid
+from ..shown import in_short
 from .loop import State, follow
 from .solver import Solver
 from .solvers import solver_of
@@ -132,6 +133,8 @@ class RoundTrip:
     x: Tensor
     turned: Tensor
     error: Tensor
+
+    __repr__ = in_short
 
 
 def round_trip(

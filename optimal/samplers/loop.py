@@ -18,6 +18,7 @@ from ..process import EDM, Process
 from ..query import require_points
 from ..randomness import generator_of
 from ..schedule import grid
+from ..shown import in_short
 from .solver import Solver, Step
 from .solvers import solver_of
 
@@ -43,6 +44,8 @@ class State:
     denoised: Tensor
     nfe: int
     scale: float = 1.0
+
+    __repr__ = in_short
 
 
 def trajectory(

@@ -23,6 +23,7 @@ from ..border import forward_statistics
 from ..denoiser import OptimalDenoiser
 from ..numbers import is_whole, require_whole
 from ..randomness import generator_of
+from ..shown import in_short
 
 __all__ = ["Curve", "curve_of", "known_below", "probabilities_of", "start_level"]
 
@@ -55,6 +56,8 @@ class Curve:
     sigmas: Tensor
     mmse: Tensor
     entropy: Tensor | None = None
+
+    __repr__ = in_short
 
     def __post_init__(self) -> None:
         if self.sigmas.ndim != 1 or len(self.sigmas) < 2 or self.sigmas.shape != self.mmse.shape:

@@ -50,6 +50,7 @@ from ..numbers import require_whole
 from ..points import Points, in_range
 from ..samplers import Solver, sample, solver_of, trajectory
 from ..schedule import grid
+from ..shown import in_short
 from .basis import RANK, SKETCH, basis_bytes, basis_of
 from .denoiser import SpanDenoiser, row_bytes
 from .few import FewPoints, are_few, few_points
@@ -76,6 +77,8 @@ class SpanSample:
     error: Tensor
     exact: Tensor
     nfe: int
+
+    __repr__ = in_short
 
 
 @ours()

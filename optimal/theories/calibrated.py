@@ -23,6 +23,7 @@ from ..numbers import is_whole
 from ..query import Levels, level_list
 from ..randomness import generator_of
 from ..samplers import trajectory
+from ..shown import in_short
 from .local import LocalDenoiser, local_score
 from .moments import require_optimum
 
@@ -48,6 +49,8 @@ class Windows:
     cost: Interval
     best: Tensor
     unlike: Tensor
+
+    __repr__ = in_short
 
     def __call__(self, sigma: float) -> int:
         return int(self.best[(self.sigmas.log() - math.log(sigma)).abs().argmin()])

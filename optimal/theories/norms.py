@@ -25,6 +25,7 @@ from ..intervals import Interval, positive_interval, require_level
 from ..numbers import require_whole
 from ..posterior import Optimum
 from ..query import Levels, level_list
+from ..shown import in_short
 from .gaussian import require_rank
 from .moments import require_optimum, variances
 
@@ -50,6 +51,8 @@ class SquareNorms:
     mean: Interval
     deviation: Tensor
     draws: int
+
+    __repr__ = in_short
 
 
 def mean_square_norms(

@@ -25,6 +25,7 @@ from ...arithmetic import ours
 from ...denoiser import OptimalDenoiser
 from ...query import Levels, beside, levels, require_points, require_rows
 from ...rowwise import whole_numbers
+from ...shown import in_short
 from ..underived import underived
 from .asked import Answers, Asked, Collection
 
@@ -43,6 +44,8 @@ class LocalPosterior:
 
     mean: Tensor
     entropy: Tensor
+
+    __repr__ = in_short
 
     @property
     def effective_count(self) -> Tensor:

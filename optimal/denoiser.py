@@ -102,10 +102,10 @@ class OptimalDenoiser(OtherPriors):
         if not isinstance(data, Dataset | Tensor | np.ndarray):
             data = gathered(data)
         require_plain(data)
-        if not isinstance(data, Dataset):
-            doubt_units(data)
         if isinstance(data, Tensor) and data.requires_grad:
             raise ValueError("data must not require grad, no gradient flows to the points: give data.detach()")
+        if not isinstance(data, Dataset):
+            doubt_units(data)
         self.data = data
         array = data.array if isinstance(data, Dataset) else data
         self.evaluator = self._over(array, Accuracy(method, memory, tolerance, certified))

@@ -27,6 +27,13 @@ def test_a_query_of_grey_levels_is_said_once(kept: np.ndarray) -> None:
         D.posterior(x, 1.0)
 
 
+def test_what_a_guided_sampler_asks_is_not_doubted() -> None:
+    """Bright images with little noise, taken up by a pull towards an observation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OptimalDenoiser(LEVELS)(torch.full((2, 3, 8, 8), 2.4), 0.5)
+
+
 @pytest.mark.parametrize("level", [-1.0, 0.0, 1.0])
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 3.0, 80.0])
 def test_noisy_points_are_never_doubted(level: float, sigma: float) -> None:

@@ -113,7 +113,7 @@ def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     # A second busy process would otherwise make the threads of small calls wait for each other.
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     notebook = _read(path)
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     assert_alike(_printed(_read(path)), _printed(notebook))
     # What the slider shows goes to its widget, errors of the callback included.
     widgets = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})

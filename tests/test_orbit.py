@@ -215,7 +215,8 @@ def test_it_is_sampled_and_measured_like_any_other(points: Tensor, normal: Norma
     with pytest.raises(ValueError, match=r"D must be an OptimalDenoiser, got PermutedOrbit: give sigmas="):
         FlowMap(G)
     borders = [seeking_refining_border(T, draws=32) for T in (G, R)]
-    assert borders[0].sigma == pytest.approx(borders[1].sigma, rel=1e-9)
+    # The border of plain points has its exponentials in single precision: `optimal.paths`.
+    assert borders[0].sigma == pytest.approx(borders[1].sigma, rel=1e-6)
     tables = [measure(D, T, sigmas=[0.5, 2.0], draws=64) for T in (G, R)]
     for name in tables[0].columns:
         a, b = (table.columns[name].value for table in tables)

@@ -2,7 +2,8 @@
 
 A noisy point of data in [−1, 1] has a value above 2 no more often than one below 0, coordinate by coordinate and at
 every noise level, since P(x_i > 2) = P(σ ε > 2 − y_i) ≤ P(σ ε > 1) ≤ P(σ ε > y_i) = P(x_i < 0). So of k values above 2
-and none below 0 the chance is at most 2⁻ᵏ, and k = 40 is no noisy point: no real one is ever doubted.
+and none below 0 the chance is at most 2⁻ᵏ, and k = 40 is no noisy point: no real one is ever doubted. What solvers of
+inverse problems ask on their way is none either, but has no value of 64 and more, as grey levels do.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["doubt_greys"]
 
-_ABOVE, _MANY, _ROUNDING = 2.0, 40, 1e-5
+_ABOVE, _MANY, _BRIGHT, _ROUNDING = 2.0, 40, 64.0, 1e-5
 _WITHIN: weakref.WeakKeyDictionary[Points, bool] = weakref.WeakKeyDictionary()
 """Whether the values of points lie in [−1, 1]."""
 _TOLD: weakref.WeakSet[Points] = weakref.WeakSet()
@@ -34,7 +35,7 @@ def doubt_greys(points: Points, z: Tensor) -> None:
     if points.dim < _MANY or len(z) == 0 or points in _TOLD:
         return
     x = points.restored(z.detach()).flatten(1)
-    greys = (x.amin(1) >= 0) & ((x > _ABOVE).sum(1) >= _MANY)
+    greys = (x.amin(1) >= 0) & (x.amax(1) >= _BRIGHT) & ((x > _ABOVE).sum(1) >= _MANY)
     if not bool(greys.any()) or not _in_unit_range(points):
         return
     _TOLD.add(points)

@@ -549,7 +549,7 @@ def test_the_exact_optimum_finds_the_posterior_and_solvers_do_not(of_measurement
     # The most probable image under the mask agrees with what is seen to within its noise.
     seen, likely = a["0_seen"], a["0_likely"][0]
     assert np.nanstd(seen - likely) == pytest.approx(float(a["noises"][0]), rel=0.3)
-    with pytest.raises(ValueError, match="measurements shows observations made for digits and emoji"):
+    with pytest.raises(ValueError, match="measurements takes no --dataset: it shows observations"):
         measurements.compute(QUICK)
 
 

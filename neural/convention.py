@@ -47,6 +47,7 @@ from optimal.draws import draw_indexed
 from optimal.randomness import stream
 
 from .model import Model, open_model
+from .places import range_of
 from .sides import require_optimum
 from .spoken import UNITS, Multiple, conventions
 
@@ -272,11 +273,9 @@ def _others(model: Model, D: OptimalDenoiser, draws: _Draws) -> tuple[dict[str, 
         with contextlib.suppress(ValueError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made = make()
-            low, high = (
-                float(getattr(made, end, other)) for end, other in (("sigma_min", 0.0), ("sigma_max", math.inf))
-            )
+            own = range_of(made)
             # Of bytes, a table's highest level is that of data in [-1, 1] over 127.5.
             other = dataclasses.replace(model, denoiser=made, sigma_min=0.0, sigma_max=math.inf, clip=None)
-            found[name] = first.within(low, high).score(other), other, (low, high)
+            found[name] = first.within(*own).score(other), other, own
     best = sorted(found, key=lambda name: found[name][0])[:_LAST]
     return {name: draws.within(*found[name][2]).score(found[name][1]) for name in best}, len(found)

@@ -34,7 +34,10 @@ def doubt_greys(points: Points, z: Tensor) -> None:
     """
     if points.dim < _MANY or len(z) == 0 or points in _TOLD:
         return
-    x = points.restored(z.detach()).flatten(1)
+    z = z.detach()
+    if float(z.amax()) * points.unit + float(points.centre.amax()) < _BRIGHT:
+        return  # Without a copy, as it is for most of a sampler's states.
+    x = points.restored(z).flatten(1)
     greys = (x.amin(1) >= 0) & (x.amax(1) >= _BRIGHT) & ((x > _ABOVE).sum(1) >= _MANY)
     if not bool(greys.any()) or not _in_unit_range(points):
         return
